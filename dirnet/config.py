@@ -1,0 +1,81 @@
+"""YAML files read into frozen dataclasses; an unknown key is an error that names the nearest known one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from dirnet.errors import UserError
+
+Config = TypeVar("Config")
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in the YAML file `path`; a missing file, bad syntax or another type is a `UserError`."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            content = yaml.safe_load(stream)
+    except FileNotFoundError:
+        raise UserError(f"config {path} does not exist; give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"config {path} is not YAML ({' '.join(str(error).split())}); mend that line") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"config {path} holds a {type(content).__name__}, expected `key: value` lines")
+    return content
+
+
+def from_mapping(kind: type[Config], mapping: dict[str, Any], where: str) -> Config:
+    """Build the frozen dataclass `kind` from `mapping`; `where` names the origin in errors.
+
+    Unknown keys, missing keys and values of another type are `UserError`s; a dataclass validates its own
+    ranges in `__post_init__`.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for key in mapping:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
+            raise UserError(f"{where}: unknown key {key!r}; {hint}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in mapping:
+            raise UserError(f"{where}: key {name!r} is missing; add it")
+    hints = typing.get_type_hints(kind)
+    return kind(**{key: _checked(value, hints[key], f"{where}: {key}") for key, value in mapping.items()})
+
+
+def load(kind: type[Config], path: str | Path) -> Config:
+    """Read the YAML file `path` into the frozen dataclass `kind`."""
+    return from_mapping(kind, read_yaml(path), str(path))
+
+
+def _checked(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the annotated type `hint`; int is taken for float, a list for a tuple."""
+    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    for choice in choices:
+        plain = typing.get_origin(choice) or choice
+        if plain is typing.Any or (plain is typing.Literal and value in typing.get_args(choice)):
+            return value
+        if plain is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if plain is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+            try:
+                return float(value)
+            except ValueError:
+                continue
+        if plain is tuple and isinstance(value, (list, tuple)):
+            return tuple(value)
+        if plain is int and isinstance(value, bool):
+            continue
+        if isinstance(plain, type) and isinstance(value, plain):
+            return value
+    names = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
+    raise UserError(f"{where} is {value!r}, expected {names}")

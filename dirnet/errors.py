@@ -1,0 +1,42 @@
+"""What a user did wrong, told in one line.
+
+A user's mistake is a `UserError`: the name, the value, what was expected, the next step. Programs end with
+exit status 2 and no traceback; every other exception is a failure of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import signal
+import sys
+from typing import Callable
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave; its text is one line: name, value, expectation, next step."""
+
+
+def one_line_errors(main: Callable[..., int | None]) -> Callable[..., None]:
+    """Decorate a program's `main`: exits 2 on a `UserError` or a full disk, 130 on Ctrl-C, its own value else."""
+
+    @functools.wraps(main)
+    def program(*args, **kwargs) -> None:
+        name = os.path.basename(sys.argv[0])
+        try:
+            sys.exit(main(*args, **kwargs))
+        except UserError as error:
+            print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print(f"{name}: interrupted; nothing half-written was kept, run it again to continue", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = error.filename or "the output"
+            print(f"{name}: error: no space left while writing {where}; free some and run it again", file=sys.stderr)
+            sys.exit(2)
+
+    return program
