@@ -1,0 +1,107 @@
+"""Kaldi archives: matrices in compressed `.ark` files, found through `.scp` files.
+
+The only module that touches the Kaldi reader: `kaldiio` where it is installed, else `omniio`, which has the same calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from dirnet.errors import UserError
+from dirnet.files import atomic_write
+
+try:
+    import kaldiio as _kaldi
+except ImportError:  # MIT-licensed stand-in, ESPnet's own choice since 202611
+    from omniio import kaldi as _kaldi
+
+SPEECH_FEATURE = 2  # Kaldi's kSpeechFeature: 8 bits per value, scaled per column
+TWO_BYTE = 3  # Kaldi's kTwoByteAuto: 16 bits per value, for matrices too short for column percentiles
+_SHORTEST_COLUMN = 9  # Kaldi's own limit between the two
+
+
+class ArkWriter:
+    """Writes `KEY MATRIX` entries to `ark` and `KEY ARK:OFFSET` lines to `scp`; made by `write_ark`."""
+
+    def __init__(self, path: Path, ark: IO[bytes], scp: IO[str], compress: bool):
+        self.path, self._ark, self._scp, self._compress = path, ark, scp, compress
+
+    def write(self, key: str, matrix: np.ndarray) -> None:
+        """Append `matrix` (T, n) float32 under `key`."""
+        method = (SPEECH_FEATURE if len(matrix) >= _SHORTEST_COLUMN else TWO_BYTE) if self._compress else None
+        offset = self._ark.tell() + len(key.encode()) + 1
+        _kaldi.save_ark(self._ark, {key: np.asarray(matrix, np.float32)}, compression_method=method)
+        self._scp.write(f"{key} {self.path}:{offset}\n")
+
+
+@contextlib.contextmanager
+def write_ark(ark: str | Path, scp: str | Path, compress: bool = True) -> Iterator[ArkWriter]:
+    """Open `ark` and `scp` for writing; both appear, complete, when the block ends without an error.
+
+    The scp names the archive by its absolute path, so that it can be read from any folder. `compress` keeps
+    8 bits per value (16 for matrices under 9 frames), as Kaldi does for speech features.
+    """
+    path = Path(os.path.abspath(ark))
+    with atomic_write(scp) as scp_stream, atomic_write(path, "wb") as ark_stream:
+        yield ArkWriter(path, ark_stream, scp_stream, compress)
+
+
+def read_ark(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield `(key, matrix)` of every entry of the archive `path`, in its order."""
+    try:
+        yield from _kaldi.load_ark(os.fspath(path))
+    except FileNotFoundError:
+        raise UserError(f"archive {path} does not exist; make the features again") from None
+    except (ValueError, EOFError) as error:
+        raise UserError(f"archive {path} is damaged ({error}); delete it and make the features again") from None
+
+
+def read_scp(path: str | Path) -> dict[str, str]:
+    """The lines `KEY ARK:OFFSET` of the file `path` as a mapping, in file order."""
+    entries: dict[str, str] = {}
+    try:
+        with open(path, encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                key, _, location = line.strip().partition(" ")
+                if not location.strip():
+                    raise UserError(f"{path}:{number}: expected `KEY ARK:OFFSET`, found {line.strip()!r}")
+                if key in entries:
+                    raise UserError(f"{path}:{number}: key {key!r} stands there twice; remove one")
+                entries[key] = location.strip()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; make the features first") from None
+    return entries
+
+
+def write_scp(path: str | Path, entries: Iterable[tuple[str, str]]) -> None:
+    """Write `(KEY, ARK:OFFSET)` pairs to the scp file `path`."""
+    with atomic_write(path) as stream:
+        stream.writelines(f"{key} {location}\n" for key, location in entries)
+
+
+class Matrices(Mapping[str, np.ndarray]):
+    """The matrices named by an scp file, read when asked for: `Matrices("feats.scp")["utt1"]` -> (T, n) float32."""
+
+    def __init__(self, scp: str | Path):
+        self._scp, self._entries = scp, read_scp(scp)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        location = self._entries[key]
+        try:
+            return _kaldi.load_mat(location)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(
+                f"{self._scp}: {key!r} cannot be read from {location} ({error}); make the features again"
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
