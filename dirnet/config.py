@@ -59,7 +59,8 @@ def load(kind: type[Config], path: str | Path) -> Config:
 
 def _checked(value: Any, hint: Any, where: str) -> Any:
     """`value` as the annotated type `hint`; int is taken for float, a list for a tuple."""
-    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    choices = typing.get_args(hint) if union else (hint,)
     for choice in choices:
         plain = typing.get_origin(choice) or choice
         if plain is typing.Any or (plain is typing.Literal and value in typing.get_args(choice)):

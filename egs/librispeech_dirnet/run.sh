@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# From audio to a phone-ready recogniser and a results table: baseline, compression and peers, decoded and timed.
+#   ./run.sh                                        # LibriSpeech, downloaded (960 h: a GPU and days)
+#   ./run.sh --librispeech /corpora/LibriSpeech     # an existing tree, also a partial one
+#   ./run.sh --corpus kaldi --data_root DIR         # Kaldi data dirs DIR/train, DIR/test and, if there, DIR/dev
+#   ./run.sh --corpus mini                          # synthetic speech made on the spot: minutes on a laptop
+set -euo pipefail
+
+# where to start and stop; a finished stage is skipped, an unfinished one continues
+stage=0             # 0 corpus  1 features  2 lexicon, LM, graph  3 CTC  4 sMBR  5 compress
+stop_stage=10       # 6 decode  7 export    8 real-time factor    9 pack 10 report
+nj=$(nproc)         # parallel jobs: features, decoding
+decode_nj=          # parallel decoding jobs; default: nj
+ngpu=0              # GPUs for training (ESPnet's DDP when more than one)
+python=python3      # the interpreter that runs every program
+workdir=.           # where data/, dump/, exp/ and downloads/ are made
+
+# corpus
+corpus=librispeech  # librispeech | kaldi | mini
+librispeech=        # an existing LibriSpeech tree (the folder that holds train-clean-100); empty: download
+data_root=          # corpus kaldi: the folder that holds train/ and test/
+allow_pipe=false    # corpus kaldi: run the commands in a wav.scp
+resample=false      # take audio of another sampling rate and resample it
+mini_size="400 60 60"  # corpus mini: training, dev and test utterances
+
+# lexicon and language model
+lexicon=            # a lexicon file; empty: the corpus's own, else cmudict
+oov=g2p             # words without pronunciation: g2p | spn | error
+arpa=               # an ARPA n-gram (plain or .gz); empty: the published one (librispeech) or one estimated here
+lm_order=3          # order of the n-gram estimated here
+lm_text=            # more sentences for it, one file, one sentence a line
+
+# models; an empty config is conf/NAME.yaml, or conf/mini/NAME.yaml for the mini corpus
+mfcc_config=conf/mfcc.conf
+ctc_config=
+smbr_config=
+finetune_config=
+decode_config=
+compress_config=conf/compress.yaml
+baseline=smbr       # smbr | ctc: the model that is compressed
+methods="svd odl prune dirnet"  # entries of compress_config
+size=7.9x           # 7.9x | 1.3M parameters | 2MB stored; several: "4.3x 7.9x"
+seed=0
+
+# deployment
+chunk=16            # output frames per call of the exported program
+device=host         # host | adb | adb:SERIAL
+
+. utils/parse_options.sh
+. utils/stage.sh
+. ./path.sh
+. ./cmd.sh
+[ $# -eq 0 ] || { echo "$0: error: unexpected argument '$1'; options are --name value, see $0 --help" >&2; exit 1; }
+
+data=${workdir}/data; dump=${workdir}/dump/mfcc; exp=${workdir}/exp; downloads=${workdir}/downloads; lang=${data}/lang
+conf=conf; [ "${corpus}" != mini ] || conf=conf/mini
+ctc_config=${ctc_config:-${conf}/train_ctc.yaml}
+smbr_config=${smbr_config:-${conf}/train_smbr.yaml}
+finetune_config=${finetune_config:-${conf}/finetune.yaml}
+decode_config=${decode_config:-conf/decode.yaml}
+for file in ${mfcc_config} ${ctc_config} ${smbr_config} ${finetune_config} ${decode_config} ${compress_config}; do
+    [ -f "${file}" ] || { echo "$0: error: config ${file} does not exist; give the path of a file" >&2; exit 2; }
+done
+case ${corpus} in librispeech|mini) ;;
+    kaldi) [ -n "${data_root}" ] || { echo "$0: error: --corpus kaldi needs --data_root DIR" >&2; exit 2; } ;;
+    *) echo "$0: error: --corpus '${corpus}', expected librispeech, kaldi or mini" >&2; exit 2 ;;
+esac
+case ${baseline} in smbr|ctc) ;;
+    *) echo "$0: error: --baseline '${baseline}', expected smbr or ctc" >&2; exit 2 ;;
+esac
+one_corpus "${data}" "${corpus} ${data_root}${librispeech}"
+
+models="${baseline}"   # the rows of the table: the baseline and every compressed model
+for s in ${size}; do for m in ${methods}; do models+=" ${m}_${s}"; done; done
+
+if stage 0 "corpus ${corpus}"; then
+    case ${corpus} in
+        librispeech)
+            [ -n "${librispeech}" ] || \
+                ${python} local/librispeech_download.py --out "${downloads}"
+            ${python} local/librispeech_data.py --corpus "${librispeech:-${downloads}/LibriSpeech}" --out "${data}" ;;
+        kaldi) ${python} local/kaldi_data.py --data_root "${data_root}" --out "${data}" --allow_pipe "${allow_pipe}" ;;
+        mini) ${python} local/mini_make.py --size "${mini_size}" --seed "${seed}" --nj "${nj}" \
+                --out "${data}" --audio "${downloads}/mini" ;;
+    esac
+fi
+sets="train dev $(cat "${data}/test_sets" 2>/dev/null || true)"   # stage 0 writes test_sets
+
+if stage 1 "data dirs and MFCC features"; then
+    for set in ${sets}; do
+        options="$(md5sum < "${mfcc_config}") ${resample} ${allow_pipe}"
+        finished "${dump}/${set}/.done" "${options}" "${data}/${set}/wav.scp" && continue
+        ${python} utils/fix_data_dir.py "${data}/${set}"
+        ${python} utils/validate_data_dir.py "${data}/${set}"
+        local/make_mfcc.sh --cmd "${train_cmd}" --nj "${nj}" --python "${python}" --config "${mfcc_config}" \
+            --resample "${resample}" --allow_pipe "${allow_pipe}" "${data}/${set}" "${dump}/${set}"
+        finish "${dump}/${set}/.done" "${options}"
+    done
+fi
+
+if stage 2 "lexicon, language model, decoding graph"; then
+    options="${lexicon} ${oov} ${arpa} ${lm_order} ${lm_text}"
+    finished "${lang}/.done" "${options}" "${data}/train/text" || {
+        ${python} -m dirnet.asr.lexicon --data "${data}" --sets "${sets}" --lexicon "${lexicon}" --oov "${oov}" --out "${lang}"
+        ${python} -m dirnet.asr.ngram
+        ${python} -m dirnet.asr.graph
+        finish "${lang}/.done" "${options}"
+    }
+fi

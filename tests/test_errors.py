@@ -1,0 +1,54 @@
+"""A user's mistake is one line and exit status 2; a failure of ours keeps its traceback."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from dirnet.errors import UserError, one_line_errors
+
+
+def status(action) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        one_line_errors(action)()
+    return stopped.value.code
+
+
+def test_user_error_is_one_line_and_status_2(capsys):
+    def main():
+        raise UserError("--size is 'big',\n expected 7.9x")
+
+    assert status(main) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].endswith("error: --size is 'big', expected 7.9x")
+
+
+def test_full_disk_names_the_file(capsys):
+    def main():
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/feats.ark")
+
+    assert status(main) == 2
+    assert "no space left while writing /data/feats.ark" in capsys.readouterr().err
+
+
+def test_interrupt_is_130(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    assert status(main) == 130
+    assert "run it again to continue" in capsys.readouterr().err
+
+
+def test_other_failures_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        one_line_errors(lambda: 1 // 0)()
+    code = "from dirnet.errors import one_line_errors\n@one_line_errors\ndef main():\n    open('/nonexistent/x')\nmain()"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shown.returncode == 1 and "Traceback" in shown.stderr
+
+
+def test_return_value_is_the_status():
+    assert status(lambda: 0) == 0 and status(lambda: 1) == 1

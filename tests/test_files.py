@@ -1,0 +1,55 @@
+"""Files are whole or absent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dirnet.files import atomic_folder, atomic_write
+
+
+def test_new_content_appears_only_at_the_end(tmp_path):
+    path = tmp_path / "sub" / "table.txt"
+    with atomic_write(path) as stream:
+        stream.write("new")
+        assert not path.exists()
+    assert path.read_text() == "new" and os.listdir(path.parent) == ["table.txt"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_keeps_the_old_file_and_leaves_no_rest(tmp_path, error):
+    path = tmp_path / "table.txt"
+    path.write_text("old")
+    with pytest.raises(error), atomic_write(path) as stream:
+        stream.write("half")
+        raise error
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["table.txt"]
+
+
+def test_a_file_size_limit_in_the_middle_leaves_the_old_file(tmp_path):
+    path = tmp_path / "big.bin"
+    path.write_bytes(b"old")
+    code = (
+        "import resource, signal, sys\nfrom dirnet.files import atomic_write\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "with atomic_write(sys.argv[1], 'wb') as stream:\n    stream.write(bytes(100000))\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert shown.returncode != 0 and "File too large" in shown.stderr
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["big.bin"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "stale").write_text("x")
+    with pytest.raises(RuntimeError), atomic_folder(target) as folder:
+        (folder / "half").write_text("y")
+        raise RuntimeError
+    assert os.listdir(target) == ["stale"] and os.listdir(tmp_path) == ["model"]
+    with atomic_folder(target) as folder:
+        (folder / "fresh").write_text("z")
+    assert os.listdir(target) == ["fresh"]
