@@ -45,7 +45,7 @@ def test_interrupt_is_130(capsys):
 def test_other_failures_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         one_line_errors(lambda: 1 // 0)()
-    code = "from dirnet.errors import one_line_errors\n@one_line_errors\ndef main():\n    open('/nonexistent/x')\nmain()"
+    code = "from dirnet.errors import one_line_errors\n@one_line_errors\ndef main():\n    open('/nowhere/x')\nmain()"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert shown.returncode == 1 and "Traceback" in shown.stderr
 
