@@ -1,0 +1,167 @@
+"""The acoustic model without a toolkit: MFCC -> CMVN -> splice -> RNN -> log phone posteriors."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from dirnet.errors import UserError
+from dirnet.nn.recurrent import RNN_TYPES, DirNetRecurrent, Layout
+
+# Log odds of an output that was never trained: e^-30 is below float32's resolution, so the others keep their values.
+_NEVER = -30.0
+
+
+@dataclass(frozen=True)
+class AcousticModelConfig:
+    """All it takes to build the module before its weights are loaded, and to feed it.
+
+    phones: name of every output, the CTC blank first. mfcc: the fields of `dirnet.asr.features.MfccConfig`.
+    cmvn_mean, cmvn_istd: global mean and 1 / standard deviation per feature; empty means 0 and 1.
+    context: frames spliced on each side. frame_stride: every how many frames the RNN steps.
+    compression: `[atoms | None, blocks | None]` per group, None for a dense model; block: as in `CodedMatrix`.
+    """
+
+    rnn_type: str
+    hidden_size: int
+    num_layers: int
+    phones: tuple[str, ...]
+    feature_size: int = 26
+    context: int = 9
+    frame_stride: int = 1
+    num_outputs: int = 42
+    bidirectional: bool = False
+    sample_rate: int = 16000
+    frame_shift_ms: float = 10.0
+    mfcc: dict[str, Any] = field(default_factory=dict)
+    cmvn_mean: tuple[float, ...] = ()
+    cmvn_istd: tuple[float, ...] = ()
+    compression: tuple | None = None
+    block: int = 1
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.rnn_type not in RNN_TYPES:
+            raise UserError(f"rnn_type is {self.rnn_type!r}, expected one of {', '.join(RNN_TYPES)}")
+        counts = ("hidden_size", "num_layers", "feature_size", "frame_stride", "num_outputs", "sample_rate", "block")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.context < 0:
+            raise UserError(f"context is {self.context}, expected 0 or more frames on each side")
+        if len(self.phones) != self.num_outputs:
+            raise UserError(f"phones has {len(self.phones)} names, expected one for each of {self.num_outputs} outputs")
+        for name in ("cmvn_mean", "cmvn_istd"):
+            if len(getattr(self, name)) not in (0, self.feature_size):
+                raise UserError(f"{name} has {len(getattr(self, name))} values, expected {self.feature_size}")
+
+    @property
+    def input_size(self) -> int:
+        """Size of one spliced frame, the RNN's input."""
+        return self.feature_size * (2 * self.context + 1)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain JSON values; `dirnet.config.from_mapping` reads them back."""
+        return dataclasses.asdict(self)
+
+
+class AcousticModel(nn.Module):
+    """`rnn` (batch first, dense or compressed) and `output` (linear) between un-normalised MFCC and log posteriors."""
+
+    def __init__(self, config: AcousticModelConfig):
+        super().__init__()
+        self.config = config
+        dense, coded = RNN_TYPES[config.rnn_type]
+        shape = (config.input_size, config.hidden_size, config.num_layers)
+        common = {"batch_first": True, "bidirectional": config.bidirectional}
+        self.rnn: nn.RNNBase = (
+            dense(*shape, **common)
+            if config.compression is None
+            else coded(*shape, layout=config.compression, block=config.block, **common)
+        )
+        self.output = nn.Linear(config.hidden_size * (2 if config.bidirectional else 1), config.num_outputs)
+        # CMVN belongs to the configuration, not to the weights: not in the state dict.
+        mean = torch.tensor(config.cmvn_mean or (0.0,) * config.feature_size, dtype=torch.float32)
+        istd = torch.tensor(config.cmvn_istd or (1.0,) * config.feature_size, dtype=torch.float32)
+        self.register_buffer("cmvn_mean", mean, persistent=False)
+        self.register_buffer("cmvn_istd", istd, persistent=False)
+
+    @classmethod
+    def from_parts(
+        cls, config: AcousticModelConfig, rnn_state: dict[str, Tensor], weight: Tensor, bias: Tensor
+    ) -> AcousticModel:
+        """The model from the state dict of its RNN and an output layer of at least `num_outputs` rows.
+
+        Rows beyond `num_outputs` (`<unk>`, `<sos/eos>`) are dropped; they come last. Keys and shapes are checked.
+        """
+        model = cls(config)
+        size = config.num_outputs
+        if weight.dim() != 2 or weight.shape[1] != model.output.in_features or min(len(weight), len(bias)) < size:
+            raise UserError(
+                f"output layer is {list(weight.shape)} with {len(bias)} biases, "
+                f"expected at least {size} rows of {model.output.in_features}"
+            )
+        try:
+            model.rnn.load_state_dict(rnn_state)
+        except RuntimeError as error:
+            shape = f"{config.num_layers}x{config.hidden_size} {config.rnn_type}"
+            raise UserError(f"weights do not fit a {shape}: {' '.join(str(error).split())}") from None
+        with torch.no_grad():
+            model.output.weight.copy_(weight[:size])
+            model.output.bias.copy_(bias[:size])
+        return model
+
+    def parts(self, num_outputs: int | None = None) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """RNN state dict, output weight and bias, detached: the inverse of `from_parts`.
+
+        With `num_outputs` above the model's, outputs that never win are added, so posteriors stay the same.
+        """
+        weight, bias = self.output.weight.detach(), self.output.bias.detach()
+        extra = max((num_outputs or 0) - len(bias), 0)
+        weight = torch.cat([weight, weight.new_zeros(extra, weight.shape[1])])
+        bias = torch.cat([bias, bias.new_full((extra,), _NEVER)])
+        return {name: value.detach() for name, value in self.rnn.state_dict().items()}, weight, bias
+
+    def with_rnn(self, rnn: nn.RNNBase) -> AcousticModel:
+        """This model with its RNN replaced (the output layer is shared), its configuration to match."""
+        coded = isinstance(rnn, DirNetRecurrent)
+        layout: Layout | None = tuple(rnn.layout) if coded else None
+        config = dataclasses.replace(self.config, compression=layout, block=rnn.block if coded else 1)
+        model = AcousticModel(config)
+        model.rnn, model.output = rnn, self.output
+        return model.train(self.training)
+
+    def normalise(self, features: Tensor) -> Tensor:
+        """Global mean and variance normalisation of (B, T, feature_size)."""
+        return (features - self.cmvn_mean) * self.cmvn_istd
+
+    def splice(self, features: Tensor) -> Tensor:
+        """(B, T, F) -> (B, ceil(T / frame_stride), (2 context + 1) F).
+
+        Frame t becomes t-context first ... t+context last, zeros beyond both ends; frames 0, s, 2s ... are kept.
+        """
+        context = self.config.context
+        windows = nn.functional.pad(features, (0, 0, context, context)).unfold(1, 2 * context + 1, 1)
+        return windows[:, :: self.config.frame_stride].transpose(2, 3).flatten(2)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Log posteriors (B, T', num_outputs) and their lengths, T' = ceil(T / frame_stride).
+
+        features: (B, T, feature_size) float32 MFCC, not normalised. lengths: (B,) valid frames; beyond them the
+        features do not count and the output says nothing.
+        """
+        if features.dim() != 3 or features.shape[2] != self.config.feature_size:
+            size = self.config.feature_size
+            raise UserError(f"features are {list(features.shape)}, expected (batch, frames, {size})")
+        lengths = lengths.to(features.device)
+        beyond = torch.arange(features.shape[1], device=features.device) >= lengths[:, None]
+        spliced = self.splice(self.normalise(features).masked_fill(beyond[..., None], 0.0))
+        steps = (lengths + self.config.frame_stride - 1) // self.config.frame_stride
+        packed = pack_padded_sequence(spliced, steps.cpu(), batch_first=True, enforce_sorted=False)
+        hidden, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=spliced.shape[1])
+        return self.output(hidden).log_softmax(dim=-1), steps

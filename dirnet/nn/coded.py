@@ -1,0 +1,187 @@
+"""A weight matrix kept as dictionary times codes, with only the kept codes as parameters."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from dirnet.errors import UserError
+
+if TYPE_CHECKING:
+    from dirnet.factorization import Factors
+
+
+class CodedMatrix(nn.Module):
+    """`W^T ~ D Z`, shape `(rows, columns)` = (N, M): N values are read, M gate values are written.
+
+    `dictionary` (N, p) is a parameter, or absent (`atoms=None`): then Z itself is (N, M) and p = N.
+    `codes` is (p, M) when `blocks` is None (a dense Z, as the SVD has). Otherwise it is (blocks, block): `block`
+    consecutive columns of one row of Z each, with `index` (blocks,) int32 their flat, ascending places in the
+    (p, M / block) grid. The zeros of Z exist nowhere, so no optimizer, weight decay, resume or DDP can move them.
+    """
+
+    def __init__(self, rows: int, columns: int, atoms: int | None = None, blocks: int | None = None, block: int = 1):
+        super().__init__()
+        code_rows = rows if atoms is None else atoms
+        if block < 1 or columns % block:
+            raise UserError(f"block {block} does not divide the {columns} columns of a coded matrix; use a divisor")
+        grid = code_rows * (columns // block)
+        if not 0 < code_rows or not (blocks is None or 0 <= blocks <= grid):
+            raise UserError(f"layout [{atoms}, {blocks}] does not fit a {rows}x{columns} matrix in blocks of {block}")
+        self.rows, self.columns, self.block = rows, columns, block
+        self.dictionary = None if atoms is None else nn.Parameter(torch.empty(rows, atoms))
+        if blocks is None:
+            self.codes = nn.Parameter(torch.empty(code_rows, columns))
+            self.index: Tensor | None = None
+        else:
+            self.codes = nn.Parameter(torch.empty(blocks, block))
+            places = torch.arange(blocks, dtype=torch.int64) * grid // max(blocks, 1)
+            self.register_buffer("index", places.to(torch.int32))
+        self.reset_parameters()
+
+    @classmethod
+    def from_factors(cls, factors: Factors, block: int = 1) -> CodedMatrix:
+        """The matrix of `factors` (dictionary (N, p) or None, codes (p, M)); all-zero blocks are dropped.
+
+        Atoms that no code uses are dropped too; a Z without an all-zero block is kept dense.
+        """
+        dictionary, codes = factors.dictionary, factors.codes.detach().float()
+        if codes.shape[1] % block:
+            raise UserError(f"block {block} does not divide the {codes.shape[1]} columns of the codes; use a divisor")
+        if dictionary is not None:
+            used = codes.ne(0).any(dim=1)
+            if not used.any():
+                used[0] = True  # an empty model still needs a shape
+            dictionary, codes = dictionary.detach().float()[:, used], codes[used]
+        rows = codes.shape[0] if dictionary is None else dictionary.shape[0]
+        blocks = codes.reshape(-1, block)
+        kept = blocks.ne(0).any(dim=1).nonzero().squeeze(1)
+        dense = len(kept) == len(blocks)
+        atoms = None if dictionary is None else dictionary.shape[1]
+        coded = cls(rows, codes.shape[1], atoms, None if dense else len(kept), block)
+        with torch.no_grad():
+            if dictionary is not None:
+                coded.dictionary.copy_(dictionary)
+            coded.codes.copy_(codes if dense else blocks[kept])
+            if not dense:
+                coded.index.copy_(kept)
+        return coded
+
+    def reset_parameters(self, bound: float = 0.1) -> None:
+        """Random unit atoms and codes such that the entries of `matrix()` have the variance of uniform(+-bound)."""
+        with torch.no_grad():
+            density = 1.0 if self.index is None else self.codes.numel() / (self.code_rows * self.columns)
+            fan = density
+            if self.dictionary is not None:
+                self.dictionary.normal_()
+                self.dictionary.div_(self.dictionary.norm(dim=0, keepdim=True))
+                fan = density * self.atoms / self.rows
+            scale = bound / math.sqrt(max(fan, 1e-12))
+            self.codes.uniform_(-scale, scale)
+
+    @property
+    def atoms(self) -> int | None:
+        """p, or None without a dictionary."""
+        return None if self.dictionary is None else self.dictionary.shape[1]
+
+    @property
+    def code_rows(self) -> int:
+        """Rows of Z: p, or N without a dictionary."""
+        return self.rows if self.dictionary is None else self.dictionary.shape[1]
+
+    @property
+    def blocks(self) -> int | None:
+        """Number of kept blocks, or None when Z is dense."""
+        return None if self.index is None else self.codes.shape[0]
+
+    @property
+    def layout(self) -> list[int | None]:
+        """`[atoms, blocks]`: with N, M and the block size all it takes to build an empty copy."""
+        return [self.atoms, self.blocks]
+
+    def code_matrix(self) -> Tensor:
+        """Z with its zeros, (p, M); gradients reach the kept codes."""
+        if self.index is None:
+            return self.codes
+        grid = self.codes.new_zeros(self.code_rows * (self.columns // self.block), self.block)
+        return grid.index_copy(0, self.index.long(), self.codes).view(self.code_rows, self.columns)
+
+    def matrix(self) -> Tensor:
+        """`D Z`, the (N, M) matrix that stands for `W^T`."""
+        codes = self.code_matrix()
+        return codes if self.dictionary is None else self.dictionary @ codes
+
+    def params(self) -> int:
+        """`N p + nnz(Z)`, a block counting whole."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def macs(self) -> int:
+        """Multiply-adds to apply the matrix to one vector: as many as there are parameters."""
+        return self.params()
+
+    def stored_bytes(self) -> int:
+        """Bytes of the values and indices that `packed()` returns."""
+        values = sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
+        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block)
+
+    def packed(self) -> dict[str, Tensor]:
+        """The matrix as it is stored: `dictionary`, `codes`, and for sparse codes `rows` and `counts`.
+
+        Blocks go column by column: `counts[c]` (uint16) blocks in block column c, `rows` (uint8 for p <= 256, else
+        uint16) their rows of Z, ascending in a column.
+        """
+        tensors = {} if self.dictionary is None else {"dictionary": self.dictionary.detach()}
+        if self.index is None:
+            return tensors | {"codes": self.codes.detach()}
+        width = self.columns // self.block
+        row, column = self.index.long() // width, self.index.long() % width
+        order = torch.argsort(column * self.code_rows + row)
+        tensors["codes"] = self.codes.detach()[order]
+        tensors["rows"] = row[order].to(_row_dtype(self.code_rows))
+        tensors["counts"] = torch.bincount(column, minlength=width).to(torch.uint16)
+        return tensors
+
+    def load_packed(self, tensors: dict[str, Tensor]) -> None:
+        """Take what `packed()` gave; another shape or an impossible index is a `UserError`."""
+        expected = self.packed()
+        for name in sorted(expected.keys() | tensors.keys()):
+            if name not in tensors or name not in expected:
+                raise UserError(f"tensor {name} is {'missing' if name in expected else 'unexpected'}")
+            if (tensors[name].shape, tensors[name].dtype) != (expected[name].shape, expected[name].dtype):
+                found, wanted = ((list(t.shape), t.dtype) for t in (tensors[name], expected[name]))
+                raise UserError(f"tensor {name} is {found}, expected {wanted}")
+        codes = tensors["codes"]
+        if self.index is not None:
+            width = self.columns // self.block
+            counts = tensors["counts"].long()
+            if int(counts.sum()) != len(codes):
+                raise UserError(f"tensor counts adds up to {int(counts.sum())} blocks, expected {len(codes)}")
+            places = tensors["rows"].long() * width + torch.repeat_interleave(torch.arange(width), counts)
+            places, order = places.sort()
+            if len(places) and (int(places[-1]) >= self.code_rows * width or bool((places.diff() == 0).any())):
+                raise UserError(f"tensor rows names a row twice or one beyond {self.code_rows - 1}")
+            self.index.copy_(places)
+            codes = codes[order]
+        with torch.no_grad():
+            self.codes.copy_(codes)
+            if self.dictionary is not None:
+                self.dictionary.copy_(tensors["dictionary"])
+
+    def extra_repr(self) -> str:
+        return f"{self.rows}, {self.columns}, atoms={self.atoms}, blocks={self.blocks}, block={self.block}"
+
+
+def index_bytes(code_rows: int, columns: int, blocks: int | None, block: int) -> int:
+    """Bytes of the indices of `blocks` kept blocks of a (code_rows, columns) Z; 0 for a dense Z (None)."""
+    if blocks is None:
+        return 0
+    return blocks * _row_dtype(code_rows).itemsize + columns // block * torch.uint16.itemsize
+
+
+def _row_dtype(code_rows: int) -> torch.dtype:
+    if code_rows <= 256:
+        return torch.uint8
+    return torch.uint16 if code_rows <= 65536 else torch.uint32

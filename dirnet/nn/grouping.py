@@ -1,0 +1,67 @@
+"""Which weight matrices of a torch RNN read the same vector: the groups that share a dictionary (Eqs. 5-8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+
+
+@dataclass(frozen=True)
+class Member:
+    """Columns `start:stop` of the torch weight `weight`, transposed: the next G*H columns of its group."""
+
+    weight: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Matrices that read the vector of size `rows` called `name`; their matrix is (rows, columns)."""
+
+    name: str
+    rows: int
+    columns: int
+    members: tuple[Member, ...]
+
+
+def groups_of(rnn: nn.RNNBase) -> list[Group]:
+    """The input's group, then per layer and direction that of the hidden state: [W_hh_l^T | W_ih_{l+1}^T ...].
+
+    A hidden state of a bidirectional stack is read by both directions of the layer above. The last hidden state is
+    read by its own W_hh only: what else reads it (an output layer) is not part of the RNN.
+    """
+    directions = ("", "_reverse") if rnn.bidirectional else ("",)
+    size, gates = rnn.hidden_size, GATES[rnn.mode] * rnn.hidden_size
+
+    def group(name: str, rows: int, members: list[Member]) -> Group:
+        return Group(name, rows, gates * len(members), tuple(members))
+
+    groups = [group("input", rnn.input_size, [Member(f"weight_ih_l0{d}", 0, rnn.input_size) for d in directions])]
+    for layer in range(rnn.num_layers):
+        for position, direction in enumerate(directions):
+            members = [Member(f"weight_hh_l{layer}{direction}", 0, size)]
+            if layer + 1 < rnn.num_layers:
+                start = position * size
+                members += [Member(f"weight_ih_l{layer + 1}{d}", start, start + size) for d in directions]
+            groups.append(group(f"hidden_l{layer}{direction}", size, members))
+    return groups
+
+
+def gather(weights: dict[str, Tensor], group: Group) -> Tensor:
+    """The (rows, columns) matrix of `group` from the torch weights by name."""
+    return torch.cat([weights[m.weight][:, m.start : m.stop].t() for m in group.members], dim=1)
+
+
+def scatter(groups: list[Group], matrices: list[Tensor]) -> dict[str, Tensor]:
+    """The torch weights by name from the matrices of all groups: the inverse of `gather`."""
+    pieces: dict[str, list[Tensor]] = {}
+    for group, matrix in zip(groups, matrices, strict=True):
+        width = group.columns // len(group.members)
+        for member, piece in zip(group.members, matrix.split(width, dim=1), strict=True):
+            pieces.setdefault(member.weight, []).append(piece.t())
+    return {name: parts[0] if len(parts) == 1 else torch.cat(parts, dim=1) for name, parts in pieces.items()}

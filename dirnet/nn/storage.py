@@ -1,0 +1,146 @@
+"""A model in two files: `model.safetensors` (weights, as small as they are) and `model.json` (everything else)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as bytes_from_tensors
+from torch import Tensor, nn
+
+from dirnet.config import from_mapping
+from dirnet.errors import UserError
+from dirnet.files import atomic_write
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
+from dirnet.nn.coded import CodedMatrix
+
+WEIGHTS, DESCRIPTION, FORMAT = "model.safetensors", "model.json", "dirnet-acoustic-model/1"
+
+
+def save(model: AcousticModel, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
+    """Write `model` into `folder`; `extra` (JSON values) is kept in `model.json`.
+
+    Both files are written whole under temporary names first, so an interruption leaves the old model. A NaN or an
+    infinity among the weights is a `UserError`.
+    """
+    tensors = stored_tensors(model)
+    _refuse_not_finite(tensors, "the model to save")
+    content = bytes_from_tensors(tensors)
+    description = {
+        "format": FORMAT,
+        "config": model.config.to_mapping(),
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "commit": _commit(),
+        "versions": {"torch": torch.__version__, "safetensors": safetensors.__version__},
+        "extra": extra or {},
+    }
+    text = json.dumps(description, indent=1, allow_nan=False)
+    folder = Path(folder)
+    with atomic_write(folder / WEIGHTS, "wb") as weights, atomic_write(folder / DESCRIPTION) as stream:
+        weights.write(content)
+        stream.write(text + "\n")
+
+
+def load(folder: str | Path) -> AcousticModel:
+    """The model in `folder`, in eval mode; anything missing, changed, unexpected or not finite is a `UserError`."""
+    folder = Path(folder)
+    description = describe(folder)
+    content = _read(folder / WEIGHTS)
+    where = folder / WEIGHTS
+    again = "copy or write the model again"
+    if len(content) != description["bytes"]:
+        raise UserError(f"{where} has {len(content)} bytes, expected {description['bytes']}: truncated? {again}")
+    if hashlib.sha256(content).hexdigest() != description["sha256"]:
+        raise UserError(f"{where} differs from the sha256 in {DESCRIPTION}: damaged or mixed up; {again}")
+    config = from_mapping(AcousticModelConfig, description["config"], str(folder / DESCRIPTION))
+    try:
+        tensors = tensors_from_bytes(content)
+    except SafetensorError as error:
+        raise UserError(f"{where} is not a safetensors file ({error}); {again}") from None
+    _refuse_not_finite(tensors, str(where))
+    model = AcousticModel(config)
+    _take(model, tensors, str(where))
+    return model.eval()
+
+
+def describe(folder: str | Path) -> dict[str, Any]:
+    """The content of `model.json` in `folder`: config, sha256, commit, versions, extra."""
+    path = Path(folder) / DESCRIPTION
+    try:
+        description = json.loads(_read(path))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); write the model again") from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise UserError(f"{path} is not of format {FORMAT}; write the model with this version")
+    missing = {"config", "bytes", "sha256"} - description.keys()
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; write the model again")
+    return description
+
+
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state of `model` as it is stored: coded matrices packed, everything else as in the state dict."""
+    tensors = dict(model.state_dict())
+    for name, matrix in _coded(model).items():
+        for key in matrix.state_dict():
+            del tensors[f"{name}.{key}"]
+        tensors.update({f"{name}.{key}": value for key, value in matrix.packed().items()})
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Bytes of all stored tensors: the size of `model.safetensors` without its header."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in stored_tensors(model).values())
+
+
+def _take(model: AcousticModel, tensors: dict[str, Tensor], where: str) -> None:
+    """Load `tensors` into `model`, every name and shape checked."""
+    expected = stored_tensors(model)
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        kind = "lacks" if name in expected else "has an unexpected"
+        raise UserError(f"{where} {kind} tensor {name}; it belongs to another model than {DESCRIPTION}")
+    for name, matrix in _coded(model).items():
+        own = {key.removeprefix(f"{name}."): tensors.pop(key) for key in list(tensors) if key.startswith(f"{name}.")}
+        try:
+            matrix.load_packed(own)
+        except UserError as error:
+            raise UserError(f"{where}: {name}: {error}") from None
+    for name, tensor in tensors.items():
+        if (tensor.shape, tensor.dtype) != (expected[name].shape, expected[name].dtype):
+            found, wanted = ([*t.shape, t.dtype] for t in (tensor, expected[name]))
+            raise UserError(f"{where}: tensor {name} is {found}, expected {wanted}")
+    model.load_state_dict(tensors, strict=False)  # names were compared above; coded matrices are in
+
+
+def _coded(model: nn.Module) -> dict[str, CodedMatrix]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, CodedMatrix)}
+
+
+def _refuse_not_finite(tensors: dict[str, Tensor], where: str) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{where}: tensor {name} holds NaN or infinity; go back to an earlier checkpoint")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; give a folder that holds {WEIGHTS} and {DESCRIPTION}") from None
+
+
+def _commit() -> str:
+    """Commit of the source tree, empty outside a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+    except OSError:
+        return ""

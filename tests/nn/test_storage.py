@@ -1,0 +1,133 @@
+"""Stored models: exact round trips, sizes to the byte, and every kind of damage named."""
+
+import hashlib
+import json
+import os
+import struct
+
+import pytest
+import torch
+from safetensors.torch import load_file, save
+
+from dirnet.errors import UserError
+from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
+from dirnet.nn.coded import CodedMatrix
+
+LAYOUTS = [None, ([4, 20], [None, 30], [300, 41]), ([3, None], [2, 0], [None, None])]
+
+
+@pytest.fixture(params=LAYOUTS, ids=str)
+def model(request):
+    torch.manual_seed(0)
+    config = AcousticModelConfig(
+        rnn_type="lstm", hidden_size=8, num_layers=2, feature_size=5, context=1, num_outputs=3, phones=tuple("-ab"),
+        cmvn_mean=(0.1, 0.2, 0.3, 0.4, 0.5), compression=request.param, block=1 if request.param is None else 2,
+    )  # fmt: skip
+    return AcousticModel(config).eval()
+
+
+def test_round_trip_is_exact_and_the_file_has_the_announced_size(model, tmp_path):
+    storage.save(model, tmp_path, {"size": "7.9x"})
+    again = storage.load(tmp_path)
+    assert again.config == model.config and not again.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    content = (tmp_path / storage.WEIGHTS).read_bytes()
+    header = 8 + struct.unpack("<Q", content[:8])[0]
+    assert len(content) - header == storage.stored_bytes(model)
+    description = storage.describe(tmp_path)
+    assert description["extra"] == {"size": "7.9x"} and description["versions"]["torch"] == torch.__version__
+
+
+def test_coded_bytes_equal_what_is_stored(model):
+    coded = storage._coded(model)
+    for matrix in coded.values():
+        packed = matrix.packed()
+        assert matrix.stored_bytes() == sum(t.numel() * t.element_size() for t in packed.values())
+        if "rows" in packed:
+            assert packed["rows"].dtype == (torch.uint8 if matrix.code_rows <= 256 else torch.uint16)
+
+
+def test_blocks_are_stored_column_by_column():
+    torch.manual_seed(0)
+    matrix = CodedMatrix(3, 8, atoms=5, blocks=7, block=2)
+    places = torch.randperm(20)[:7].sort().values
+    matrix.index.copy_(places)
+    packed = matrix.packed()
+    rebuilt = torch.zeros(5, 8)
+    position = 0
+    for column, count in enumerate(packed["counts"].tolist()):
+        rows = packed["rows"][position : position + count].tolist()
+        assert rows == sorted(rows)
+        for row in rows:
+            rebuilt[row, 2 * column : 2 * column + 2] = packed["codes"][position]
+            position += 1
+    assert torch.equal(rebuilt, matrix.code_matrix())
+    torch.testing.assert_close(matrix.matrix(), matrix.dictionary @ rebuilt)
+
+
+def test_damage_is_named(model, tmp_path):
+    storage.save(model, tmp_path)
+    path = tmp_path / storage.WEIGHTS
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match="sha256"):
+        storage.load(tmp_path)
+    path.write_bytes(content[:-10])
+    with pytest.raises(UserError, match="truncated"):
+        storage.load(tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match="model.safetensors does not exist"):
+        storage.load(tmp_path)
+    path.write_bytes(content)
+    storage.load(tmp_path)
+    (tmp_path / storage.DESCRIPTION).write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        storage.load(tmp_path)
+
+
+def rewrite(folder, change):
+    """Change the stored tensors and sign them again: what a wrong program, not a broken disk, would leave."""
+    tensors = load_file(folder / storage.WEIGHTS)
+    change(tensors)
+    content = save(tensors)
+    (folder / storage.WEIGHTS).write_bytes(content)
+    description = json.loads((folder / storage.DESCRIPTION).read_text())
+    description |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / storage.DESCRIPTION).write_text(json.dumps(description))
+
+
+def test_a_wrong_program_is_caught(model, tmp_path):
+    def refused(change, message):
+        storage.save(model, tmp_path)
+        rewrite(tmp_path, change)
+        with pytest.raises(UserError, match=message):
+            storage.load(tmp_path)
+
+    refused(lambda t: t.pop("output.bias"), "lacks tensor output.bias")
+    refused(lambda t: t.update(other=torch.zeros(1)), "unexpected tensor other")
+    refused(lambda t: t.update({"output.bias": torch.zeros(4)}), "output.bias is .*expected")
+    refused(lambda t: t["output.bias"].fill_(float("nan")), "output.bias holds NaN")
+    if model.config.compression and model.config.compression[0][1]:
+        refused(lambda t: t["rnn.groups.0.rows"].fill_(200), "rows names a row twice or one beyond 3")
+        refused(lambda t: t["rnn.groups.0.counts"].view(torch.int16).add_(1), "counts adds up to")
+
+
+def test_nan_is_not_saved_and_an_interrupted_write_leaves_the_old_model(model, tmp_path, monkeypatch):
+    storage.save(model, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with torch.no_grad():
+        model.output.bias.fill_(float("inf"))
+    with pytest.raises(UserError, match="output.bias holds NaN or infinity"):
+        storage.save(model, tmp_path)
+    with torch.no_grad():
+        model.output.bias.fill_(1.0)
+    monkeypatch.setattr(os, "fsync", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        storage.save(model, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
