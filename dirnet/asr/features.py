@@ -1,18 +1,35 @@
-"""MFCC features: 26 coefficients of 25 ms windows every 10 ms, from 16 kHz audio."""
+"""MFCC features: 26 coefficients of 25 ms windows every 10 ms, from 16 kHz audio.
+
+As a program it makes the features of one data dir, or of one job's part of it (utils/make_mfcc.py runs the jobs).
+"""
 
 from __future__ import annotations
 
+import argparse
+import hashlib
+import json
+import math
 import re
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import torchaudio
 import yaml
 
+from dirnet.asr.ark import write_ark
+from dirnet.asr.audio import AudioReader, add_audio_options
+from dirnet.asr.datadir import read_table, write_table
 from dirnet.config import from_mapping
-from dirnet.errors import UserError
+from dirnet.errors import UserError, one_line_errors
+from dirnet.files import atomic_write
+from dirnet.progress import progress
+
+Named = tuple[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,8 @@ class MfccConfig:
             if getattr(self, name) <= 0:
                 raise UserError(f"MFCC option {name} is {getattr(self, name)}, expected more than 0")
         if self.num_ceps > self.num_mel_bins:
-            raise UserError(f"MFCC option num_ceps is {self.num_ceps}, expected at most {self.num_mel_bins} (num_mel_bins)")
+            bins = self.num_mel_bins
+            raise UserError(f"MFCC option num_ceps is {self.num_ceps}, expected at most num_mel_bins, {bins}")
         if not 0 <= self.low_freq < self.upper_hz <= self.sample_frequency / 2:
             raise UserError(
                 f"MFCC options low_freq = {self.low_freq} and high_freq = {self.high_freq} give the band "
@@ -82,10 +100,10 @@ class MfccConfig:
 class Mfcc(torch.nn.Module):
     """MFCC of a batch of waveforms, only of whole windows ("snip edges"), without dither or energy.
 
-    `Mfcc(config)(waveforms (B, n) float32 in -1..1) -> (B, T, num_ceps)` with T = `config.num_frames(n)`. A frame depends
+    `Mfcc(config)(waveforms (B, n) float32 in -1..1) -> (B, T, num_ceps)`, T = `config.num_frames(n)`. A frame depends
     on its own window alone: padding behind a shorter waveform leaves its first `config.num_frames(its n)` frames as
-    they are, and a stream gives the same frames as the whole recording. The mel energies meet a floor of 1e-6
-    before the logarithm, so that digital silence stays finite. The tables are not part of `state_dict()`.
+    they are, and a stream gives the same frames as the whole recording. 1e-6 is added to the mel energies before the
+    logarithm, so that digital silence stays finite. The tables are not part of `state_dict()`.
     """
 
     def __init__(self, config: MfccConfig | None = None):
@@ -120,3 +138,158 @@ class Mfcc(torch.nn.Module):
         if waveforms.shape[-1] < self.config.window_samples:
             return waveforms.new_zeros(*waveforms.shape[:-1], 0, self.config.num_ceps)
         return self.mfcc(waveforms).transpose(-1, -2)
+
+
+class Statistics:
+    """Count, sum and sum of squares of frames, as ESPnet's `GlobalMVN` reads them from an `.npz` file."""
+
+    def __init__(self, count: int = 0, sum: np.ndarray | float = 0.0, sum_square: np.ndarray | float = 0.0):
+        self.count, self.sum, self.sum_square = int(count), sum, sum_square
+
+    def add(self, matrix: np.ndarray) -> None:
+        """Count the frames of `matrix` (T, n)."""
+        matrix = matrix.astype(np.float64)
+        self += Statistics(len(matrix), matrix.sum(0), np.square(matrix).sum(0))
+
+    def __iadd__(self, other: Statistics) -> Statistics:
+        self.count, self.sum = self.count + other.count, self.sum + other.sum
+        self.sum_square = self.sum_square + other.sum_square
+        return self
+
+    def write(self, path: str | Path) -> None:
+        """Write the keys `count`, `sum` (n,), `sum_square` (n,), float64, to the `.npz` file `path`."""
+        with atomic_write(path, "wb") as stream:
+            np.savez(stream, count=self.count, sum=self.sum, sum_square=self.sum_square)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Statistics:
+        """Read what `write` wrote."""
+        with np.load(path) as stored:
+            return cls(stored["count"], stored["sum"], stored["sum_square"])
+
+
+def extract(audio: Iterable[Named], mfcc: Mfcc, batch_s: float = 60) -> Iterator[Named]:
+    """Yield (name, features (T, num_ceps) float32) of every (name, finite samples (n,)), in order.
+
+    The waveforms of `batch_s` seconds are laid end to end, each beginning on a multiple of the frame shift, so that one
+    transform serves all of them without padding to the longest; windows that reach over an end are left out.
+    """
+    shift, limit = mfcc.config.shift_samples, batch_s * mfcc.config.sample_frequency
+    batch: list[Named] = []
+    filled = 0
+    for name, samples in audio:
+        batch.append((name, samples))
+        filled += len(samples)
+        if filled >= limit:
+            yield from _extract_batch(batch, mfcc, shift)
+            batch, filled = [], 0
+    if batch:
+        yield from _extract_batch(batch, mfcc, shift)
+
+
+def _extract_batch(batch: list[Named], mfcc: Mfcc, shift: int) -> Iterator[Named]:
+    starts = np.cumsum([0] + [math.ceil(len(samples) / shift) for _, samples in batch])  # in frames
+    waveform = torch.zeros(max(starts[-1] * shift, mfcc.config.window_samples))
+    for start, (_, samples) in zip(starts, batch, strict=False):
+        waveform[start * shift : start * shift + len(samples)] = torch.from_numpy(samples)
+    features = mfcc(waveform[None])[0].numpy()
+    for start, (name, samples) in zip(starts, batch, strict=False):
+        yield name, features[start : start + mfcc.config.num_frames(len(samples))]
+
+
+def make(data: Path, out: str, config: MfccConfig, reader: AudioReader) -> dict[str, Any]:
+    """Write the features of the utterances of `data/wav.scp`; returns the record that `OUT.json` keeps.
+
+    Writes OUT.ark, OUT.scp, OUT.cmvn.npz, OUT.utt2num_frames, OUT.utt2dur and, last, OUT.json, with what was skipped:
+    utterances shorter than one window, and those whose samples or features are not finite.
+    """
+    entries = read_table(data / "wav.scp")
+    record: dict[str, Any] = {"fingerprint": fingerprint(entries, config, reader), "skipped": {}}
+    mfcc, statistics, frames, durations = Mfcc(config), Statistics(), {}, {}
+    started = time.perf_counter()
+
+    def waveforms() -> Iterator[Named]:
+        for name, location in progress(entries.items(), len(entries), f"features of {data}"):
+            try:
+                samples = reader.read(location)
+            except UserError as error:
+                raise UserError(f"{data / 'wav.scp'}: utterance {name!r}: {error}") from None
+            durations[name] = len(samples) / config.sample_frequency
+            if np.isfinite(samples).all():
+                yield name, samples
+            else:
+                record["skipped"][name] = "the audio holds NaN or infinity"
+
+    with write_ark(f"{out}.ark", f"{out}.scp") as writer, torch.inference_mode():
+        for name, matrix in extract(waveforms(), mfcc):
+            if len(matrix) == 0:
+                record["skipped"][name] = f"{durations[name]:.4f} s is shorter than one window"
+            elif not np.isfinite(matrix).all():
+                record["skipped"][name] = "its features are not finite; the samples are too large"
+            else:
+                writer.write(name, matrix)
+                statistics.add(matrix)
+                frames[name] = len(matrix)
+    statistics.write(f"{out}.cmvn.npz")
+    write_table(f"{out}.utt2num_frames", frames)
+    write_table(f"{out}.utt2dur", {name: f"{durations[name]:.4f}" for name in frames})
+    record["utterances"], record["audio_s"] = len(entries), sum(durations.values())
+    record["elapsed_s"] = time.perf_counter() - started
+    with atomic_write(f"{out}.json") as stream:
+        json.dump(record, stream, indent=1)
+    return record
+
+
+def fingerprint(entries: dict[str, str], config: MfccConfig, reader: AudioReader) -> str:
+    """A sha256 of what the features depend on: the wav.scp entries, the configuration and the resampling."""
+    what = json.dumps([asdict(config), reader.resample, sorted(entries.items())])
+    return hashlib.sha256(what.encode()).hexdigest()
+
+
+def read_record(path: str | Path) -> dict[str, Any] | None:
+    """The record that `make` left as `path`; None when there is none, or none that is whole."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def check_skipped(skipped: dict[str, str], utterances: int, most: float) -> None:
+    """Refuse to go on when more than the fraction `most` of the utterances was skipped."""
+    if len(skipped) > most * utterances:
+        name, reason = next(iter(skipped.items()))
+        raise UserError(
+            f"{len(skipped)} of {utterances} utterances have no features, more than {most:.0%} "
+            f"(the first: {name!r}, {reason}); repair the audio or remove them"
+        )
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Make OUT.ark, OUT.scp and their tables from DATA/wav.scp; a rerun on the same input does nothing."""
+    parser = argparse.ArgumentParser(prog="python -m dirnet.asr.features", description=main.__doc__)
+    parser.add_argument("--conf", default="conf/mfcc.conf", help="Kaldi-style MFCC options")
+    parser.add_argument("--data", required=True, type=Path, help="data dir with wav.scp")
+    parser.add_argument("--out", required=True, help="what the outputs' names begin with: dump/mfcc/train/raw_mfcc.1")
+    parser.add_argument("--max_skipped", type=float, default=0.05, help="fraction of utterances that may be unusable")
+    add_audio_options(parser)
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)  # jobs are the parallelism
+    config = MfccConfig.read(arguments.conf)
+    roots = (arguments.data, *map(Path, arguments.data_root))
+    reader = AudioReader(config.sample_frequency, roots, arguments.resample, arguments.allow_pipe)
+    record = read_record(f"{arguments.out}.json")
+    if record and record["fingerprint"] == fingerprint(read_table(arguments.data / "wav.scp"), config, reader):
+        print(f"{arguments.out}: already done")
+    else:
+        record = make(arguments.data, arguments.out, config, reader)
+        audio, elapsed = record["audio_s"], record["elapsed_s"]
+        print(f"{arguments.out}: {audio:.1f} s of audio in {elapsed:.1f} s, {audio / elapsed:.0f} x real time")
+    check_skipped(record["skipped"], record["utterances"], arguments.max_skipped)
+    for name, reason in record["skipped"].items():
+        print(f"skipped {name}: {reason}")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Audio named by a `wav.scp`: wav, flac, ogg/opus files, or commands where the user allows them."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+
+from dirnet.errors import UserError
+
+
+@dataclass(frozen=True)
+class AudioReader:
+    """Reads the entries of a `wav.scp` as float32 samples at `sample_rate` Hz.
+
+    A relative path is looked for in each of `roots`, then in the current folder. `resample` converts other sampling
+    rates, `allow_pipe` runs entries that end in `|` through the shell; both are errors otherwise.
+    """
+
+    sample_rate: int = 16000
+    roots: Sequence[Path] = field(default=())
+    resample: bool = False
+    allow_pipe: bool = False
+
+    def read(self, location: str) -> np.ndarray:
+        """Samples (n,) float32 in -1..1 of the entry `location`; a `UserError` names what is wrong with it."""
+        source = io.BytesIO(self._output(location)) if is_pipe(location) else self.find(location)
+        name = location if is_pipe(location) else source
+        try:
+            with soundfile.SoundFile(source) as audio:
+                rate, channels, expected = audio.samplerate, audio.channels, audio.frames
+                samples = audio.read(dtype="float32")
+        except soundfile.LibsndfileError as error:
+            raise UserError(f"audio {name} cannot be read ({error.error_string}); replace the file") from None
+        except OSError as error:
+            raise UserError(f"audio {name} cannot be read ({error.strerror}); check its permissions") from None
+        if channels != 1:
+            raise UserError(f"audio {name} has {channels} channels, expected 1; extract or mix one first")
+        if len(samples) == 0:
+            raise UserError(f"audio {name} holds no samples; remove the utterance or replace the file")
+        if not is_pipe(location) and len(samples) < expected:
+            raise UserError(f"audio {name} ends after {len(samples)} of {expected} samples; replace the file")
+        if rate == self.sample_rate:
+            return samples
+        if not self.resample:
+            raise UserError(
+                f"audio {name} has {rate} Hz, expected {self.sample_rate} Hz; give --resample true or convert it"
+            )
+        return torchaudio.functional.resample(torch.from_numpy(samples), rate, self.sample_rate).numpy()
+
+    def find(self, location: str) -> Path:
+        """The existing file that `location` names, or a `UserError` with the places where it was looked for."""
+        candidates = [root / location for root in self.roots] + [Path(location)]
+        for path in candidates:
+            if path.is_file():
+                return path
+        places = ", ".join(dict.fromkeys(os.path.dirname(os.path.abspath(path)) for path in candidates))
+        raise UserError(f"audio {location} does not exist in {places}; correct wav.scp or give --data_root")
+
+    def _output(self, location: str) -> bytes:
+        command = location.rstrip().removesuffix("|")
+        if not self.allow_pipe:
+            raise UserError(f"wav.scp names the command `{location}`; give --allow_pipe true if you trust it")
+        result = subprocess.run(command, shell=True, stdin=subprocess.DEVNULL, capture_output=True)
+        if result.returncode != 0:
+            said = result.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+            raise UserError(f"command `{command.strip()}` of wav.scp ended with {result.returncode}: {said[0]}")
+        return result.stdout
+
+
+def is_pipe(location: str) -> bool:
+    """Whether the `wav.scp` entry `location` is a command (Kaldi's trailing `|`)."""
+    return location.rstrip().endswith("|")
+
+
+def add_audio_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--data_root`, `--resample` and `--allow_pipe`, the options of an `AudioReader`, to a program."""
+    parser.add_argument("--data_root", action="append", default=[], help="folder that relative audio paths start from")
+    parser.add_argument("--resample", type=boolean, default=False, help="true: convert other sampling rates")
+    parser.add_argument("--allow_pipe", type=boolean, default=False, help="true: run the commands in wav.scp")
+
+
+def boolean(text: str) -> bool:
+    """`true` or `false` on a command line, as Kaldi's scripts write them."""
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text == "true"
