@@ -1,0 +1,69 @@
+"""What every factorization returns, and the checks every factorization makes on what it is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dirnet.errors import UserError
+
+
+@dataclass(frozen=True)
+class Factors:
+    """`W ~ D Z`: `dictionary` D is (N, p), or None when the codes are the matrix itself; `codes` Z is (p, M)."""
+
+    dictionary: Tensor | None
+    codes: Tensor
+
+    def reconstruct(self) -> Tensor:
+        """The (N, M) matrix that the factors stand for."""
+        return self.codes if self.dictionary is None else self.dictionary @ self.codes
+
+    @property
+    def params(self) -> int:
+        """`N * p + nnz(Z)`, the first of the three figures of size."""
+        return (0 if self.dictionary is None else self.dictionary.numel()) + int(self.codes.count_nonzero())
+
+
+def relative_error(matrix: Tensor, factors: Factors) -> float:
+    """`|W - D Z|_F / |W|_F`; zero for a zero matrix."""
+    return float((matrix - factors.reconstruct()).norm() / matrix.norm().clamp_min(torch.finfo(matrix.dtype).tiny))
+
+
+def check_matrix(matrix: Tensor, block: int = 1) -> Tensor:
+    """The matrix itself, detached, if it can be factorized: (N, M), float32 or float64, finite, `block` dividing M."""
+    if matrix.ndim != 2 or not matrix.numel():
+        raise UserError(f"matrix of shape {tuple(matrix.shape)}: expected two dimensions, none empty")
+    if matrix.dtype not in (torch.float32, torch.float64):
+        raise UserError(f"matrix of dtype {matrix.dtype}: expected float32 or float64; convert it with .float()")
+    broken = int((~matrix.isfinite()).sum())
+    if broken:
+        raise UserError(f"matrix has {broken} NaN or infinite of {matrix.numel()} values; was the training unstable?")
+    columns = matrix.shape[1]
+    if block < 1 or columns % block:
+        feasible = ", ".join(str(size) for size in range(1, min(columns, 64) + 1) if columns % size == 0)
+        raise UserError(f"block={block} does not divide the {columns} columns of the matrix; choose one of {feasible}")
+    return matrix.detach()
+
+
+def check_range(name: str, value: int, low: int, high: int, multiple: int = 1) -> None:
+    """Raise a `UserError` unless `low <= value <= high` and `multiple` divides it."""
+    if not low <= value <= high:
+        raise UserError(f"{name}={value} is not feasible for this matrix; choose from {low} to {high}")
+    if value % multiple:
+        raise UserError(f"{name}={value} is not a multiple of the block {multiple}; take {value - value % multiple}")
+
+
+def check_params(matrix: Tensor, params: int, atoms: int | None, block: int) -> tuple[int, int]:
+    """The (atoms, nonzeros) that a budget of `N * p + nnz(Z) = params` means; without `atoms`, half of it goes into D."""
+    rows, columns = matrix.shape
+    check_range("params", params, rows + block, matrix.numel())
+    fewest = -(-(params - block + 1) // (rows + columns))  # with fewer, dense codes would not use the budget up
+    most = (params - block) // rows
+    if atoms is None:
+        atoms = min(max(params // (2 * rows), fewest, 1), most)
+    check_range("atoms", atoms, 1, most)
+    nonzeros = min(params - rows * atoms, atoms * columns)
+    return atoms, nonzeros - nonzeros % block

@@ -1,0 +1,124 @@
+"""Step 2: adaptively hierarchical sparsity (Sec. 3.4, Eqs. 11-17), the path from the dense to the empty model.
+
+With D fixed, a stage alternates two exact half-steps of Eq. 13: a lasso in which atom i pays `lambda_2 theta_i^-gamma`
+per unit of |z_i| (Eq. 14), and the closed-form theta with `sum theta_i = vartheta` (Eq. 17). Atoms that are used little
+get a small theta, so they pay more and vanish: that is how the number of atoms is found. `vartheta` shrinks from stage
+to stage; only `lambda_2 vartheta^-gamma` matters, so lambda_2 says where on the path the first stage lies.
+The fit is counted as 1/2 |W - D Z|^2, as in Step 1; the paper's Eq. 14 has no 1/2, which only halves its lambda_2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterator
+
+import torch
+from torch import Tensor
+
+from dirnet.factorization import blocks, coordinate_descent
+
+GAMMA = 0.4
+VARTHETA = 1e7
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A point of the path. `kept` (p,) indexes the atoms left of the dictionary, `codes` (p, M) belong to these."""
+
+    vartheta: float
+    penalty: float  # lambda_2
+    kept: Tensor
+    codes: Tensor
+    nonzeros: int
+    relative_error: float
+
+    def figures(self) -> dict:
+        """The numbers of this point, for a report."""
+        return {
+            "vartheta": self.vartheta,
+            "lambda_2": self.penalty,
+            "atoms": len(self.kept),
+            "nonzeros": self.nonzeros,
+            "relative_error": self.relative_error,
+        }
+
+
+def atom_weights(usage: Tensor, vartheta: float, gamma: float = GAMMA) -> Tensor:
+    """Eq. 17: the theta (p,) >= 0 with sum `vartheta` that minimises `sum_i usage_i theta_i^-gamma` (Eq. 15).
+
+    usage: c_i = sum_j |z_ij|, (p,). An unused atom gets zero.
+    """
+    roots = usage ** (1 / (1 + gamma))
+    return vartheta * roots / roots.sum()
+
+
+def stage(
+    matrix: Tensor,
+    dictionary: Tensor,
+    codes: Tensor,
+    kept: Tensor,
+    penalty: float,
+    vartheta: float,
+    *,
+    theta: Tensor | None = None,
+    gamma: float = GAMMA,
+    block: int = 1,
+    alternations: int = 10,
+    tolerance: float = 1e-3,
+) -> Stage:
+    """One stage, warm-started at `codes` (p, M) of the atoms `kept`; over once no theta moves by `tolerance` of vartheta / p.
+
+    theta: the weights of the first alternation; None takes those that the codes ask for.
+    """
+    for _ in range(alternations):
+        if theta is None:
+            theta = atom_weights(_usage(codes, block), vartheta, gamma)
+        atoms = dictionary[:, kept]
+        penalties = penalty * theta**-gamma
+        codes = coordinate_descent.lasso(atoms.T @ atoms, atoms.T @ matrix, penalties, codes, sweeps=2, block=block)
+        usage = _usage(codes, block)
+        alive = usage > 0
+        kept, codes, before = kept[alive], codes[alive], theta[alive]
+        if not len(kept):
+            break
+        theta = atom_weights(usage[alive], vartheta, gamma)
+        if float((theta - before).abs().max()) <= tolerance * vartheta / len(theta):
+            break
+    error = float((matrix - dictionary[:, kept] @ codes).norm() / matrix.norm())
+    return Stage(vartheta, penalty, kept, codes, blocks.count(codes, block), error)
+
+
+def path(
+    matrix: Tensor,
+    dictionary: Tensor,
+    codes: Tensor,
+    *,
+    penalty: float | None = None,
+    vartheta: float = VARTHETA,
+    shrink: float = 0.5,
+    gamma: float = GAMMA,
+    block: int = 1,
+) -> Iterator[Stage]:
+    """The stages at `vartheta`, `shrink * vartheta`, ... until the model is empty; the last stage has no atoms.
+
+    matrix: (N, M); dictionary: (N, p), fixed; codes: (p, M), where the first lasso starts. Its theta is uniform, so that
+    all atoms compete. penalty: lambda_2, or None for `first_penalty`.
+    """
+    penalty = first_penalty(dictionary.shape[1], vartheta, gamma) if penalty is None else penalty
+    kept = torch.arange(dictionary.shape[1])
+    theta = matrix.new_full((len(kept),), vartheta / len(kept))
+    while len(kept):
+        point = stage(matrix, dictionary, codes, kept, penalty, vartheta, theta=theta, gamma=gamma, block=block)
+        yield point
+        kept, codes, theta, vartheta = point.kept, point.codes, None, vartheta * shrink
+
+
+def first_penalty(atoms: int, vartheta: float = VARTHETA, gamma: float = GAMMA, threshold: float = 0.01) -> float:
+    """The largest lambda_2 of 1e-3, 1e-2 ... 1e3 with which a uniform theta shrinks codes by at most `threshold`."""
+    powers = [10.0**power for power in range(-3, 4)]
+    fitting = [power for power in powers if power * (vartheta / atoms) ** -gamma <= threshold]
+    return fitting[-1] if fitting else powers[0]
+
+
+def _usage(codes: Tensor, block: int) -> Tensor:
+    return blocks.norms(codes, block).sum(1) * block**0.5
