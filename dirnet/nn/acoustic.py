@@ -70,6 +70,15 @@ class AcousticModelConfig:
         return dataclasses.asdict(self)
 
 
+def splice(features: Tensor, context: int, stride: int = 1) -> Tensor:
+    """(B, T, F) -> (B, ceil(T / stride), (2 context + 1) F).
+
+    Frame t becomes t-context first ... t+context last, zeros beyond both ends; frames 0, stride, 2 stride ... are kept.
+    """
+    windows = nn.functional.pad(features, (0, 0, context, context)).unfold(1, 2 * context + 1, 1)
+    return windows[:, ::stride].transpose(2, 3).flatten(2)
+
+
 class AcousticModel(nn.Module):
     """`rnn` (batch first, dense or compressed) and `output` (linear) between un-normalised MFCC and log posteriors."""
 
@@ -141,13 +150,8 @@ class AcousticModel(nn.Module):
         return (features - self.cmvn_mean) * self.cmvn_istd
 
     def splice(self, features: Tensor) -> Tensor:
-        """(B, T, F) -> (B, ceil(T / frame_stride), (2 context + 1) F).
-
-        Frame t becomes t-context first ... t+context last, zeros beyond both ends; frames 0, s, 2s ... are kept.
-        """
-        context = self.config.context
-        windows = nn.functional.pad(features, (0, 0, context, context)).unfold(1, 2 * context + 1, 1)
-        return windows[:, :: self.config.frame_stride].transpose(2, 3).flatten(2)
+        """`splice` with this model's context and stride."""
+        return splice(features, self.config.context, self.config.frame_stride)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log posteriors (B, T', num_outputs) and their lengths, T' = ceil(T / frame_stride).
