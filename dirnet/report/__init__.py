@@ -1,0 +1,1 @@
+"""From experiment folders to the results table, the figures and one HTML page."""

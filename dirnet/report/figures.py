@@ -1,0 +1,123 @@
+"""The figures of the report as inline SVG; distinguishable in black and white by marker, dash and hatch."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  the backend comes first
+from matplotlib.figure import Figure  # noqa: E402
+
+from dirnet.report.results import Row  # noqa: E402
+
+MARKERS = "osD^vPX*<>"
+DASHES = ("-", "--", ":", "-.")
+HATCHES = ("", "//", "..", "xx", "\\\\", "++")
+COLORS = ("#1b4965", "#ca6702", "#2a9d8f", "#9b2226", "#6a4c93", "#7f7f7f")
+
+
+@contextmanager
+def _drawing(width: float, height: float) -> Iterator[tuple[Figure, plt.Axes]]:
+    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none",
+             "font.family": "sans-serif", "axes.grid": True, "grid.alpha": 0.25, "svg.hashsalt": "dirnet"}
+    with plt.rc_context(style):
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+        try:
+            yield figure, axes
+        finally:
+            plt.close(figure)
+
+
+def _svg(figure: Figure) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg"):]
+
+
+def _styles() -> Iterator[dict]:
+    for color, marker, dash in zip(itertools.cycle(COLORS), itertools.cycle(MARKERS), itertools.cycle(DASHES)):
+        yield {"color": color, "marker": marker, "linestyle": dash}
+
+
+def size_against_error(rows: list[Row]) -> str | None:
+    """Stored megabytes (log axis) against PER with its interval, one marker a model; None where nothing is scored."""
+    scored = [row for row in rows if row.per]
+    if not scored:
+        return None
+    with _drawing(6.4, 3.6) as (figure, axes):
+        for row, style in zip(scored, _styles(), strict=False):
+            spread = [[row.per.percent - row.per.low], [row.per.high - row.per.percent]]
+            axes.errorbar(row.bytes / 1e6, row.per.percent, yerr=spread, capsize=3, label=row.name,
+                          color=style["color"], marker=style["marker"], linestyle="none", markersize=7)
+        axes.set_xscale("log")
+        ticks = sorted({float(f"{row.bytes / 1e6:.2g}") for row in scored})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("stored size, MB with indices (log scale)")
+        axes.set_ylabel("phone error rate, % (95 % interval)")
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        return _svg(figure)
+
+
+def layers(rows: list[Row]) -> str | None:
+    """Atoms and density of every group of the compressed models, side by side; None without compressed models."""
+    compressed = [row for row in rows if row.layers]
+    if not compressed:
+        return None
+    with _drawing(6.8, 4.4) as (figure, axes):
+        axes.remove()
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        names = [layer["name"] for layer in compressed[0].layers]
+        width = 0.8 / len(compressed)
+        for position, row in enumerate(compressed):
+            places = [index + position * width - 0.4 + width / 2 for index in range(len(row.layers))]
+            look = {"width": width, "color": COLORS[position % len(COLORS)], "edgecolor": "black", "linewidth": 0.4,
+                    "hatch": HATCHES[position % len(HATCHES)], "label": row.name}
+            upper.bar(places, [layer["atoms"] or 0 for layer in row.layers], **look)
+            lower.bar(places, [100 * layer["density"] for layer in row.layers], **look)
+        upper.set_ylabel("atoms p")
+        lower.set_ylabel("density of Z, %")
+        lower.set_xticks(range(len(names)), names, rotation=20, ha="right")
+        upper.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
+        return _svg(figure)
+
+
+def training_curves(rows: list[Row]) -> str | None:
+    """Training and dev CTC loss by epoch of every model that was trained; None where no stage left curves."""
+    trained = [row for row in rows if row.curves]
+    if not trained:
+        return None
+    with _drawing(6.4, 3.6) as (figure, axes):
+        for row, style in zip(trained, _styles(), strict=False):
+            epochs = [point["epoch"] for point in row.curves]
+            axes.plot(epochs, [point["valid_loss"] for point in row.curves], label=f"{row.name} dev", markersize=3,
+                      color=style["color"], marker=style["marker"], linestyle="-", linewidth=1)
+            axes.plot(epochs, [point["train_loss"] for point in row.curves], label=f"{row.name} train",
+                      color=style["color"], linestyle=":", linewidth=1)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("loss per utterance")
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
+        return _svg(figure)
+
+
+def real_time_factors(rows: list[Row]) -> str | None:
+    """Median real-time factor of every model as a bar up to its 95th percentile; None where none was measured."""
+    timed = [row for row in rows if row.rtf]
+    if not timed:
+        return None
+    with _drawing(6.4, 0.5 + 0.35 * len(timed)) as (figure, axes):
+        for place, row in enumerate(timed):
+            axes.barh(place, row.rtf, color=COLORS[place % len(COLORS)], edgecolor="black", linewidth=0.4,
+                      hatch=HATCHES[place % len(HATCHES)])
+            axes.annotate(f" {row.rtf:.4f}", (row.rtf, place), va="center", fontsize=8)
+        axes.set_yticks(range(len(timed)), [row.name for row in timed])
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.set_xlabel("real-time factor, one thread (lower is faster)")
+        return _svg(figure)
