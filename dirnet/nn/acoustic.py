@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dirnet.errors import UserError
-from dirnet.nn.recurrent import RNN_TYPES, DirNetRecurrent, Layout
+from dirnet.nn.recurrent import RNN_TYPES, DirNetRecurrent
 
 # Log odds of an output that was never trained: e^-30 is below float32's resolution, so the others keep their values.
 _NEVER = -30.0
@@ -79,12 +79,21 @@ def splice(features: Tensor, context: int, stride: int = 1) -> Tensor:
     return windows[:, ::stride].transpose(2, 3).flatten(2)
 
 
+def splice(features: Tensor, context: int, stride: int = 1) -> Tensor:
+    """(B, T, F) -> (B, ceil(T / stride), (2 context + 1) F): every frame together with its neighbours.
+
+    Frame t becomes t-context first ... t+context last, zeros beyond both ends; frames 0, stride, 2 stride ... are kept.
+    """
+    windows = nn.functional.pad(features, (0, 0, context, context)).unfold(1, 2 * context + 1, 1)
+    return windows[:, ::stride].transpose(2, 3).flatten(2)
+
+
 class AcousticModel(nn.Module):
     """`rnn` (batch first, dense or compressed) and `output` (linear) between un-normalised MFCC and log posteriors."""
 
     def __init__(self, config: AcousticModelConfig):
         super().__init__()
-        self.config = config
+        self._config = config
         dense, coded = RNN_TYPES[config.rnn_type]
         shape = (config.input_size, config.hidden_size, config.num_layers)
         common = {"batch_first": True, "bidirectional": config.bidirectional}
@@ -136,22 +145,20 @@ class AcousticModel(nn.Module):
         bias = torch.cat([bias, bias.new_full((extra,), _NEVER)])
         return {name: value.detach() for name, value in self.rnn.state_dict().items()}, weight, bias
 
-    def with_rnn(self, rnn: nn.RNNBase) -> AcousticModel:
-        """This model with its RNN replaced (the output layer is shared), its configuration to match."""
-        coded = isinstance(rnn, DirNetRecurrent)
-        layout: Layout | None = tuple(rnn.layout) if coded else None
-        config = dataclasses.replace(self.config, compression=layout, block=rnn.block if coded else 1)
-        model = AcousticModel(config)
-        model.rnn, model.output = rnn, self.output
-        return model.train(self.training)
+    @property
+    def config(self) -> AcousticModelConfig:
+        """The configuration of the model as it is now, also after its `rnn` was compressed in place."""
+        coded = isinstance(self.rnn, DirNetRecurrent)
+        layout = tuple(self.rnn.layout) if coded else None
+        return dataclasses.replace(self._config, compression=layout, block=self.rnn.block if coded else 1)
 
     def normalise(self, features: Tensor) -> Tensor:
         """Global mean and variance normalisation of (B, T, feature_size)."""
         return (features - self.cmvn_mean) * self.cmvn_istd
 
     def splice(self, features: Tensor) -> Tensor:
-        """`splice` with this model's context and stride."""
-        return splice(features, self.config.context, self.config.frame_stride)
+        """The RNN's input (B, T', input_size) from normalised features (B, T, feature_size)."""
+        return splice(features, self._config.context, self._config.frame_stride)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log posteriors (B, T', num_outputs) and their lengths, T' = ceil(T / frame_stride).
@@ -159,13 +166,13 @@ class AcousticModel(nn.Module):
         features: (B, T, feature_size) float32 MFCC, not normalised. lengths: (B,) valid frames; beyond them the
         features do not count and the output says nothing.
         """
-        if features.dim() != 3 or features.shape[2] != self.config.feature_size:
-            size = self.config.feature_size
+        if features.dim() != 3 or features.shape[2] != self._config.feature_size:
+            size = self._config.feature_size
             raise UserError(f"features are {list(features.shape)}, expected (batch, frames, {size})")
         lengths = lengths.to(features.device)
         beyond = torch.arange(features.shape[1], device=features.device) >= lengths[:, None]
         spliced = self.splice(self.normalise(features).masked_fill(beyond[..., None], 0.0))
-        steps = (lengths + self.config.frame_stride - 1) // self.config.frame_stride
+        steps = (lengths + self._config.frame_stride - 1) // self._config.frame_stride
         packed = pack_padded_sequence(spliced, steps.cpu(), batch_first=True, enforce_sorted=False)
         hidden, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=spliced.shape[1])
         return self.output(hidden).log_softmax(dim=-1), steps
