@@ -1,0 +1,65 @@
+"""ESPnet encoder `dirnet_rnn`: a plain stack of LSTM, GRU or RNN layers, dense or compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from espnet2.asr.encoder.abs_encoder import AbsEncoder
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from dirnet.errors import UserError
+from dirnet.nn.recurrent import RNN_TYPES
+
+
+class RecurrentEncoder(AbsEncoder):
+    """(B, T, input_size) -> (B, T', hidden_size), T' = ceil(T / frame_stride); frames 0, s, 2s ... are read.
+
+    rnn_type: lstm, gru or rnn; dropout: after every layer, in training; bidirectional: both directions, not streamable
+    compression: `[atoms | null, blocks | null]` per group of the compressed layers, null for dense ones
+    block: consecutive gate rows kept or dropped together
+    The parameters are `rnn.*`, named as in the layer itself.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        rnn_type: str = "lstm",
+        hidden_size: int = 500,
+        num_layers: int = 5,
+        dropout: float = 0.0,
+        frame_stride: int = 1,
+        bidirectional: bool = False,
+        compression: Sequence[Sequence[int | None]] | None = None,
+        block: int = 1,
+    ):
+        super().__init__()
+        if rnn_type not in RNN_TYPES:
+            raise UserError(f"rnn_type is {rnn_type!r}, expected one of {', '.join(RNN_TYPES)}")
+        if frame_stride not in (1, 2, 3):
+            raise UserError(f"frame_stride is {frame_stride!r}, expected 1, 2 or 3")
+        dense, coded = RNN_TYPES[rnn_type]
+        options = {
+            "batch_first": True,
+            "dropout": dropout if num_layers > 1 else 0.0,
+            "bidirectional": bidirectional,
+        }
+        if compression is None:
+            self.rnn = dense(input_size, hidden_size, num_layers, **options)
+        else:
+            self.rnn = coded(input_size, hidden_size, num_layers, layout=compression, block=block, **options)
+        self.dropout = nn.Dropout(dropout)
+        self.frame_stride = frame_stride
+
+    def output_size(self) -> int:
+        return self.rnn.hidden_size * (2 if self.rnn.bidirectional else 1)
+
+    def forward(self, xs_pad: torch.Tensor, ilens: torch.Tensor, prev_states=None):
+        """Returns (output, lengths, states); `prev_states` are the states of an earlier call."""
+        xs_pad = xs_pad[:, :: self.frame_stride]
+        lengths = (ilens + self.frame_stride - 1) // self.frame_stride
+        packed = pack_padded_sequence(xs_pad, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        output, states = self.rnn(packed, prev_states)
+        output, _ = pad_packed_sequence(output, batch_first=True, total_length=xs_pad.shape[1])
+        return self.dropout(output), lengths, states

@@ -1,0 +1,33 @@
+"""`dirnet-python`: the Python interpreter with DirNet's classes known to ESPnet, also in the processes it spawns.
+
+Existing ESPnet recipes run unedited: `./run.sh --python dirnet-python`.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+STARTUP = str(Path(__file__).resolve().parent / "sitecustomize")
+
+
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """`inherited` with our start-up folder first in PYTHONPATH and, from a bare checkout, DirNet last."""
+    path = [folder for folder in inherited.get("PYTHONPATH", "").split(os.pathsep) if folder and folder != STARTUP]
+    installed = PACKAGE_PARENT in (*site.getsitepackages(), site.getusersitepackages())
+    if not installed and PACKAGE_PARENT not in path:
+        path.append(PACKAGE_PARENT)
+    return {**inherited, "PYTHONPATH": os.pathsep.join([STARTUP, *path])}
+
+
+def main() -> None:
+    """Become the interpreter, with the arguments as they are."""
+    os.execve(sys.executable, [sys.executable, *sys.argv[1:]], environment(os.environ))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""The names under which ESPnet's configs find DirNet's classes."""
+
+from __future__ import annotations
+
+
+def register() -> None:
+    """Add DirNet's classes to the choices of ESPnet's ASR task. Calling it again changes nothing.
+
+    frontend `mfcc`, preencoder `splice`, encoder `dirnet_rnn`, models `dirnet_ctc` and `dirnet_smbr`, scheduler
+    `hold_then_reduce`. A name that is already taken keeps its owner.
+    """
+    from espnet2.tasks import abs_task, asr
+
+    from dirnet.espnet.ctc_model import PhoneCTCModel
+    from dirnet.espnet.encoder import RecurrentEncoder
+    from dirnet.espnet.frontend import MfccFrontend
+    from dirnet.espnet.scheduler import HoldThenReduce
+    from dirnet.espnet.smbr_model import SmbrModel
+    from dirnet.espnet.splice import SplicePreEncoder
+
+    asr.frontend_choices.classes.setdefault("mfcc", MfccFrontend)
+    asr.preencoder_choices.classes.setdefault("splice", SplicePreEncoder)
+    asr.encoder_choices.classes.setdefault("dirnet_rnn", RecurrentEncoder)
+    asr.model_choices.classes.setdefault("dirnet_ctc", PhoneCTCModel)
+    asr.model_choices.classes.setdefault("dirnet_smbr", SmbrModel)
+    abs_task.scheduler_classes.setdefault("hold_then_reduce", HoldThenReduce)
