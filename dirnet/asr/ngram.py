@@ -213,6 +213,25 @@ def read_sentences(path: str | Path) -> Iterator[list[str]]:
     return (words for _, words in read_lines(path) if words)
 
 
+def read_arpa_words(path: str | Path) -> list[str]:
+    """The words of the ARPA file `path` (plain or .gz), special ones included; one without unigrams is a `UserError`."""
+    words, inside = [], False
+    for number, fields in read_lines(path):
+        if not fields:
+            continue
+        if fields[0].startswith("\\"):
+            if inside:
+                break
+            inside = fields[0] == "\\1-grams:"
+        elif inside:
+            if len(fields) not in (2, 3):
+                raise UserError(f"{path}:{number} is no unigram, expected `log10-probability word [back-off]`")
+            words.append(fields[1])
+    if not words:
+        raise UserError(f"{path} is no ARPA language model: it has no \\1-grams: section")
+    return words
+
+
 def read_words(path: str | Path, limit: int | None = None) -> list[str]:
     """The first field of each line of a lexicon, word list or word-count list; the `limit` most counted when given.
 

