@@ -7,9 +7,8 @@ over the first half of the rounds.
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from dirnet.factorization import blocks, coordinate_descent, dictionary

@@ -38,9 +38,10 @@ def largest(codes: Tensor, keep: int, block: int = 1) -> Tensor:
 
 
 def shrink(values: Tensor, penalty: Tensor | float, block: int = 1) -> Tensor:
-    """Soft threshold of a row (M,), the proximal map of `penalty * |z|_1`; for blocks, of `penalty * sqrt(block) * |z|_2`.
+    """Soft threshold of a row (M,), the proximal map of `penalty * |z|_1`.
 
-    The root of the block size keeps the meaning of `penalty`: a block of equal entries shrinks as each entry would alone.
+    For blocks it is that of `penalty * sqrt(block) * |z|_2` per block; the root keeps the meaning of `penalty`: a block
+    of equal entries shrinks as each entry would alone.
     """
     if block == 1:
         return values - values.clamp(-penalty, penalty)

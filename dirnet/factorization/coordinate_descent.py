@@ -1,8 +1,8 @@
 """Codes for a fixed dictionary: cyclic coordinate descent over the atoms, all columns at once.
 
-Only the Gram matrix `G = D^T D` (p, p) and the correlations `C = D^T W` (p, M) are read, so a sweep does not depend on N.
-Atom i moves to `z_i = prox(c_i - sum_k g_ik z_k + g_ii z_i) / g_ii`, with the atoms before it already moved. Atoms are
-taken in tiles: what the atoms outside a tile contribute is one matrix product, and only inside is the order sequential.
+Only the Gram matrix `G = D^T D` (p, p) and the correlations `C = D^T W` (p, M) are read, so a sweep does not depend on
+N. Atom i moves to `z_i = prox(c_i - sum_k g_ik z_k + g_ii z_i) / g_ii`, with the atoms before it already moved. Atoms
+are taken in tiles: one matrix product serves a tile, and only what its own atoms change follows one by one.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def lasso(
     tolerance: float = 0.0,
     block: int = 1,
 ) -> Tensor:
-    """Codes (p, M) after at most `sweeps` sweeps, warm-started at `codes`, fewer once no code moves by more than `tolerance`.
+    """Codes (p, M) after `sweeps` sweeps from `codes`, or fewer once no code moves by more than `tolerance`.
 
     A few sweeps find the support (Lin et al. 2014); for the exact solution take many and a tolerance.
     """
@@ -89,7 +89,7 @@ def lasso(
 
 
 def objective(matrix: Tensor, dictionary: Tensor, codes: Tensor, penalties: Tensor, block: int = 1) -> float:
-    """The value `1/2 |W - D Z|_F^2 + sum_i penalties_i |z_i|` that `sweep` descends (group norm for blocks), in float64."""
+    """`1/2 |W - D Z|_F^2 + sum_i penalties_i |z_i|_1`, which `sweep` descends (group norms for blocks), in float64."""
     residual = (matrix - dictionary @ codes).double()
     rows = blocks.norms(codes, block).double().sum(1) * block**0.5
     return 0.5 * float(residual.square().sum()) + float((penalties.double() * rows)[rows > 0].sum())

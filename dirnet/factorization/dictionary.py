@@ -45,7 +45,7 @@ def unit(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def random_columns(matrix: Tensor, atoms: int, generator: torch.Generator) -> Tensor:
-    """`atoms` unit vectors (N, atoms): columns of `matrix` drawn without repetition, or noise where there are too few."""
+    """`atoms` unit vectors (N, atoms): columns of `matrix` drawn once each, then noise if there are too few."""
     used = matrix.square().sum(0).nonzero().flatten()
     drawn = matrix[:, used[torch.randperm(len(used), generator=generator)[:atoms]]]
     noise = torch.randn(len(matrix), atoms - drawn.shape[1], generator=generator, dtype=matrix.dtype)

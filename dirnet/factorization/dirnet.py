@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -148,7 +148,7 @@ def _between(columns, learned, dense, sparse, fits, block, steps: int = 8) -> sh
 
 
 def _filled(gram, correlations, codes, size, block) -> Tensor:
-    """The support of `codes`, cut or filled up to `size`; what is added is what a sweep without penalty finds largest."""
+    """The support of `codes`, cut or filled up to `size`: a sweep without penalty says what to add."""
     support = blocks.largest(codes, min(size, blocks.count(codes, block)), block)
     fitted = codes.clone()
     coordinate_descent.sweep(gram, correlations, fitted)

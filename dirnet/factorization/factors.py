@@ -57,7 +57,7 @@ def check_range(name: str, value: int, low: int, high: int, multiple: int = 1) -
 
 
 def check_params(matrix: Tensor, params: int, atoms: int | None, block: int) -> tuple[int, int]:
-    """The (atoms, nonzeros) that a budget of `N * p + nnz(Z) = params` means; without `atoms`, half of it goes into D."""
+    """The (atoms, nonzeros) that the budget `N * p + nnz(Z) <= params` means; half goes into D if `atoms` is None."""
     rows, columns = matrix.shape
     check_range("params", params, rows + block, matrix.numel())
     fewest = -(-(params - block + 1) // (rows + columns))  # with fewer, dense codes would not use the budget up

@@ -1,4 +1,4 @@
-"""LSTM-ODL, the dictionary-learning peer: online dictionary learning (Mairal et al. 2009), then a budget on the codes."""
+"""LSTM-ODL, the dictionary-learning peer: online dictionary learning (Mairal et al. 2009), codes cut to a budget."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from dirnet.factorization.factors import Factors, check_matrix, check_range
 
 
 def magnitude(matrix: Tensor, nonzeros: int, block: int = 1) -> Factors:
-    """Keep the `nonzeros` weights of `matrix` (N, M) that are largest, in blocks of `block` columns of a row by l2 norm."""
+    """Keep the `nonzeros` largest weights of `matrix` (N, M); or blocks of `block` columns of a row, by l2 norm."""
     matrix = check_matrix(matrix, block)
     check_range("nonzeros", nonzeros, block, matrix.numel(), multiple=block)
     return Factors(None, matrix * blocks.largest(matrix, nonzeros, block))

@@ -9,8 +9,8 @@ The fit is counted as 1/2 |W - D Z|^2, as in Step 1; the paper's Eq. 14 has no 1
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator
 
 import torch
 from torch import Tensor
@@ -66,8 +66,9 @@ def stage(
     alternations: int = 10,
     tolerance: float = 1e-3,
 ) -> Stage:
-    """One stage, warm-started at `codes` (p, M) of the atoms `kept`; over once no theta moves by `tolerance` of vartheta / p.
+    """One stage, warm-started at `codes` (p, M) of the atoms `kept`.
 
+    It is over once no theta moves by `tolerance` of the mean theta, or after so many `alternations`.
     theta: the weights of the first alternation; None takes those that the codes ask for.
     """
     for _ in range(alternations):
@@ -101,8 +102,8 @@ def path(
 ) -> Iterator[Stage]:
     """The stages at `vartheta`, `shrink * vartheta`, ... until the model is empty; the last stage has no atoms.
 
-    matrix: (N, M); dictionary: (N, p), fixed; codes: (p, M), where the first lasso starts. Its theta is uniform, so that
-    all atoms compete. penalty: lambda_2, or None for `first_penalty`.
+    matrix: (N, M); dictionary: (N, p), fixed; codes: (p, M), where the first lasso starts. Its theta is uniform, so
+    that all atoms compete. penalty: lambda_2, or None for `first_penalty`.
     """
     penalty = first_penalty(dictionary.shape[1], vartheta, gamma) if penalty is None else penalty
     kept = torch.arange(dictionary.shape[1])

@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from dirnet.factorization import dictionary
+from dirnet.factorization.coordinate_descent import lasso, objective
+
+
+@pytest.fixture
+def columns(matrix):
+    return dictionary.unit(matrix.double())[0]
+
+
+def test_both_half_steps_lower_the_objective(columns, draw):
+    atoms = dictionary.random_columns(columns, 20, draw)
+    penalties = torch.full((20,), 0.1).double()
+    codes = columns.new_zeros(20, columns.shape[1])
+    values = []
+    for _ in range(8):
+        codes = lasso(atoms.T @ atoms, atoms.T @ columns, penalties, codes, sweeps=2)
+        values.append(objective(columns, atoms, codes, penalties))
+        dictionary.update(atoms, codes @ codes.T, columns @ codes.T)
+        values.append(objective(columns, atoms, codes, penalties))
+    assert all(after <= before + 1e-10 for before, after in zip(values, values[1:], strict=False))
+    assert values[-1] < 0.9 * values[0]
+    assert torch.allclose(atoms.norm(dim=0), torch.ones(20).double())
+
+
+def test_an_updated_atom_is_the_best_unit_vector(columns, draw):
+    """Eq. 10, checked against random unit vectors for the atom that moved last."""
+    atoms = dictionary.random_columns(columns, 6, draw)
+    codes = torch.randn(6, columns.shape[1], generator=draw, dtype=torch.float64)
+    dictionary.update(atoms, codes @ codes.T, columns @ codes.T)
+    best = float((columns - atoms @ codes).norm())
+    for _ in range(50):
+        other = atoms.clone()
+        other[:, 5] += 0.1 * torch.randn(len(columns), generator=draw)
+        other[:, 5] /= other[:, 5].norm()
+        assert best <= float((columns - other @ codes).norm())
+
+
+def test_dead_atoms_are_told_left_alone_and_reseeded_by_the_worst_column(columns, draw):
+    atoms = dictionary.random_columns(columns, 4, draw)
+    codes = torch.randn(4, columns.shape[1], generator=draw, dtype=torch.float64)
+    codes[1] = 0
+    before = atoms[:, 1].clone()
+    dead = dictionary.update(atoms, codes @ codes.T, columns @ codes.T)
+    assert dead.tolist() == [False, True, False, False] and torch.equal(atoms[:, 1], before)
+    worst = int((columns - atoms @ codes).norm(dim=0).argmax())
+    dictionary.reseed(atoms, dead, columns, codes)
+    assert torch.allclose(atoms[:, 1], columns[:, worst])
+
+
+def test_unit_scales_back_and_survives_zero_columns():
+    matrix = torch.randn(5, 4)
+    matrix[:, 2] = 0
+    scaled, lengths = dictionary.unit(matrix)
+    assert torch.allclose(scaled * lengths, matrix) and scaled.isfinite().all()
+
+
+def test_random_columns_are_columns_and_then_noise(draw):
+    matrix = torch.eye(6)[:, :3]
+    atoms = dictionary.random_columns(matrix, 5, draw)
+    assert sorted(atoms[:, :3].argmax(0).tolist()) == [0, 1, 2]
+    assert torch.allclose(atoms.norm(dim=0), torch.ones(5))
+
+
+def test_step_1_learns_atoms_that_fit_better_than_where_it_started(columns, draw):
+    start = dictionary.random_columns(columns, 24, draw)
+    atoms, codes = dictionary.learn(columns, start)
+    penalties = torch.full((24,), 0.1).double()
+    untrained = lasso(start.T @ start, start.T @ columns, penalties, sweeps=100)
+    assert objective(columns, atoms, codes, penalties) < 0.9 * objective(columns, start, untrained, penalties)
+
+
+def test_step_1_recovers_a_planted_dictionary(draw):
+    planted = torch.linalg.qr(torch.randn(16, 16, generator=draw))[0][:, :8]
+    codes = torch.randn(8, 400, generator=draw) * (torch.rand(8, 400, generator=draw) < 0.2)
+    columns = dictionary.unit(planted @ codes)[0]
+    atoms, _ = dictionary.learn(columns, dictionary.random_columns(columns, 8, draw), epochs=100)
+    assert (planted.T @ atoms).abs().max(dim=1).values.median() > 0.99

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dirnet.factorization import dictionary, shrinkage
+from dirnet.factorization.coordinate_descent import objective
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 12), st.floats(1e-2, 1e7), st.floats(0.1, 2), st.integers(0, 99))
+def test_theta_sums_to_vartheta_and_minimises_eq_15(atoms, vartheta, gamma, seed):
+    generator = torch.Generator().manual_seed(seed)
+    usage = torch.rand(atoms, generator=generator, dtype=torch.float64) + 1e-3
+    theta = shrinkage.atom_weights(usage, vartheta, gamma)
+    assert float(theta.sum()) == pytest.approx(vartheta) and (theta >= 0).all()
+    best = float((usage * theta**-gamma).sum())
+    for spread in (0.01, 0.3, 3):
+        for _ in range(10):
+            other = theta * torch.exp(spread * torch.randn(atoms, generator=generator, dtype=torch.float64))
+            other *= vartheta / other.sum()
+            assert best <= float((usage * other**-gamma).sum()) * (1 + 1e-12)
+
+
+def test_an_unused_atom_gets_no_weight():
+    theta = shrinkage.atom_weights(torch.tensor([1.0, 0.0, 1.0]), 10.0)
+    assert theta.tolist() == pytest.approx([5, 0, 5])
+
+
+@pytest.fixture(scope="module")
+def learned(matrix):
+    columns, _ = dictionary.unit(matrix.double())
+    start = dictionary.random_columns(columns, 32, torch.Generator().manual_seed(0))
+    return columns, *dictionary.learn(columns, start)
+
+
+def test_the_path_runs_from_the_dense_to_the_empty_model(learned):
+    columns, atoms, codes = learned
+    points = list(shrinkage.path(columns, atoms, codes))
+    sizes = [(len(point.kept), point.nonzeros) for point in points]
+    assert sizes[0][0] == 32 and sizes[0][1] > 0.7 * 32 * columns.shape[1]
+    assert sizes[-1] == (0, 0) and points[-1].relative_error == pytest.approx(1)
+    assert all(b[0] <= a[0] for a, b in zip(sizes, sizes[1:], strict=False))
+    assert sum(b[1] > a[1] for a, b in zip(sizes, sizes[1:], strict=False)) == 0
+    assert all(b.vartheta == a.vartheta / 2 for a, b in zip(points, points[1:], strict=False))
+    for point in points:
+        assert point.codes.shape[0] == len(point.kept) and (point.codes != 0).any(1).all()
+        error = float((columns - atoms[:, point.kept] @ point.codes).norm() / columns.norm())
+        assert point.relative_error == pytest.approx(error)
+
+
+def test_alternation_lowers_eq_13(learned):
+    columns, atoms, codes = learned
+    penalty, vartheta, values = 0.1, 1e4, []
+    kept = torch.arange(32)
+    for _ in range(6):
+        point = shrinkage.stage(columns, atoms, codes, kept, penalty, vartheta, alternations=1)
+        kept, codes = point.kept, point.codes
+        theta = shrinkage.atom_weights(codes.abs().sum(1), vartheta)
+        values.append(objective(columns, atoms[:, kept], codes, penalty * theta**-shrinkage.GAMMA))
+    assert all(after <= before + 1e-9 for before, after in zip(values, values[1:], strict=False))
+
+
+def test_atoms_of_little_use_are_dropped_first(draw):
+    """Two planted atoms carry ten times the codes of the others; they must outlive them."""
+    atoms = torch.linalg.qr(torch.randn(12, 8, generator=draw, dtype=torch.float64))[0]
+    codes = torch.randn(8, 100, generator=draw, dtype=torch.float64)
+    codes[2:] *= 0.1
+    points = list(shrinkage.path(atoms @ codes, atoms, torch.zeros_like(codes)))
+    assert any(point.kept.tolist() == [0, 1] for point in points)
+
+
+def test_blocks_stay_whole_along_the_path(learned):
+    columns, atoms, codes = learned
+    for point in shrinkage.path(columns, atoms, codes, block=4):
+        grid = point.codes.unflatten(1, (-1, 4)) != 0
+        assert point.nonzeros == 4 * int(grid.any(2).sum()) and torch.equal(grid.all(2), grid.any(2))
+
+
+def test_lambda_2_is_of_the_papers_decades():
+    assert shrinkage.first_penalty(500) in [10.0**power for power in range(-3, 4)]
+    assert shrinkage.first_penalty(500, vartheta=1e-9) == 1e-3
