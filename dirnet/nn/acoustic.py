@@ -71,15 +71,6 @@ class AcousticModelConfig:
 
 
 def splice(features: Tensor, context: int, stride: int = 1) -> Tensor:
-    """(B, T, F) -> (B, ceil(T / stride), (2 context + 1) F).
-
-    Frame t becomes t-context first ... t+context last, zeros beyond both ends; frames 0, stride, 2 stride ... are kept.
-    """
-    windows = nn.functional.pad(features, (0, 0, context, context)).unfold(1, 2 * context + 1, 1)
-    return windows[:, ::stride].transpose(2, 3).flatten(2)
-
-
-def splice(features: Tensor, context: int, stride: int = 1) -> Tensor:
     """(B, T, F) -> (B, ceil(T / stride), (2 context + 1) F): every frame together with its neighbours.
 
     Frame t becomes t-context first ... t+context last, zeros beyond both ends; frames 0, stride, 2 stride ... are kept.
