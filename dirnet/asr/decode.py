@@ -1,0 +1,240 @@
+"""From log-posteriors to words through the graph, and to phones without it.
+
+Words: token passing in TLG (kaldi-decoder's FasterDecoder). Phones: the best output of each frame, repeats collapsed,
+blanks dropped. Takes posteriors from wherever they come: this module knows no model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from dirnet import config
+from dirnet.asr.ark import Matrices
+from dirnet.asr.lexicon import OUTPUTS
+from dirnet.asr.transcripts import write_transcripts
+from dirnet.errors import UserError, one_line_errors
+from dirnet.files import atomic_write
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """`conf/decode.yaml`; costs are natural logarithms."""
+
+    beam: float = 14.0
+    max_active: int = 3000
+    min_active: int = 20
+    acoustic_scale: float = 1.0
+    blank_penalty: float = 0.0
+
+    def __post_init__(self):
+        for name, value in (("beam", self.beam), ("acoustic_scale", self.acoustic_scale)):
+            if not 0 < value < float("inf"):
+                raise UserError(f"{name} is {value}, expected a positive number")
+        if self.max_active < 2 or not 0 <= self.min_active < self.max_active:
+            raise UserError(
+                f"max_active is {self.max_active} and min_active {self.min_active}, expected 0 <= min < max, max >= 2"
+            )
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Words, total log-probability (graph + scaled acoustics), and whether a sentence end was reached."""
+
+    words: list[str]
+    score: float
+    complete: bool
+
+
+class Decoder:
+    """Decodes with the graph of a lang folder: `Decoder("data/lang", config).decode(log_probs)`.
+
+    For audio that is still coming: `start()`, `advance(log_probs)` as often as needed, `result()` at any time.
+    """
+
+    def __init__(self, lang: str | Path, settings: DecodeConfig | None = None):
+        from kaldi_decoder import FasterDecoder, FasterDecoderOptions
+        from kaldifst import StdVectorFst
+
+        lang, self.settings = Path(lang), settings or DecodeConfig()
+        self._words = _read_ids(lang / "words.txt")
+        if not (lang / "TLG.fst").is_file():
+            raise UserError(f"{lang}/TLG.fst does not exist; compile it with dirnet.asr.graph")
+        self._fst = StdVectorFst.read(str(lang / "TLG.fst"))  # kept: the decoder only refers to it
+        if self._fst is None or self._fst.start < 0:
+            raise UserError(f"{lang}/TLG.fst is damaged or empty; compile it again with dirnet.asr.graph")
+        options = FasterDecoderOptions(
+            beam=self.settings.beam, max_active=self.settings.max_active, min_active=self.settings.min_active
+        )
+        self._decoder = FasterDecoder(self._fst, options)
+
+    def decode(self, log_probs: np.ndarray) -> tuple[list[str], float]:
+        """The words of one utterance and their score; `log_probs` (T, 42) float, natural logarithms."""
+        self.start()
+        self.advance(log_probs)
+        result = self.result()
+        return result.words, result.score
+
+    def start(self) -> None:
+        """Forget the last utterance."""
+        self._decoder.init_decoding()
+        self._frames = 0
+
+    def advance(self, log_probs: np.ndarray) -> None:
+        """Take the next frames, (t, 42); a wrong width, NaN or positive infinity is a `UserError`."""
+        from kaldi_decoder import DecodableCtc
+
+        log_probs = check(log_probs)
+        if not len(log_probs):
+            return
+        scaled = np.ascontiguousarray(log_probs, np.float32) * np.float32(self.settings.acoustic_scale)
+        scaled[:, 0] -= self.settings.acoustic_scale * self.settings.blank_penalty
+        # a decodable counts frames from the start of the utterance; `offset` says that the earlier ones are gone
+        self._decoder.advance_decoding(DecodableCtc(scaled, offset=self._frames))
+        self._frames += len(log_probs)
+
+    def result(self) -> Decoded:
+        """The best words so far; when none of the hypotheses ends a sentence, the best unfinished one."""
+        from kaldifst import get_linear_symbol_sequence
+
+        found, path = self._decoder.get_best_path()
+        if not found:
+            return Decoded([], float("-inf"), False)
+        _, _, labels, weight = get_linear_symbol_sequence(path)
+        score = -(weight.value1 + weight.value2)
+        return Decoded([self._words[label] for label in labels], score, self._decoder.reached_final())
+
+
+def check(log_probs: np.ndarray) -> np.ndarray:
+    """`log_probs` if it is (T, 42) without NaN or +infinity, else a `UserError`."""
+    log_probs = np.asarray(log_probs)
+    if log_probs.ndim != 2 or log_probs.shape[1] != len(OUTPUTS):
+        raise UserError(f"log-posteriors have shape {log_probs.shape}, expected (frames, {len(OUTPUTS)})")
+    bad = np.isnan(log_probs) | np.isposinf(log_probs)
+    if bad.any():
+        raise UserError(f"log-posteriors hold {log_probs[bad][0]} at frame {np.argwhere(bad)[0][0]}; check the model")
+    return log_probs
+
+
+def greedy_phones(log_probs: np.ndarray) -> list[str]:
+    """The best output of each frame, repeats collapsed, blanks dropped; `log_probs` (T, 42)."""
+    best = check(log_probs).argmax(1) if len(log_probs) else np.zeros(0, int)
+    first = np.ones(len(best), bool)
+    first[1:] = best[1:] != best[:-1]
+    return [OUTPUTS[token] for token in best[first] if token != 0]
+
+
+def _read_ids(path: Path) -> dict[int, str]:
+    from dirnet.asr.graph import read_words
+
+    return {number: word for word, number in read_words(path).items()}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What became of one utterance; times in seconds."""
+
+    name: str
+    words: list[str]
+    phones: list[str]
+    score: float
+    complete: bool
+    frames: int
+    seconds: float
+
+
+_work: tuple[Matrices, Decoder]  # of this process; forked ones share the graph's memory
+
+
+def _decode_one(name: str) -> _Row:
+    posteriors, decoder = _work
+    log_probs = posteriors[name]
+    started = time.perf_counter()
+    try:
+        decoder.start()
+        decoder.advance(log_probs)
+        result = decoder.result()
+        phones = greedy_phones(log_probs)
+    except UserError as error:
+        raise UserError(f"utterance {name}: {error}") from None
+    seconds = time.perf_counter() - started
+    return _Row(name, result.words, phones, result.score, result.complete, len(log_probs), seconds)
+
+
+def decode_all(posteriors: Matrices, decoder: Decoder, jobs: int = 1) -> Iterator[_Row]:
+    """Decode every utterance of `posteriors` in `jobs` processes, in its order."""
+    global _work
+    _work = (posteriors, decoder)
+    if jobs == 1:
+        yield from map(_decode_one, posteriors)
+        return
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        yield from pool.imap(_decode_one, posteriors, chunksize=8)
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Decode OUT/{text,phones,decode.tsv,decode.json} from log-posteriors (`utt-id` -> (T, 42) float32)."""
+    parser = argparse.ArgumentParser(prog="python -m dirnet.asr.decode", description=main.__doc__)
+    parser.add_argument("--lang", required=True, help="folder with TLG.fst and words.txt")
+    parser.add_argument("--posteriors", required=True, help="scp file of the log-posteriors")
+    parser.add_argument("--config", default="", help="conf/decode.yaml")
+    parser.add_argument("--out", required=True, help="folder to write to")
+    parser.add_argument("--nj", type=int, default=1, help="processes")
+    parser.add_argument("--frame_seconds", type=float, default=0.03, help="time between two frames of the posteriors")
+    parser.add_argument("--acoustic_scale", type=float, help="instead of the config's")
+    parser.add_argument("--blank_penalty", type=float, help="instead of the config's")
+    arguments = parser.parse_args(argv)
+    if arguments.nj < 1:
+        raise UserError(f"--nj is {arguments.nj}, expected 1 or more processes")
+    if arguments.frame_seconds <= 0:
+        raise UserError(f"--frame_seconds is {arguments.frame_seconds}, expected a positive number such as 0.03")
+    mapping = config.read_yaml(arguments.config) if arguments.config else {}
+    for name in ("acoustic_scale", "blank_penalty"):
+        if getattr(arguments, name) is not None:
+            mapping[name] = getattr(arguments, name)
+    settings = config.from_mapping(DecodeConfig, mapping, arguments.config or "command line")
+    posteriors = Matrices(arguments.posteriors)
+    if not len(posteriors):
+        raise UserError(f"{arguments.posteriors} is empty, expected lines `utt-id ark:offset`")
+    decoder = Decoder(arguments.lang, settings)
+
+    jobs = min(arguments.nj, len(posteriors))
+    progress = tqdm(decode_all(posteriors, decoder, jobs), "decode", len(posteriors), unit="utt", mininterval=1, disable=None)
+    rows = list(progress)
+
+    out = Path(arguments.out)
+    write_transcripts(out / "phones", {row.name: row.phones for row in rows})
+    with atomic_write(out / "decode.tsv") as stream:
+        stream.write("utterance\tframes\tseconds\trtf\tscore\tcomplete\n")
+        for row in rows:
+            rtf = row.seconds / max(row.frames * arguments.frame_seconds, 1e-9)
+            stream.write(
+                f"{row.name}\t{row.frames}\t{row.seconds:.4f}\t{rtf:.4f}\t{row.score:.3f}\t{int(row.complete)}\n"
+            )
+    unfinished = [row.name for row in rows if not row.complete]
+    seconds, audio = sum(row.seconds for row in rows), sum(row.frames for row in rows) * arguments.frame_seconds
+    summary = {"utterances": len(rows), "unfinished": len(unfinished), "seconds": round(seconds, 3),
+               "audio_seconds": round(audio, 2), "rtf": seconds / max(audio, 1e-9), "config": asdict(settings)}  # fmt: skip
+    with atomic_write(out / "decode.json") as stream:
+        json.dump(summary, stream, indent=1)
+    write_transcripts(out / "text", {row.name: row.words for row in rows})  # last: it says that all is done
+    if unfinished:
+        print(
+            f"warning: {len(unfinished)} of {len(rows)} utterances (the first is {unfinished[0]}) ended inside a word"
+            " or sentence; their best unfinished words are kept. A larger beam or max_active may help"
+        )
+    print(f"{out}/text: {len(rows)} utterances, RTF = {seconds:.2f} / {audio:.2f} = {seconds / max(audio, 1e-9):.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

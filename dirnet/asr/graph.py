@@ -1,0 +1,198 @@
+"""The decoding graph TLG = T o min(det(L o G)): CTC topology, lexicon and n-gram grammar in one transducer.
+
+Input labels are model outputs + 1 (0 is epsilon), output labels the words of `words.txt`. The outputs `#0` (back-off of
+G) and `#1`, `#2` ... (which keep pronunciations apart that are equal or start another one) exist only while building.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import kaldifst
+from kaldifst import StdArc, StdVectorFst
+
+from dirnet.asr.lexicon import BLANK, OUTPUTS, SIL, Pronunciations, read_lexicon
+from dirnet.asr.ngram import read_arpa_words
+from dirnet.asr.transcripts import read_lines
+from dirnet.errors import UserError, one_line_errors
+
+LABELS = {token: number for number, token in enumerate(OUTPUTS, start=1)}
+BACKOFF = len(OUTPUTS) + 1  # the input label of #0; #1 is the next, and so on
+HALF = -math.log(0.5)  # the cost of silence, and of none, where it is optional
+
+
+def topology(disambiguation: int) -> StdVectorFst:
+    """T: reads model outputs (blanks, repeats) and writes phones; equal phones in a row need a blank between them.
+
+    State 0 stands after a blank or at the start, state k after phone k; `#0` .. of the given number pass through.
+    """
+    fst = StdVectorFst()
+    for state in range(len(OUTPUTS)):
+        fst.add_state()
+        fst.set_final(state, 0.0)
+    fst.start = 0
+    for state in range(len(OUTPUTS)):
+        for token, label in LABELS.items():
+            target = 0 if token == BLANK else label - 1
+            new = token != BLANK and target != state
+            fst.add_arc(state, StdArc(label, label if new else 0, 0.0, target))
+        for number in range(disambiguation):
+            fst.add_arc(state, StdArc(0, BACKOFF + number, 0.0, state))
+    return fst
+
+
+def disambiguate(pronunciations: Sequence[tuple[str, ...]]) -> tuple[list[int], int]:
+    """The number n of the symbol `#n` that ends each pronunciation (0: none) and the highest one.
+
+    A pronunciation needs one when it is not the only one of its phones or when it starts a longer one.
+    """
+    times = Counter(pronunciations)
+    prefixes = {phones[:length] for phones in times for length in range(1, len(phones))}
+    used: Counter = Counter()
+    numbers = []
+    for phones in pronunciations:
+        if times[phones] > 1 or phones in prefixes:
+            used[phones] += 1
+        numbers.append(used[phones])
+    return numbers, max(used.values(), default=0)
+
+
+def lexicon_fst(lexicon: Pronunciations, words: dict[str, int], silence: bool) -> tuple[StdVectorFst, int]:
+    """L: phones to words of any number, with the self-loop for `#0`, and how many disambiguation symbols it uses.
+
+    `silence` lets SIL stand, at a probability of one half, before the first word and after each.
+    """
+    entries = [(words[word], phones) for word in lexicon for phones in lexicon[word]]
+    numbers, highest = disambiguate([phones for _, phones in entries])
+    fst = StdVectorFst()
+    start = loop = fst.add_state()
+    fst.start = start
+    pause = None
+    if silence:
+        highest += 1  # one more symbol, so that SIL is never taken for the first phone of a word
+        loop, pause, paused = fst.add_state(), fst.add_state(), fst.add_state()
+        fst.add_arc(start, StdArc(0, 0, HALF, loop))
+        fst.add_arc(start, StdArc(0, 0, HALF, pause))
+        fst.add_arc(pause, StdArc(LABELS[SIL], 0, 0.0, paused))
+        fst.add_arc(paused, StdArc(BACKOFF + highest, 0, 0.0, loop))
+    fst.set_final(loop, 0.0)
+    fst.add_arc(loop, StdArc(BACKOFF, words["#0"], 0.0, loop))
+    for (word, phones), number in zip(entries, numbers, strict=True):
+        labels = [LABELS[phone] for phone in phones] + ([BACKOFF + number] if number else [])
+        state = loop
+        for position, label in enumerate(labels):
+            last = position == len(labels) - 1
+            after = loop if last and pause is None else fst.add_state()
+            fst.add_arc(state, StdArc(label, 0 if position else word, 0.0, after))
+            state = after
+        if pause is not None:
+            fst.add_arc(state, StdArc(0, 0, HALF, loop))
+            fst.add_arc(state, StdArc(0, 0, HALF, pause))
+    return fst, highest + 1
+
+
+def grammar(arpa: str | Path, words_txt: str | Path) -> StdVectorFst:
+    """G from an ARPA file (plain or .gz); n-grams with a word that `words_txt` lacks are left out.
+
+    kaldilm ends its whole process on a broken file, hence a process of its own.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        plain, binary = str(arpa), os.path.join(folder, "G.fst")
+        if plain.endswith(".gz"):
+            plain = os.path.join(folder, "lm.arpa")
+            with gzip.open(arpa, "rb") as source, open(plain, "wb") as target:
+                shutil.copyfileobj(source, target)
+        options = ["--disambig-symbol=#0", f"--read-symbol-table={words_txt}", "--max-arpa-warnings=0"]
+        result = subprocess.run(
+            [sys.executable, "-m", "kaldilm", *options, plain, binary],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
+        )
+        if result.returncode:
+            lines = [line for line in result.stderr.splitlines() if line.startswith("[E]")] or [result.stderr[-300:]]
+            raise UserError(f"{arpa} is no whole ARPA language model: {lines[0]}; get or estimate it again")
+        return StdVectorFst.read(binary)
+
+
+def compile_graph(lexicon: Pronunciations, words: dict[str, int], g: StdVectorFst, silence: bool, say=print) -> StdVectorFst:
+    """TLG of `lexicon` and the grammar `g` (see the top of the module); `words` are the ids of `words.txt`."""
+    started = time.perf_counter()
+
+    def told(name: str, fst: StdVectorFst) -> StdVectorFst:
+        say(f"{time.perf_counter() - started:7.1f} s  {name}: {fst.num_states} states")
+        return fst
+
+    fst, disambiguation = lexicon_fst(lexicon, words, silence)
+    kaldifst.arcsort(fst, "olabel")
+    kaldifst.arcsort(g, "ilabel")
+    fst = told("L o G", StdVectorFst(kaldifst.compose(fst, g)))
+    kaldifst.determinize_star(fst, use_log=True)
+    told("determinized", fst)
+    kaldifst.minimize_encoded(fst)
+    told("minimized", fst)
+    kaldifst.arcsort(fst, "ilabel")
+    top = topology(disambiguation)
+    kaldifst.arcsort(top, "olabel")
+    fst = told("T o LG", StdVectorFst(kaldifst.compose(top, fst)))
+    kaldifst.arcsort(fst, "ilabel")
+    return fst
+
+
+def read_words(path: str | Path) -> dict[str, int]:
+    """The symbol table `words.txt`: word -> id."""
+    words = {}
+    for number, fields in read_lines(path):
+        if len(fields) != 2 or not fields[1].isdigit():
+            raise UserError(f"{path}:{number}: expected `word id`; make the lexicon again")
+        words[fields[0]] = int(fields[1])
+    return words
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Compile LANG/TLG.fst from LANG/{lexicon,words}.txt, LANG/lang.json and an ARPA language model."""
+    parser = argparse.ArgumentParser(prog="python -m dirnet.asr.graph", description=main.__doc__)
+    parser.add_argument("--lang", required=True, help="folder that `dirnet.asr.lexicon` made")
+    parser.add_argument("--arpa", required=True, help="n-gram language model, .arpa or .arpa.gz")
+    arguments = parser.parse_args(argv)
+    lang = Path(arguments.lang)
+    lexicon, words = read_lexicon(lang / "lexicon.txt"), read_words(lang / "words.txt")
+    spoken = set(read_arpa_words(arguments.arpa))
+    known = {word: pronunciations for word, pronunciations in lexicon.items() if word in spoken}
+    if not known:
+        word = next(word for word in spoken if word[0] != "<")
+        raise UserError(
+            f"none of the {len(spoken)} words of {arguments.arpa} is in {lang}/lexicon.txt ({word!r} is not, for one);"
+            " are they in the same letter case?"
+        )
+    print(f"{len(known)} words; {len(spoken) - len(known)} of {arguments.arpa} have no pronunciation and are left out")
+    try:
+        silence = json.loads((lang / "lang.json").read_text())["silence"] != "none"
+    except (FileNotFoundError, KeyError, json.JSONDecodeError):
+        raise UserError(f"{lang}/lang.json is missing or broken; make the lexicon again") from None
+    fst = compile_graph(known, words, grammar(arguments.arpa, lang / "words.txt"), silence)
+    if fst.start < 0:
+        raise UserError(f"no sentence of {arguments.arpa} can be pronounced with {lang}/lexicon.txt; check both")
+    target = lang / "TLG.fst"
+    with tempfile.TemporaryDirectory(dir=lang, prefix=".TLG.") as folder:
+        whole = os.path.join(folder, "TLG.fst")
+        if not fst.write(whole):
+            raise UserError(f"{target} cannot be written; is the disk full?")
+        os.replace(whole, target)
+    print(f"{target}: {fst.num_states} states, {target.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    main()
