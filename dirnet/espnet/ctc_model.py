@@ -9,8 +9,8 @@ from torch import Tensor
 from torchaudio.functional import edit_distance
 
 from dirnet.errors import UserError
+from dirnet.espnet.checkpoint import EXTRA_TOKENS
 
-EXTRA_TOKENS = ("<unk>", "<sos/eos>")  # ESPnet's token lists must have them, phone transcripts lack them
 NEVER = -30.0  # initial bias of these outputs: e^-30 is below float32's resolution
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from dirnet.asr.smbr import DenominatorGraph, PhoneBigram, align, smbr_loss
 from dirnet.errors import UserError
-from dirnet.espnet.ctc_model import EXTRA_TOKENS, PhoneCTCModel
+from dirnet.espnet.checkpoint import EXTRA_TOKENS
+from dirnet.espnet.ctc_model import PhoneCTCModel
 
 
 class SmbrModel(PhoneCTCModel):

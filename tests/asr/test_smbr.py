@@ -73,7 +73,8 @@ def test_padding_changes_nothing(bigram):
     graph, alignments = DenominatorGraph.build(bigram), torch.randint(0, 4, (2, 9))
     log_probs = random_log_probs(2, 9)
     alone = [
-        smbr_loss(log_probs[i, None, :n], torch.tensor([n]), alignments[i, None, :n], graph) for i, n in ((0, 9), (1, 4))
+        smbr_loss(log_probs[i, None, :n], torch.tensor([n]), alignments[i, None, :n], graph)
+        for i, n in ((0, 9), (1, 4))
     ]
     garbage = log_probs.clone()
     garbage[1, 4:] = 55.0

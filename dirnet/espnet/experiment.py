@@ -1,0 +1,79 @@
+"""The configuration of one training run: the user's YAML, the data, the model to start from."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dirnet.errors import UserError
+
+REQUIRED = {"frontend": "mfcc", "normalize": "global_mvn", "preencoder": "splice", "encoder": "dirnet_rnn"}
+MODELS = ("dirnet_ctc", "dirnet_smbr")
+
+
+def check_choices(config: Mapping[str, Any], where: Path) -> None:
+    """The parts that a neutral model can be made of; anything else is a `UserError`."""
+    for key, name in REQUIRED.items():
+        if config.get(key) != name:
+            raise UserError(f"{where}: {key} is {config.get(key)!r}, expected {name}")
+    if config.get("model") not in MODELS:
+        raise UserError(f"{where}: model is {config.get('model')!r}, expected {' or '.join(MODELS)}")
+
+
+def check_keys(config: Mapping[str, Any], task: type, where: Path) -> None:
+    """Every key, and every key of a `*_conf` of a class, must be one that ESPnet or the class knows."""
+    parser = task.get_parser()
+    known = {action.dest for action in parser._actions}
+    for key in config:
+        _known(key, known, f"{where}: ")
+    for choice in task.class_choices_list:
+        name, conf = config.get(choice.name), config.get(f"{choice.name}_conf") or {}
+        if name is None:
+            continue
+        if name not in choice.classes:
+            raise UserError(f"{where}: {choice.name} is {name!r}, expected one of {', '.join(choice.classes)}")
+        for key in conf:
+            _known(key, arguments_of(choice.classes[name]), f"{where}: {choice.name}_conf: ")
+
+
+def check_overrides(overrides: Iterable[str], task: type) -> None:
+    """Options for ESPnet on the command line: the names must be ESPnet's."""
+    known = {option for action in task.get_parser()._actions for option in action.option_strings}
+    for word in overrides:
+        if word.startswith("--"):
+            _known(word.partition("=")[0], known, "")
+
+
+def arguments_of(kind: type) -> set[str]:
+    """Names that `kind(...)` takes, those of base classes included where it passes them on."""
+    names: set[str] = set()
+    for owner in kind.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        parameters = inspect.signature(owner.__init__).parameters.values()
+        names |= {parameter.name for parameter in parameters}
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return names
+
+
+def take_shape(config: dict[str, Any], shape: Mapping[str, Any], where: Path, initial: Path) -> None:
+    """Let the encoder have the shape of the model to start from; a different value in the config is a `UserError`."""
+    encoder = config.setdefault("encoder_conf", {})
+    for key, value in shape.items():
+        if encoder.get(key, value) != value:
+            raise UserError(
+                f"{where}: encoder_conf: {key} is {encoder[key]!r}, but {initial} is of another architecture with "
+                f"{value!r}; leave {key} out to take it from there"
+            )
+        encoder[key] = value
+
+
+def _known(key: str, names: set[str], where: str) -> None:
+    if key not in names:
+        near = difflib.get_close_matches(key, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "see ESPnet's asr_train --help"
+        raise UserError(f"{where}unknown key {key!r}; {hint}")

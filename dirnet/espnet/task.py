@@ -1,0 +1,126 @@
+"""ESPnet's ASR task with a trainer that is patient on CTC's plateau, tells of every epoch, and survives a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from espnet2.tasks.asr import ASRTask
+from espnet2.train.reporter import SubReporter, aggregate
+from espnet2.train.trainer import Trainer
+
+from dirnet.espnet.checkpoint import CHECKPOINT, PREVIOUS
+from dirnet.files import atomic_write
+
+PLATEAU = 0.9  # phone error rate above which a model still says little but blank
+CURVES = "curves.json"
+
+
+class RecipeTrainer(Trainer):
+    """ESPnet's trainer with three habits added around an epoch; the loop itself is ESPnet's.
+
+    * patience: early stopping begins to count when the phone error rate has left the plateau (`PLATEAU`)
+    * `curves.json` and one line per epoch on standard output; a line a minute within long epochs
+    * the last checkpoint is set aside before ESPnet writes the new one in place
+    """
+
+    curves: list[dict[str, Any]] | None = None
+    patience: int | None = None
+
+    @classmethod
+    def train_one_epoch(cls, *, iterator, reporter, options, distributed_option, **others) -> bool:
+        folder, epoch = Path(options.output_dir), reporter.get_epoch()
+        if cls.curves is None:
+            cls.curves, cls.patience = read_curves(folder), options.patience
+        cls.curves = [*cls.curves[: epoch - 1], {"epoch": epoch}]
+        cls.started = time.perf_counter()
+        talks = not distributed_option.distributed or distributed_option.dist_rank == 0
+        stopped = super().train_one_epoch(
+            iterator=Progress(iterator, reporter, epoch) if talks else iterator,
+            reporter=reporter, options=options, distributed_option=distributed_option, **others,
+        )  # fmt: skip
+        cls.curves[-1]["train"] = means(reporter)
+        cls.curves[-1]["lr"] = others["optimizers"][0].param_groups[0]["lr"]
+        return stopped
+
+    @classmethod
+    def validate_one_epoch(cls, *, reporter, options, distributed_option, **others) -> None:
+        super().validate_one_epoch(
+            reporter=reporter, options=options, distributed_option=distributed_option, **others
+        )
+        record, folder = cls.curves[-1], Path(options.output_dir)
+        record["dev"] = means(reporter)
+        record["seconds"] = time.perf_counter() - cls.started
+        options.patience = patience_now(cls.curves, cls.patience)
+        if not distributed_option.distributed or distributed_option.dist_rank == 0:
+            write_curves(folder, cls.curves)
+            print(one_line(record), flush=True)
+            if (folder / CHECKPOINT).exists():
+                os.replace(folder / CHECKPOINT, folder / PREVIOUS)
+
+
+class RecipeTask(ASRTask):
+    """`espnet2.tasks.asr.ASRTask` with `RecipeTrainer`. Workers that ESPnet spawns import it, and so register too."""
+
+    trainer = RecipeTrainer
+
+
+class Progress(Iterable):
+    """`iterator`, with a line a minute on standard output that says how far an epoch is."""
+
+    def __init__(self, iterator, reporter: SubReporter, epoch: int, seconds: float = 60.0):
+        self.iterator, self.reporter, self.epoch, self.seconds = iterator, reporter, epoch, seconds
+
+    def __len__(self) -> int:
+        return len(self.iterator)
+
+    def __iter__(self) -> Iterator:
+        told = time.perf_counter()
+        for number, batch in enumerate(self.iterator):
+            if time.perf_counter() - told > self.seconds:
+                told = time.perf_counter()
+                loss = means(self.reporter).get("loss", math.nan)
+                print(f"epoch {self.epoch}: batch {number} of {len(self)}, train loss {loss:.3f}", flush=True)
+            yield batch
+
+
+def means(reporter: SubReporter) -> dict[str, float]:
+    """The epoch's averages of what the model reports: losses, error rate, expected accuracy."""
+    names = [name for name in reporter.stats if name.startswith("loss") or name in ("per", "smbr_acc")]
+    values = {name: float(aggregate(reporter.stats[name])) for name in names if name != "loss_scale"}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def patience_now(curves: list[dict[str, Any]], patience: int | None) -> int | None:
+    """Early stopping's patience after the last epoch of `curves`: none on the plateau and just behind it."""
+    rates = [record.get("dev", {}).get("per", 0.0) for record in curves]
+    plateau = next((number for number, rate in enumerate(rates) if rate < PLATEAU), len(rates))
+    return patience if patience is not None and len(rates) - plateau > patience else None
+
+
+def one_line(record: dict[str, Any]) -> str:
+    """What an epoch came to, in one line."""
+    train, dev = record["train"], record["dev"]
+    parts = [f"train loss {train.get('loss', math.nan):.3f}", f"dev loss {dev.get('loss', math.nan):.3f}"]
+    if "per" in dev:
+        parts.append(f"dev PER {100 * dev['per']:.1f} %")
+    if "smbr_acc" in dev:
+        parts.append(f"expected accuracy {100 * train['smbr_acc']:.2f} % train, {100 * dev['smbr_acc']:.2f} % dev")
+    return f"epoch {record['epoch']}: {', '.join(parts)}, lr {record['lr']:.1e}, {record['seconds']:.1f} s"
+
+
+def read_curves(folder: Path) -> list[dict[str, Any]]:
+    """The records of `folder/curves.json`, one per epoch; empty before the first."""
+    path = folder / CURVES
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def write_curves(folder: Path, curves: list[dict[str, Any]]) -> None:
+    """Write `folder/curves.json`: per epoch `epoch, seconds, lr, train {...}, dev {...}`."""
+    with atomic_write(folder / CURVES) as stream:
+        json.dump(curves, stream, indent=1)

@@ -1,0 +1,243 @@
+"""Train a recipe's model with ESPnet: CTC, sMBR, or the fine-tuning of a compressed model.
+
+What follows the named options is passed to ESPnet: `--max_epoch 20 --optim_conf lr=0.0005`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dirnet.asr.datadir import read_lines
+from dirnet.asr.features import MfccConfig
+from dirnet.asr.smbr import PhoneBigram
+from dirnet.config import read_yaml
+from dirnet.errors import UserError, one_line_errors
+from dirnet.espnet import checkpoint, experiment
+from dirnet.espnet.corpus import prepare
+from dirnet.files import atomic_write
+from dirnet.nn import storage
+
+LOG, CONFIG, INITIAL, FINAL = "train.log", "train.yaml", "initial.pth", "model.pth"
+FREE = ("ngpu", "num_workers", "log_interval", "max_epoch", "patience")  # may change when a training goes on
+FULL_DISK_BYTES = 16 << 20
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Train, or go on where an interrupted training stopped, and write the neutral model into the same folder."""
+    parser = argparse.ArgumentParser(prog="python -m dirnet.espnet.train", description=__doc__)
+    parser.add_argument("--config", required=True, type=Path, help="YAML: ESPnet's options, e.g. conf/train_ctc.yaml")
+    parser.add_argument("--data", default=Path("data"), type=Path, help="holds SET/text_phones, SET/utt2num_frames")
+    parser.add_argument("--dump", default=Path("dump/mfcc"), type=Path, help="holds SET/feats.scp and TRAIN/cmvn.npz")
+    parser.add_argument("--lang", default=Path("data/lang"), type=Path, help="holds tokens.txt")
+    parser.add_argument("--train", default="train", help="training set")
+    parser.add_argument("--dev", default="dev", help="development set")
+    parser.add_argument("--exp", required=True, type=Path, help="folder of this experiment")
+    parser.add_argument("--init", type=Path, help="model to start from: a neutral or ESPnet folder, or a .pth file")
+    parser.add_argument("--mfcc_config", type=Path, help="MFCC options of the features; default: Kaldi-style defaults")
+    parser.add_argument("--ngpu", default=0, type=int, help="GPUs; more than one trains by ESPnet's DDP")
+    parser.add_argument("--max_frames", default=3600, type=int, help="longest utterance, in 10 ms frames")
+    arguments, overrides = parser.parse_known_args(argv)
+    if arguments.ngpu > torch.cuda.device_count():
+        raise UserError(f"--ngpu is {arguments.ngpu}, but torch sees {torch.cuda.device_count()} GPU(s); use fewer")
+    train(arguments, overrides)
+    return 0
+
+
+def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    """One run: configuration, ESPnet's training, the neutral model. `arguments` as of `main`."""
+    exp = arguments.exp
+    tokens = read_tokens(arguments.lang / "tokens.txt")
+    config = read_yaml(arguments.config)
+    experiment.check_choices(config, arguments.config)
+    shape, state = checkpoint.read_initial(arguments.init, tokens) if arguments.init else ({}, None)
+    if arguments.init:
+        experiment.take_shape(config, shape, arguments.config, arguments.init)
+    exp.mkdir(parents=True, exist_ok=True)
+    fill(config, arguments, tokens)
+    digest = fingerprint(config, overrides, state)
+    if finished(exp, digest):
+        print(f"{exp}: already trained; remove the folder to train again")
+        return
+    refuse_other(exp, digest)
+    checkpoint.recover(exp)
+    if state is not None:
+        with atomic_write(exp / INITIAL, "wb") as stream:
+            torch.save(state, stream)
+        config["init_param"] = [str(exp / INITIAL)]
+    with atomic_write(exp / CONFIG) as stream:
+        yaml.safe_dump(config, stream, sort_keys=False)
+    with atomic_write(exp / "train.json") as stream:
+        json.dump({"digest": digest}, stream)
+    print(f"{exp}: ESPnet's own log is {exp / LOG}", flush=True)
+    with stderr_to(exp / LOG), full_disk_told(exp):
+        run(exp, config, arguments, overrides)
+    finish(exp, digest, arguments.init)
+
+
+def run(exp: Path, config: dict[str, Any], arguments: argparse.Namespace, overrides: list[str]) -> None:
+    """Check against ESPnet's parser and the model's parameters, then ESPnet's training."""
+    with contextlib.redirect_stdout(sys.stderr):  # remarks of optional packages
+        task = importlib.import_module("dirnet.espnet.task").RecipeTask
+    experiment.check_keys(config, task, arguments.config)
+    experiment.check_overrides(overrides, task)
+    options = ["--config", str(exp / CONFIG), "--output_dir", str(exp), "--ngpu", str(arguments.ngpu)]
+    options += ["--multiprocessing_distributed", str(arguments.ngpu > 1).lower(), *overrides]
+    try:
+        if arguments.init:
+            model = task.build_model(task.get_parser().parse_args(options))
+            checkpoint.check_fits(torch.load(exp / INITIAL, weights_only=True), model.state_dict(), arguments.init)
+            del model
+        task.main(cmd=options)
+    except SystemExit:  # argparse's way to refuse a value; its last line says which
+        last = (exp / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise UserError(f"{arguments.config}: ESPnet refused an option: {' '.join(last)}") from None
+
+
+def fill(config: dict[str, Any], arguments: argparse.Namespace, tokens: list[str]) -> None:
+    """Add to the user's `config` what the recipe knows: data, tokens, statistics, and files it needs made."""
+    mfcc = MfccConfig.read(arguments.mfcc_config) if arguments.mfcc_config else MfccConfig()
+    stats = arguments.dump / arguments.train / "cmvn.npz"
+    if not stats.exists():
+        raise UserError(f"{stats} does not exist; make the features first (stage 1)")
+    config["frontend_conf"] = {"mfcc": dataclasses.asdict(mfcc)}
+    config["normalize_conf"] = {"stats_file": str(stats)}
+    config["preencoder_conf"] = {"context": 9, **(config.get("preencoder_conf") or {}), "input_size": mfcc.num_ceps}
+    config["token_list"], config["token_type"] = str(arguments.lang / "tokens.txt"), "word"
+    stride = (config.get("encoder_conf") or {}).get("frame_stride", 1)
+    phones = [token for token in tokens if token not in checkpoint.EXTRA_TOKENS][1:]
+    for role, name in (("train", arguments.train), ("valid", arguments.dev)):
+        out = arguments.exp / "data" / role
+        kept = prepare(
+            arguments.data / name, arguments.dump / name, out, phones, mfcc.num_ceps, stride, arguments.max_frames
+        )
+        if kept.skipped:
+            first, reason = next(iter(kept.skipped.items()))
+            print(f"{name}: {len(kept.skipped)} utterances left out, {kept.utterances} kept; first: {first}: {reason}")
+        config[f"{role}_data_path_and_name_and_type"] = [
+            [str(kept.feats), "speech", "kaldi_ark"],
+            [str(kept.text), "text", "text"],
+        ]
+        config[f"{role}_shape_file"] = [str(kept.shape)]
+    if config["model"] == "dirnet_smbr":
+        conf = config["model_conf"] = dict(config.get("model_conf") or {})
+        if "phone_bigram" not in conf:
+            path = arguments.exp / "phone_bigram.npz"
+            PhoneBigram.estimate(read_lines(arguments.exp / "data/train/text"), phones).save(path)
+            conf["phone_bigram"] = str(path)
+    config.update(resume=True, use_matplotlib=False, use_tensorboard=False, num_att_plot=0)
+
+
+def finish(exp: Path, digest: str, initial: Path | None) -> None:
+    """Average the best epochs into `model.pth` and write the neutral model beside it."""
+    config = yaml.safe_load((exp / "config.yaml").read_text(encoding="utf-8"))
+    curves = json.loads((exp / "curves.json").read_text(encoding="utf-8"))
+    phase, name, mode = config["best_model_criterion"][0]
+    scores = {record["epoch"]: record["dev" if phase == "valid" else phase][name] for record in curves}
+    ranked = sorted(scores, key=lambda epoch: scores[epoch] if mode == "min" else -scores[epoch])
+    best = [epoch for epoch in ranked if (exp / f"{epoch}epoch.pth").exists()][: max(config["keep_nbest_models"])]
+    state = checkpoint.average([exp / f"{epoch}epoch.pth" for epoch in best])
+    model = checkpoint.neutral_model(config, state, exp.name)
+    check_support(exp, state)
+    with atomic_write(exp / FINAL, "wb") as stream:
+        torch.save(state, stream)
+    for path in exp.glob("*.ave*.pth"):  # ESPnet's own averages add up integer buffers
+        path.unlink()
+    extra = {
+        "training": {
+            "digest": digest,
+            "init": str(initial) if initial else None,
+            "criterion": f"{phase} {name} {mode}",
+            "epochs": len(curves),
+            "averaged": best,
+            "best": next(record for record in curves if record["epoch"] == best[0]),
+            "espnet": config["version"],
+        }
+    }
+    storage.save(model, exp, extra)
+    print(f"{exp}: {len(curves)} epochs, best {name} {scores[best[0]]:.4g} in epoch {best[0]}, model of {best}")
+
+
+def check_support(exp: Path, state: dict[str, torch.Tensor]) -> None:
+    """The places of the kept codes must be those that training started with."""
+    if not (exp / INITIAL).exists():
+        return
+    for key, value in checkpoint.load_state(exp / INITIAL).items():
+        if not value.is_floating_point() and not torch.equal(value, state[key]):
+            raise RuntimeError(f"{key} changed in training; the support of compressed layers must not")
+
+
+def read_tokens(path: Path) -> list[str]:
+    """The token list: blank, phones, then ESPnet's two; anything else is a `UserError`."""
+    tokens = read_lines(path)
+    if tokens[:1] != ["<blank>"] or tuple(tokens[-2:]) != checkpoint.EXTRA_TOKENS or len(set(tokens)) != len(tokens):
+        raise UserError(f"{path}: expected <blank>, the phones, {', '.join(checkpoint.EXTRA_TOKENS)}; make it again")
+    return tokens
+
+
+def fingerprint(config: dict[str, Any], overrides: list[str], state: dict[str, torch.Tensor] | None) -> str:
+    """A sha256 of everything that makes two trainings differ."""
+    pairs = [word for word in " ".join(overrides).split("--") if word and word.split()[0] not in FREE]
+    fixed = {key: value for key, value in config.items() if key not in FREE}
+    summary = hashlib.sha256(json.dumps([fixed, pairs], sort_keys=True, default=str).encode())
+    for key, value in sorted((state or {}).items()):
+        summary.update(key.encode() + value.contiguous().numpy().tobytes())
+    return summary.hexdigest()
+
+
+def finished(exp: Path, digest: str) -> bool:
+    """Whether `exp` holds the model of this very training."""
+    if not (exp / storage.DESCRIPTION).exists():
+        return False
+    return storage.describe(exp).get("extra", {}).get("training", {}).get("digest") == digest
+
+
+def refuse_other(exp: Path, digest: str) -> None:
+    """A `UserError` when `exp` holds another training, finished or not."""
+    path = exp / "train.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8"))["digest"] != digest:
+        raise UserError(f"{exp} holds a training with other options or data; remove the folder or give another --exp")
+
+
+@contextlib.contextmanager
+def stderr_to(path: Path) -> Iterator[None]:
+    """Send this process's and its children's standard error to the end of the file `path`."""
+    sys.stderr.flush()
+    kept, log = os.dup(2), os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 2)
+    os.close(log)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def full_disk_told(exp: Path) -> Iterator[None]:
+    """`torch.save` reports a full disk as a RuntimeError; say what it is."""
+    try:
+        yield
+    except RuntimeError:
+        if shutil.disk_usage(exp).free < FULL_DISK_BYTES:
+            raise UserError(f"no space left while writing {exp}; free some and run it again to continue") from None
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""A corpus of a few seconds, made of 26-dimensional "phones", and one tiny model trained on it by ESPnet itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from dirnet.asr.ark import write_ark
+
+ROOT = Path(__file__).resolve().parents[2]
+PHONES = ["AA", "B", "K", "S", "SIL", "SPN"]
+TOKENS = ["<blank>", *PHONES, "<unk>", "<sos/eos>"]
+FEATURES = 26
+
+
+def make_set(root: Path, name: str, utterances: int, seed: int) -> None:
+    """Tables in `data/NAME`, features in `dump/NAME`: each phone is a noisy constant of 6-10 frames."""
+    means = np.random.default_rng(7).normal(0, 3, (len(PHONES), FEATURES))
+    noise = np.random.default_rng(seed)
+    data, dump = root / "data" / name, root / "dump" / name
+    data.mkdir(parents=True)
+    text, frames = {}, {}
+    with write_ark(dump / "feats.ark", dump / "feats.scp") as ark:
+        for number in range(utterances):
+            key = f"{name}-{number:03d}"
+            said = noise.integers(0, len(PHONES) - 1, noise.integers(3, 7))
+            rows = np.repeat(said, noise.integers(6, 11, len(said)))
+            ark.write(key, (means[rows] + noise.normal(0, 1, (len(rows), FEATURES))).astype(np.float32))
+            text[key], frames[key] = " ".join(PHONES[phone] for phone in said), len(rows)
+    for file, table in (("text_phones", text), ("utt2num_frames", frames)):
+        (data / file).write_text("".join(f"{key} {value}\n" for key, value in table.items()))
+
+
+def make_corpus(root: Path) -> Path:
+    """Sets `train` (48 utterances) and `dev` (12), token list and statistics."""
+    make_set(root, "train", 48, seed=1)
+    make_set(root, "dev", 12, seed=2)
+    count = 1000.0
+    mean, variance = np.full(FEATURES, 0.1), np.full(FEATURES, 9.0)
+    statistics = {"count": count, "sum": mean * count, "sum_square": (variance + mean**2) * count}
+    np.savez(root / "dump/train/cmvn.npz", **statistics)
+    (root / "data/lang").mkdir()
+    (root / "data/lang/tokens.txt").write_text("\n".join(TOKENS) + "\n")
+    return root
+
+
+def write_config(path: Path, base: str = "conf/mini/train_ctc.yaml", **changes) -> Path:
+    """The shipped config `base` with some values changed; a mapping updates, None removes."""
+    config = yaml.safe_load((ROOT / base).read_text())
+    for key, value in changes.items():
+        if value is None:
+            config.pop(key, None)
+        elif isinstance(value, dict):
+            config[key] = {**config.get(key, {}), **value}
+        else:
+            config[key] = value
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def run_program(module: str, *arguments: object, **options) -> subprocess.CompletedProcess:
+    """`python -m MODULE ARGUMENTS` in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A corpus, the config and the experiment folder of a model trained on it, and what training printed."""
+
+    root: Path
+    config: Path
+    exp: Path
+    output: str
+
+    def options(self, config: Path, exp: Path, *more: object) -> list[object]:
+        """The command line of `dirnet.espnet.train` on this corpus."""
+        root = self.root
+        return [
+            "--config", config, "--data", root / "data", "--dump", root / "dump", "--lang", root / "data/lang",
+            "--exp", exp, *more,
+        ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Trained:
+    """Two layers of 24 units, 6 epochs."""
+    root = make_corpus(tmp_path_factory.mktemp("espnet"))
+    config = write_config(root / "ctc.yaml", encoder_conf={"hidden_size": 24}, optim_conf={"lr": 0.02}, max_epoch=6)
+    tiny = Trained(root, config, root / "exp/ctc", "")
+    done = run_program("dirnet.espnet.train", *tiny.options(config, tiny.exp))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Trained(root, config, tiny.exp, done.stdout)
