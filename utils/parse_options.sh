@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Command-line options for a script, in Kaldi's form. Source it after giving every option its default value:
+#
+#   nj=4                  # parallel jobs
+#   . utils/parse_options.sh
+#
+# Then `--nj 8` sets nj, `--skip-train true` sets skip_train, `--config FILE` sources FILE, and what is left in "$@" are
+# the arguments. An option without a variable is an error, exit status 1; so is a value other than true or false for
+# a variable that is one of them. `--help` prints $help_message or, where the script has none, the comment at its
+# head and its variables with their defaults and remarks.
+
+_option_error() {
+    echo "$0: error: $*; see $0 --help" >&2
+    exit 1
+}
+
+_print_help() {
+    if [ -n "${help_message:-}" ]; then
+        printf '%s\n' "${help_message}"
+        return
+    fi
+    awk '/parse_options\.sh/ { exit }
+         NR == 1 && /^#!/ { next }
+         /^# ?/ { sub(/^# ?/, ""); print; next }
+         /^[a-z][a-z0-9_]*=/ { sub(/=/, " "); print "  --" $0; next }
+         /^$/ { print }' "$0"
+}
+
+_config=
+for ((_i = 1; _i <= $#; _i++)); do   # a config comes first, so that the command line overrides it
+    if [ "${!_i}" == --config ] && [ -z "${config+set}" ]; then
+        _next=$((_i + 1))
+        _config=${!_next:-}
+        [ -r "${_config}" ] || _option_error "--config '${_config}' is not a readable file"
+        # shellcheck disable=SC1090
+        . "${_config}"
+    fi
+done
+
+while [ $# -gt 0 ]; do
+    case $1 in
+        --help|-h) _print_help; exit 0 ;;
+        --) shift; break ;;
+        --*=*) _option_error "'$1' has the form --name=value, expected --name value" ;;
+        --*)
+            _name=${1#--}; _name=${_name//-/_}
+            [[ ${_name} =~ ^[a-z][A-Za-z0-9_]*$ ]] || _option_error "invalid option '$1'"
+            [ $# -ge 2 ] || _option_error "option $1 has no value"
+            if [ "${_name}" == config ] && [ -z "${config+set}" ]; then shift 2; continue; fi
+            [ -n "${!_name+set}" ] || _option_error "invalid option '$1'"
+            if [[ ${!_name} =~ ^(true|false)$ ]] && ! [[ $2 =~ ^(true|false)$ ]]; then
+                _option_error "option $1 is '$2', expected true or false"
+            fi
+            printf -v "${_name}" '%s' "$2"
+            shift 2 ;;
+        *) break ;;
+    esac
+done
+unset _config _i _next _name
+true
