@@ -1,0 +1,149 @@
+"""From a trained model to a compressed one: find the groups, divide the budget, factorize, rebuild, report."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dirnet.compression.budget import parse_size
+from dirnet.compression.groups import MatrixGroup, dense_rnns, matrix_groups, replace
+from dirnet.compression.methods import METHODS, Method, load_methods
+from dirnet.compression.plan import describe_plan, make_plan
+from dirnet.compression.report import group_figures, markdown, size_figures
+from dirnet.errors import UserError, one_line_errors
+from dirnet.factorization import Factors
+from dirnet.files import atomic_write
+from dirnet.nn import storage
+from dirnet.nn.recurrent import coded_class
+from dirnet.progress import progress as shown
+
+
+def compress(
+    model: nn.Module,
+    size: str = "7.9x",
+    method: str | Method = "dirnet",
+    block: int | None = None,
+    preset: str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Compress every nn.LSTM, nn.GRU and nn.RNN of `model`, in place; returns the model and a report.
+
+    Use the returned model: where `model` is itself an RNN it cannot be changed in place. size: of the whole model,
+    everything uncompressed counted: `7.9x` fewer parameters, `1.3M` parameters, `2MB` as stored; the result is at
+    most this. method: a name of `METHODS`, or a `Method`. block, preset: instead of the method's. Equal seeds give
+    equal models. Raises UserError for an unknown method, a size out of reach, or a model without RNNs.
+    """
+    name = method if isinstance(method, str) else method.solver
+    method = _resolved(method, METHODS, block, preset)
+    rnns = dense_rnns(model)
+    dense = size_figures(model)
+    plan = make_plan(model, parse_size(size), method)
+    factors: list[Factors] = []
+    details = []
+    tasks = list(zip(plan.groups, plan.prices, plan.budgets, strict=True))
+    for group, price, budget in shown(tasks, len(tasks), "compress", "group") if progress else tasks:
+        started = time.monotonic()
+        result, told = method.factorize(group.matrix, price, budget, seed)
+        factors.append(result)
+        details.append({"budget": budget, "seconds": round(time.monotonic() - started, 2), "solver": told})
+    replacements, rows = {}, []
+    groups, ready = iter(zip(plan.groups, details, strict=True)), iter(factors)
+    for rnn in rnns.values():
+        count = len(matrix_groups(rnn))
+        layer = coded_class(rnn).from_dense(rnn, [next(ready) for _ in range(count)], method.block)
+        replacements[rnn] = layer
+        for coded in layer.groups:
+            group, detail = next(groups)
+            rows.append(group_figures(group.name, group.matrix, coded) | detail)
+    model = replace(model, replacements)
+    small = size_figures(model)
+    report = {
+        "method": name,
+        "settings": dataclasses.asdict(method),
+        "size": size,
+        "limit": {plan.size.unit: plan.limit},
+        "seed": seed,
+        "dense": dense,
+        "compressed": small,
+        "ratio": dense["params"] / small["params"],
+        "uncompressed": {unit: small[unit] - sum(row[unit] for row in rows) for unit in ("params", "bytes")},
+        "relative_error": _together(plan.groups, rows),
+        "groups": rows,
+    }
+    return model, report
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Compress a stored acoustic model; a finished run of the same request is left alone."""
+    parser = argparse.ArgumentParser(prog="python -m dirnet.compression.compressor", description=__doc__)
+    parser.add_argument("--model", required=True, help="folder with the dense model.safetensors and model.json")
+    parser.add_argument("--size", required=True, help="7.9x fewer parameters, 1.3M parameters, or 2MB as stored")
+    parser.add_argument("--method", default="dirnet", help="a method of --conf")
+    parser.add_argument("--conf", help="methods, as conf/compress.yaml; default: dirnet, svd, odl, prune")
+    parser.add_argument("--out", required=True, help="folder that receives the model, compression.json and .md")
+    parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
+    parser.add_argument("--preset", choices=["best", "paper"], help="of solver dirnet, instead of the method's")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dry_run", choices=["true", "false"], default="false", help="print the plan, write nothing")
+    arguments = parser.parse_args(argv)
+    methods = load_methods(arguments.conf) if arguments.conf else METHODS
+    method = _resolved(arguments.method, methods, arguments.block, arguments.preset)
+    request = {
+        "dense_sha256": storage.describe(arguments.model)["sha256"],
+        "size": arguments.size,
+        "method": arguments.method,
+        "settings": dataclasses.asdict(method),
+        "seed": arguments.seed,
+    }
+    out = Path(arguments.out)
+    if (out / storage.DESCRIPTION).exists() and storage.describe(out).get("extra", {}).get("compression") == request:
+        print(f"{out}: holds this compressed model already; nothing to do")
+        return 0
+    model = storage.load(arguments.model)
+    if arguments.dry_run == "true":
+        print(describe_plan(make_plan(model, parse_size(arguments.size), method), size_figures(model)))
+        return 0
+    model, report = compress(model, arguments.size, method, seed=arguments.seed)
+    report["method"] = arguments.method
+    with atomic_write(out / "compression.json") as data, atomic_write(out / "compression.md") as table:
+        data.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
+        table.write(markdown(report))
+    extra = storage.describe(arguments.model).get("extra", {})
+    storage.save(model, out, extra | {"compression": request})  # last: it marks the run as finished
+    small = report["compressed"]
+    print(
+        f"{out}: {small['params']:,} parameters ({report['ratio']:.2f}x fewer), {small['bytes']:,} bytes, "
+        f"relative error {report['relative_error']:.4f}"
+    )
+    return 0
+
+
+def _resolved(
+    method: str | Method, methods: dict[str, Method], block: int | None = None, preset: str | None = None
+) -> Method:
+    if isinstance(method, str):
+        if method not in methods:
+            raise UserError(f"method {method!r} is unknown; choose one of {', '.join(methods)}")
+        method = methods[method]
+    changes = {"block": block, "preset": preset}
+    return dataclasses.replace(method, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _together(groups: Sequence[MatrixGroup], rows: list[dict[str, Any]]) -> float:
+    """Relative error of all groups as one matrix."""
+    energies = [float(group.matrix.square().sum()) for group in groups]
+    errors = sum(energy * row["relative_error"] ** 2 for energy, row in zip(energies, rows, strict=True))
+    return (errors / max(sum(energies), 1e-30)) ** 0.5
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The matrices of a model that share a dictionary, found in any `nn.Module` that holds torch RNNs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from dirnet.errors import UserError
+from dirnet.nn.grouping import gather, groups_of
+from dirnet.nn.recurrent import DirNetRecurrent, refuse_projection
+
+
+@dataclass(frozen=True)
+class MatrixGroup:
+    """`matrix` (N, M) = W of MATH's notation, on the CPU: all weights that read one vector. `name` is unique."""
+
+    name: str
+    matrix: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, M)."""
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+
+def dense_rnns(model: nn.Module) -> dict[str, nn.RNNBase]:
+    """The dense nn.LSTM, nn.GRU and nn.RNN in `model` by their module name ("" for the model itself)."""
+    rnns = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.RNNBase) and not isinstance(module, DirNetRecurrent)
+    }
+    for rnn in rnns.values():
+        refuse_projection(rnn)
+    if not rnns:
+        compressed = any(isinstance(module, DirNetRecurrent) for module in model.modules())
+        why = "is compressed already; start from the dense model" if compressed else "has no nn.LSTM, nn.GRU or nn.RNN"
+        raise UserError(f"{type(model).__name__} {why}")
+    return rnns
+
+
+def matrix_groups(rnn: nn.RNNBase, prefix: str = "") -> list[MatrixGroup]:
+    """The groups of one layer stack, in the order of `groups_of`.
+
+    The input is a group of its own. Each hidden state has one dictionary for its W_hh and the W_ih of the layer above
+    (Eqs. 5-8); the last one for its W_hh alone, because the output layer stays as it is: it is 0.2 % of the 5x500
+    model, and the layer where an error is felt most directly.
+    """
+    weights = {name: parameter.detach().float().cpu() for name, parameter in rnn.named_parameters()}
+    return [MatrixGroup(prefix + group.name, gather(weights, group)) for group in groups_of(rnn)]
+
+
+def replace(model: nn.Module, replacements: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Put each new module wherever the old one stands in `model`; the model itself may be one of them."""
+    if model in replacements:
+        return replacements[model]
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if child in replacements:
+                setattr(module, name, replacements[child])
+    return model

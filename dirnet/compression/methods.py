@@ -1,0 +1,139 @@
+"""The methods of `conf/compress.yaml`: each brings one group of matrices to a budget of parameters or bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dirnet.compression.budget import Price
+from dirnet.config import from_mapping, read_yaml
+from dirnet.errors import UserError
+from dirnet.factorization import Factors, annealing, blocks, dirnet, odl, pruning, svd
+
+CLOSE = 0.98  # of a budget counts as having used it
+SAMPLE_ROUNDS = 6  # of annealing tell groups apart; the full solver takes five to ten times as many
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method. solver: what factorizes. preset, block: see `dirnet.factorization.dirnet.solve`.
+
+    allocation: `error` divides the budget over the groups to leave the least squared error, `equal` shrinks every
+    group by the same factor.
+    """
+
+    solver: Literal["dirnet", "svd", "odl", "prune"]
+    preset: Literal["best", "paper"] = "best"
+    block: int = 1
+    allocation: Literal["error", "equal"] = "error"
+
+    def __post_init__(self) -> None:
+        if self.block < 1:
+            raise UserError(f"block is {self.block}, expected 1 or more gate rows")
+        if self.solver == "svd" and self.block != 1:
+            raise UserError(f"block is {self.block}, expected 1: the codes of solver svd are dense")
+
+    def least(self, price: Price) -> int:
+        """The smallest budget a group can have: rank one, or for pruning one block."""
+        if self.solver == "prune":
+            return price.factors(None, self.block)
+        return price.factors(1, None if self.solver == "svd" else price.columns)
+
+    def step(self, price: Price) -> int:
+        """By how much a budget must grow to buy anything."""
+        return price.factors(1, None) if self.solver == "svd" else 1
+
+    def factorize(self, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
+        """Factors of `matrix` (N, M) that cost at most `budget`, and what the solver has to tell."""
+        if budget >= price.dense:
+            return Factors(None, matrix), {"kept": "dense"}
+        return _SOLVERS[self.solver](self, matrix, price, budget, seed)
+
+    def errors(self, matrix: Tensor, price: Price, budgets: list[int]) -> list[float]:
+        """Squared Frobenius error to expect at each of `budgets`: exact for svd and prune, a short run otherwise."""
+        return [_estimate(self, matrix, price, budget) for budget in budgets]
+
+
+METHODS = {
+    "dirnet": Method("dirnet"),
+    "svd": Method("svd"),
+    "odl": Method("odl", allocation="equal"),
+    "prune": Method("prune"),
+}
+
+
+def load_methods(path: str | Path) -> dict[str, Method]:
+    """The methods of a YAML file of `name: {solver: ..., ...}` lines."""
+    methods = {}
+    for name, mapping in read_yaml(path).items():
+        if not isinstance(mapping, dict):
+            raise UserError(f"{path}: {name} is {mapping!r}, expected {{solver: dirnet, ...}}")
+        methods[str(name)] = from_mapping(Method, mapping, f"{path}: {name}")
+    return methods
+
+
+def _dirnet(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
+    settings = {"block": method.block, "preset": method.preset, "seed": seed}
+    values = budget // price.value
+    if price.unit == "bytes":  # about 0.6 of the values are codes, and these have indices
+        per_code = price.factors(1, method.block) - price.factors(1, 0)
+        values = int(budget / (0.4 * price.value + 0.6 * per_code / method.block))
+    factors, report = dirnet.solve(matrix, params=max(values, price.rows + method.block), **settings)
+    if CLOSE * budget <= _cost(factors, price) <= budget:
+        return factors, report
+    atoms = report["atoms"]
+    while price.nonzeros(atoms, budget) < method.block:
+        atoms -= 1
+    return dirnet.solve(matrix, atoms=atoms, nonzeros=price.nonzeros(atoms, budget), **settings)
+
+
+def _svd(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
+    return svd.truncated(matrix, budget // price.factors(1, None)), {}
+
+
+def _odl(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
+    atoms = _half(price, budget)
+    params = price.rows * atoms + price.nonzeros(atoms, budget)
+    factors = odl.online_dictionary_learning(matrix, params=params, atoms=atoms, block=method.block, seed=seed)
+    return factors, {}
+
+
+def _prune(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
+    return pruning.magnitude(matrix, price.nonzeros(None, budget), block=method.block), {}
+
+
+_SOLVERS = {"dirnet": _dirnet, "svd": _svd, "odl": _odl, "prune": _prune}
+
+
+def _estimate(method: Method, matrix: Tensor, price: Price, budget: int) -> float:
+    if budget >= price.dense:
+        return 0.0
+    if method.solver == "svd":
+        tail = torch.linalg.svdvals(matrix)[budget // price.factors(1, None) :]
+        return float(tail.square().sum())
+    if method.solver == "prune":
+        kept = blocks.largest(matrix, price.nonzeros(None, budget), method.block)
+        return float(matrix.masked_fill(kept, 0.0).square().sum())
+    atoms = _half(price, budget)
+    start = torch.linalg.svd(matrix, full_matrices=False)[0][:, :atoms]
+    size = price.nonzeros(start.shape[1], budget)
+    factors = annealing.anneal(matrix, start, size, rounds=SAMPLE_ROUNDS, block=method.block)
+    return float((matrix - factors.reconstruct()).square().sum())
+
+
+def _half(price: Price, budget: int) -> int:
+    """Atoms that take half the budget, within what the codes need and can use."""
+    fewest = -(-budget // price.factors(1, None))  # fewer could not use the budget up
+    atoms = min(max(budget // 2 // (price.rows * price.value), fewest), price.rows)
+    while atoms > 1 and price.nonzeros(atoms, budget) < price.block:
+        atoms -= 1
+    return max(atoms, 1)
+
+
+def _cost(factors: Factors, price: Price) -> int:
+    stored = blocks.count(factors.codes, price.block)
+    return price.factors(factors.dictionary.shape[1], None if stored == factors.codes.numel() else stored)

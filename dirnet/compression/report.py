@@ -1,0 +1,119 @@
+"""What a model costs, dense or compressed: params, bytes and multiply-adds, as JSON and as a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from dirnet.errors import one_line_errors
+from dirnet.files import atomic_write
+from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel
+from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.recurrent import DirNetRecurrent
+
+
+def size_figures(model: nn.Module) -> dict[str, int]:
+    """`params`, `bytes` as stored (values and indices, without the file's header), `macs_per_frame`.
+
+    params: all parameters, of coded matrices `N p + nnz(Z)`. macs: multiply-adds of RNN and linear layers in one step,
+    for an `AcousticModel` per feature frame (10 ms): a model of frame stride s steps every s frames. Element-wise work
+    of the cells is not counted.
+    """
+    stride = model.config.frame_stride if isinstance(model, AcousticModel) else 1
+    return {
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+        "bytes": storage.stored_bytes(model),
+        "macs_per_frame": round(_macs(model) / stride),
+    }
+
+
+def group_figures(name: str, matrix: Tensor, coded: CodedMatrix) -> dict[str, Any]:
+    """One row of the per-layer table: a group's dense `matrix` (N, M) and what became of it.
+
+    density: kept share of Z. bytes: values and indices. relative_error: `|W - D Z|_F / |W|_F`.
+    """
+    kept = coded.codes.numel()
+    error = (matrix - coded.matrix().detach().float().cpu()).norm() / matrix.norm().clamp_min(1e-30)
+    return {
+        "name": name,
+        "rows": coded.rows,
+        "columns": coded.columns,
+        "atoms": coded.atoms,
+        "nonzeros": kept,
+        "density": kept / (coded.code_rows * coded.columns),
+        "block": coded.block,
+        "params": coded.params(),
+        "bytes": coded.stored_bytes(),
+        "ratio": matrix.numel() / max(coded.params(), 1),
+        "relative_error": float(error),
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """`compression.md`: the totals and one line per group."""
+    dense, small = report["dense"], report["compressed"]
+    lines = [
+        f"# {report['method']} at {report['size']}: {report['ratio']:.2f}x fewer parameters",
+        "",
+        "| | params | bytes | multiply-adds per frame |",
+        "|---|---:|---:|---:|",
+        *(f"| {k} | {v['params']:,} | {v['bytes']:,} | {v['macs_per_frame']:,} |" for k, v in _named(dense, small)),
+        "",
+        "| group | shape | atoms | density | params | bytes with indices | ratio | relative error |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in report["groups"]:
+        atoms = "none" if row["atoms"] is None else row["atoms"]
+        lines.append(
+            f"| {row['name']} | {row['rows']}x{row['columns']} | {atoms} | {row['density']:.3f} | {row['params']:,} "
+            f"| {row['bytes']:,} | {row['ratio']:.2f} | {row['relative_error']:.4f} |"
+        )
+    rest = report["uncompressed"]
+    lines.append(f"| biases, output and all else | | | | {rest['params']:,} | {rest['bytes']:,} | 1.00 | 0 |")
+    return "\n".join([*lines, "", f"Relative error of all groups together: {report['relative_error']:.4f}.", ""])
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Write `size.json` of a stored model."""
+    parser = argparse.ArgumentParser(prog="python -m dirnet.compression.report", description=__doc__)
+    parser.add_argument("--model", required=True, help="folder with model.safetensors and model.json")
+    parser.add_argument("--out", help="file that receives the JSON; default: MODEL/size.json")
+    arguments = parser.parse_args(argv)
+    model = storage.load(arguments.model)
+    groups = [
+        {"name": name, "atoms": coded.atoms, "params": coded.params(), "bytes": coded.stored_bytes()}
+        for name, coded in model.named_modules()
+        if isinstance(coded, CodedMatrix)
+    ]
+    out = Path(arguments.out or Path(arguments.model) / "size.json")
+    figures = size_figures(model) | {"compressed": isinstance(model.rnn, DirNetRecurrent), "groups": groups}
+    with atomic_write(out) as stream:
+        stream.write(json.dumps(figures, indent=1) + "\n")
+    print(f"{out}: {figures['params']:,} parameters, {figures['bytes']:,} bytes")
+    return 0
+
+
+def _named(dense: dict[str, int], small: dict[str, int]) -> list[tuple[str, dict[str, int]]]:
+    return [("dense", dense), ("compressed", small)]
+
+
+def _macs(model: nn.Module) -> int:
+    total = 0
+    for module in model.modules():
+        if isinstance(module, CodedMatrix):
+            total += module.macs()
+        elif isinstance(module, nn.Linear):
+            total += module.weight.numel()
+        elif isinstance(module, nn.RNNBase) and not isinstance(module, DirNetRecurrent):
+            total += sum(weight.numel() for name, weight in module.named_parameters() if name.startswith("weight"))
+    return total
+
+
+if __name__ == "__main__":
+    main()
