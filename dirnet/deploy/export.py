@@ -1,0 +1,210 @@
+"""Stage 7: a neutral acoustic model becomes a streaming ExecuTorch program, checked before it is written.
+
+    python -m dirnet.deploy.export --model exp/dirnet_7.9x --out exp/dirnet_7.9x/encoder.pte
+
+What the program reads and gives is told in `dirnet.deploy.streaming`, what it says about itself in `constants`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any, Sequence
+
+import torch
+from torch import Tensor
+
+from dirnet.deploy import library
+from dirnet.deploy.lowering import MAX_FRAMES, Lowered, lower
+from dirnet.deploy.program import Program
+from dirnet.deploy.streaming import KernelModel, StockModel, StreamingModel
+from dirnet.errors import UserError, one_line_errors
+from dirnet.files import atomic_write
+from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel
+
+TOLERANCE = 1e-4  # largest difference of a log posterior between the program and eager torch
+BACKENDS = ("dirnet", "xnnpack")
+
+
+def streaming_model(model: AcousticModel, backend: str, chunk: int) -> StreamingModel:
+    """`model` for `backend`: `dirnet` takes any T, `xnnpack` exactly `chunk` outputs per call."""
+    return KernelModel(model) if backend == "dirnet" else StockModel(model, chunk)
+
+
+def constants(model: AcousticModel, streaming: StreamingModel, chunk: int, sha256: str) -> dict[str, Any]:
+    """The constant methods of the program: all that a runner must know to feed it and to read its output.
+
+    chunk: outputs per call it is meant for; max_chunk: the most it takes (equal to chunk when that is the only size).
+    context: frames on either side of a call's own; stride: input frames per output. phones: names by blanks.
+    state_sizes: columns of every state. mfcc: JSON of the feature settings. model_sha256: of the neutral weights.
+    """
+    config = model.config
+    return {
+        "dirnet_version": _version("dirnet"),
+        "name": config.name or "model",
+        "backend": streaming.backend,
+        "rnn_type": config.rnn_type,
+        "compressed": config.compression is not None,
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+        "model_sha256": sha256,
+        "phones": " ".join(config.phones),
+        "sample_rate": config.sample_rate,
+        "frame_shift_ms": float(config.frame_shift_ms),
+        "feature_size": config.feature_size,
+        "mfcc": json.dumps(config.mfcc, sort_keys=True),
+        "cmvn_mean": model.cmvn_mean.clone(),
+        "cmvn_istd": model.cmvn_istd.clone(),
+        "context": config.context,
+        "stride": config.frame_stride,
+        "chunk": chunk,
+        "max_chunk": MAX_FRAMES if streaming.backend == "dirnet" else chunk,
+        "state_sizes": torch.tensor(streaming.state_sizes, dtype=torch.int32),
+    }
+
+
+def build(model: AcousticModel, backend: str, chunk: int, sha256: str = "") -> tuple[Lowered, dict[str, float]]:
+    """The program of `model` and its parity; a difference above TOLERANCE is a `UserError`."""
+    limit = MAX_FRAMES if backend == "dirnet" else 16
+    if not 1 <= chunk <= limit:
+        raise UserError(f"chunk is {chunk}, expected 1..{limit} outputs per call for --backend {backend}")
+    if backend == "dirnet":
+        library.load()  # a missing compiler is told before the work
+    streaming = streaming_model(model, backend, chunk)
+    lowered = lower(streaming, constants(model, streaming, chunk, sha256))
+    return lowered, check(model, Program("the exported program", lowered.content))
+
+
+@torch.no_grad()
+def check(model: AcousticModel, program: Program) -> dict[str, float]:
+    """Largest difference of log posteriors, program against eager `model`, by kind of input; `UserError` above TOLERANCE.
+
+    Noise and speech-like features run in the program's own chunk; 16 outputs run as 7 + 9 (as single chunks where
+    the chunk is fixed) and must equal one pass: the states carry everything.
+    """
+    chunk = program.chunk
+    fixed = program.max_chunk == chunk
+    short = 16 * program.stride
+    cases = {
+        "noise": (_noise(model, 50 * program.stride), chunk),
+        "speech_like": (speech_like(model, 100 * program.stride), chunk),
+        "streaming": (speech_like(model, short, seed=1), chunk if fixed else [7, 9]),
+    }
+    parity = {}
+    for name, (features, chunks) in cases.items():
+        expected = model(features[None], torch.tensor([len(features)]))[0][0]
+        found = program.stream(features, chunks).log_softmax(dim=-1)
+        difference = float((found - expected).abs().max())
+        if not difference <= TOLERANCE:  # NaN is refused too
+            raise UserError(f"parity of {program.name} on {name} features is {difference:.2g}, expected at most "
+                            f"{TOLERANCE:g}; nothing was written: please report this model")  # fmt: skip
+        parity[name] = difference
+    return parity
+
+
+def speech_like(model: AcousticModel, frames: int, seed: int = 0) -> Tensor:
+    """(frames, size) with the model's CMVN statistics and the slow change of speech (correlation 0.9 per frame)."""
+    noise = torch.randn(frames, model.config.feature_size, generator=torch.Generator().manual_seed(seed))
+    smooth = [noise[0]]
+    for frame in noise[1:]:
+        smooth.append(0.9 * smooth[-1] + (1 - 0.9**2) ** 0.5 * frame)
+    return model.cmvn_mean + torch.stack(smooth) / model.cmvn_istd
+
+
+def _noise(model: AcousticModel, frames: int) -> Tensor:
+    """White and twice as loud as the training data."""
+    noise = torch.randn(frames, model.config.feature_size, generator=torch.Generator().manual_seed(2))
+    return model.cmvn_mean + 2 * noise / model.cmvn_istd
+
+
+def export(model_folder: str | Path, out: str | Path, backend: str = "dirnet", chunk: int | None = None) -> dict[str, Any]:
+    """Write the program of the neutral model in `model_folder` to `out`, and its report to the `.json` beside it.
+
+    chunk: outputs per call, by default 16 (1 for xnnpack). Returns the report: bytes, sha256, parity, operators.
+    """
+    began = time.monotonic()
+    model = storage.load(model_folder)
+    weights = storage.describe(model_folder)["sha256"]
+    chunk = chunk or (16 if backend == "dirnet" else 1)
+    lowered, parity = build(model, backend, chunk, weights)
+    calls = sum(lowered.operators.values())
+    report = {
+        "model": str(model_folder),
+        "model_sha256": weights,
+        "backend": backend,
+        "chunk": chunk,
+        "bytes": len(lowered.content),
+        "weight_bytes": storage.stored_bytes(model),
+        "sha256": hashlib.sha256(lowered.content).hexdigest(),
+        "parity": parity,
+        "operators": lowered.operators,
+        "delegated": lowered.delegated / calls if calls else 0.0,
+        "seconds": round(time.monotonic() - began, 1),
+        "versions": {name: _version(name) for name in ("dirnet", "torch", "executorch")} | {"python": platform.python_version()},
+    }
+    out = Path(out)
+    with atomic_write(out, "wb") as program, atomic_write(out.with_suffix(".json")) as beside:
+        program.write(lowered.content)
+        beside.write(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a source tree that was not installed
+        return "0+source"
+
+
+def describe(report: dict[str, Any]) -> str:
+    """The report in three lines for a terminal."""
+    ours = sum(count for name, count in report["operators"].items() if name.startswith("dirnet."))
+    calls = sum(report["operators"].values())
+    delegated = round(report["delegated"] * calls)
+    worst = max(report["parity"].values())
+    return (
+        f"operators: {calls} = {ours} dirnet + {delegated} delegated + {calls - ours - delegated} portable\n"
+        f"size: {report['bytes']} bytes, of these weights {report['weight_bytes']}\n"
+        f"parity with torch: {worst:.1e} at most (limit {TOLERANCE:g}); streaming equals one pass"
+    )
+
+
+def is_current(model_folder: str | Path, out: str | Path, backend: str, chunk: int | None) -> bool:
+    """Whether `out` is already the program of that model, backend, chunk and these versions."""
+    try:
+        report = json.loads(Path(out).with_suffix(".json").read_text(encoding="utf-8"))
+        content = Path(out).read_bytes()
+    except (OSError, ValueError):
+        return False
+    wanted = (storage.describe(model_folder)["sha256"], backend, chunk or report.get("chunk"), _version("executorch"))
+    found = (report.get("model_sha256"), report.get("backend"), report.get("chunk"),
+             report.get("versions", {}).get("executorch"))  # fmt: skip
+    return wanted == found and hashlib.sha256(content).hexdigest() == report.get("sha256")
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder with model.safetensors and model.json")
+    parser.add_argument("--out", help="the program to write (default: encoder.pte in that folder)")
+    parser.add_argument("--backend", choices=BACKENDS, default="dirnet",
+                        help="our operators, or stock operators in XNNPACK (no compiler needed)")  # fmt: skip
+    parser.add_argument("--chunk", type=int, help="outputs per call (default: 16, for xnnpack 1)")
+    options = parser.parse_args(argv)
+    out = Path(options.out or Path(options.model) / "encoder.pte")
+    if is_current(options.model, out, options.backend, options.chunk):
+        print(f"{out} is already the program of {options.model}; nothing to do")
+        return 0
+    report = export(options.model, out, options.backend, options.chunk)
+    print(describe(report))
+    print(f"wrote {out} in {report['seconds']} s")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""A deployed acoustic model: load an exported `.pte`, read what it says about itself, run it as a stream."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Sequence
+
+import torch
+from torch import Tensor
+
+from dirnet.deploy import library
+from dirnet.errors import UserError
+
+
+class Program:
+    """An exported acoustic model in ExecuTorch's runtime.
+
+    `metadata` holds its constant methods (`sample_rate`, `phones`, ...). `path` is a file whose sha256 stands in the
+    `.json` beside it, `content` the bytes of a program not written yet. Damaged, foreign and too old or new programs
+    are `UserError`s: ExecuTorch itself would crash on some of them.
+    """
+
+    def __init__(self, path: str | Path, content: bytes | None = None):
+        from executorch.extension.pybindings import portable_lib
+
+        self.path = Path(path)
+        self.content = _read(self.path) if content is None else content
+        check_whole(self.content, self.path)
+        try:
+            # Verification.InternalConsistency is not built into every wheel; the checks above are ours.
+            program = portable_lib._load_program_from_buffer(
+                self.content, program_verification=portable_lib.Verification.Minimal
+            )
+            names = [program.get_method_name(index) for index in range(program.num_methods())]
+            if "forward" not in names or "dirnet_version" not in names:
+                raise UserError(f"{self.path} was not written by dirnet.deploy.export; export the model again")
+            self.metadata: dict[str, Any] = {
+                name: _constant(program.load_method(name)) for name in sorted(names) if name != "forward"
+            }
+            if self.metadata["backend"] == "dirnet":
+                library.load()
+            self._program, self._method = program, program.load_method("forward")
+        except RuntimeError as error:
+            raise UserError(f"{self.path} does not load in this ExecuTorch ({error}); export the model again") from None
+
+    def __getattr__(self, name: str) -> Any:
+        """A constant of the program as an attribute."""
+        if name in self.__dict__.get("metadata", {}):
+            return self.metadata[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute or constant {name!r}")
+
+    @property
+    def phones(self) -> list[str]:
+        """Names of the outputs, the blank first."""
+        return self.metadata["phones"].split()
+
+    def initial_states(self) -> list[Tensor]:
+        """Zeros: the states before the first frame of an utterance."""
+        return [torch.zeros(1, int(size)) for size in self.metadata["state_sizes"]]
+
+    def padded(self, features: Tensor, chunk: int) -> Tensor:
+        """(T, size) -> the frames the calls of a whole utterance read: context at both ends, whole chunks.
+
+        Outside the utterance is the CMVN mean, which is 0 after normalisation.
+        """
+        if features.dim() != 2 or features.shape[1] != self.feature_size or not len(features):
+            raise UserError(f"features are {list(features.shape)}, expected (frames, {self.feature_size})")
+        missing = -len(features) % (chunk * self.stride)
+        mean = self.metadata["cmvn_mean"]
+        return torch.cat([mean.expand(self.context, -1), features, mean.expand(missing + self.context, -1)])
+
+    def window(self, padded: Tensor, first: int, frames: int) -> Tensor:
+        """The part of `padded` that a call for outputs `first : first + frames` reads."""
+        start = first * self.stride
+        return padded[start : start + frames * self.stride + 2 * self.context].contiguous()
+
+    def prepare(self, window: Tensor, states: Sequence[Tensor]) -> None:
+        """Hand over the inputs of the next `compute`: frames with their context, and the states."""
+        self._method.set_inputs([window, *states])
+
+    def compute(self) -> None:
+        """Run what `prepare` handed over. Together they are what a call costs a program without Python."""
+        self._method.execute()
+
+    def results(self) -> tuple[Tensor, list[Tensor]]:
+        """Logits (T, outputs) and the next states of the last `compute`."""
+        logits, *states = self._method.get_outputs()
+        return logits, states
+
+    def step(self, window: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """One call: `prepare`, `compute`, `results`."""
+        self.prepare(window, states)
+        self.compute()
+        return self.results()
+
+    def stream(self, features: Tensor, chunks: Sequence[int] | int | None = None) -> Tensor:
+        """Logits (ceil(T / stride), outputs) of an utterance (T, size), run in chunks of that many outputs.
+
+        A list of chunks is gone through once and its last one repeated.
+        """
+        sizes = [chunks or self.chunk] if not isinstance(chunks, (list, tuple)) else list(chunks)
+        outputs = -(-len(features) // self.stride)
+        padded = self.padded(features, max(sizes))
+        states, logits, first = self.initial_states(), [], 0
+        while first < outputs:
+            frames = sizes.pop(0) if len(sizes) > 1 else sizes[0]
+            y, states = self.step(self.window(padded, first, frames), states)
+            logits.append(y)
+            first += frames
+        return torch.cat(logits)[:outputs]
+
+
+def check_whole(content: bytes, path: Path) -> None:
+    """A `UserError` unless `content` is a whole ExecuTorch program by its own header."""
+    again = "copy or export it again"
+    if content[4:6] != b"ET":
+        raise UserError(f"{path} is not an ExecuTorch program (no ET.. at byte 4); {again}")
+    if content[8:12] == b"eh00":  # extended header: length, program size, where segments start, their size
+        program, base = (int.from_bytes(content[at : at + 8], "little") for at in (16, 24))
+        segments = int.from_bytes(content[32:40], "little") if content[12] >= 32 else 0
+        expected = base + segments if base else program
+        if len(content) < expected:
+            raise UserError(f"{path} has {len(content)} bytes, expected {expected}: truncated; {again}")
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of the program at `path`, compared with the sha256 that `export` wrote beside it."""
+    beside = path.with_suffix(".json")
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{path} is not there; write it with `python -m dirnet.deploy.export`") from None
+    try:
+        expected = json.loads(beside.read_text(encoding="utf-8"))["sha256"]
+    except FileNotFoundError:
+        raise UserError(f"{beside} is not there; it holds the sha256 of {path.name}: copy both, or export again") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{beside} does not tell the sha256 of {path.name}; export the model again") from None
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise UserError(f"{path} differs from the sha256 in {beside.name}: damaged or mixed up; copy or export it again")
+    return content
+
+
+def _constant(method: Any) -> Any:
+    value = method([])
+    return value[0].clone() if isinstance(value[0], Tensor) else value[0]
