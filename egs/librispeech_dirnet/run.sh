@@ -58,6 +58,9 @@ ctc_config=${ctc_config:-${conf}/train_ctc.yaml}
 smbr_config=${smbr_config:-${conf}/train_smbr.yaml}
 finetune_config=${finetune_config:-${conf}/finetune.yaml}
 decode_config=${decode_config:-conf/decode.yaml}
+[ "${corpus}" != librispeech ] || [ -n "${lexicon}${librispeech}" ] || lexicon=${downloads}/librispeech-lexicon.txt
+[ "${corpus}" != librispeech ] || [ -n "${arpa}${librispeech}" ] || arpa=${downloads}/3-gram.pruned.1e-7.arpa.gz
+audio_options="--resample ${resample} --allow_pipe ${allow_pipe}"
 for file in ${mfcc_config} ${ctc_config} ${smbr_config} ${finetune_config} ${decode_config} ${compress_config}; do
     [ -f "${file}" ] || { echo "$0: error: config ${file} does not exist; give the path of a file" >&2; exit 2; }
 done
@@ -73,37 +76,74 @@ one_corpus "${data}" "${corpus} ${data_root}${librispeech}"
 models="${baseline}"   # the rows of the table: the baseline and every compressed model
 for s in ${size}; do for m in ${methods}; do models+=" ${m}_${s}"; done; done
 
+
 if stage 0 "corpus ${corpus}"; then
     case ${corpus} in
         librispeech)
-            [ -n "${librispeech}" ] || \
+            if [ -z "${librispeech}" ]; then
                 ${python} local/librispeech_download.py --out "${downloads}"
+            fi
             ${python} local/librispeech_data.py --corpus "${librispeech:-${downloads}/LibriSpeech}" --out "${data}" ;;
         kaldi) ${python} local/kaldi_data.py --data_root "${data_root}" --out "${data}" --allow_pipe "${allow_pipe}" ;;
         mini) ${python} local/mini_make.py --size "${mini_size}" --seed "${seed}" --nj "${nj}" \
                 --out "${data}" --audio "${downloads}/mini" ;;
     esac
 fi
-sets="train dev $(cat "${data}/test_sets" 2>/dev/null || true)"   # stage 0 writes test_sets
+[ -f "${data}/test_sets" ] || { echo "$0: error: ${data}/test_sets is missing; run stage 0 first" >&2; exit 2; }
+test_sets=$(tr '\n' ' ' < "${data}/test_sets")
+[ -n "${test_sets// }" ] || log "no test set in this corpus: stages 6 to 10 have nothing to score"
+sets="train dev ${test_sets}"
+[ -n "${lexicon}" ] || [ ! -f "${data}/local/dict/lexicon.txt" ] || lexicon=${data}/local/dict/lexicon.txt
 
 if stage 1 "data dirs and MFCC features"; then
     for set in ${sets}; do
-        options="$(md5sum < "${mfcc_config}") ${resample} ${allow_pipe}"
-        finished "${dump}/${set}/.done" "${options}" "${data}/${set}/wav.scp" && continue
         ${python} utils/fix_data_dir.py "${data}/${set}"
-        ${python} utils/validate_data_dir.py "${data}/${set}"
-        local/make_mfcc.sh --cmd "${train_cmd}" --nj "${nj}" --python "${python}" --config "${mfcc_config}" \
-            --resample "${resample}" --allow_pipe "${allow_pipe}" "${data}/${set}" "${dump}/${set}"
-        finish "${dump}/${set}/.done" "${options}"
+        ${python} utils/validate_data_dir.py "${data}/${set}" ${audio_options}
+        ${python} utils/make_mfcc.py "${data}/${set}" "${dump}/${set}" --cmd "${train_cmd}" --nj "${nj}" \
+            --conf "${mfcc_config}" ${audio_options}
     done
 fi
 
 if stage 2 "lexicon, language model, decoding graph"; then
-    options="${lexicon} ${oov} ${arpa} ${lm_order} ${lm_text}"
-    finished "${lang}/.done" "${options}" "${data}/train/text" || {
-        ${python} -m dirnet.asr.lexicon --data "${data}" --sets "${sets}" --lexicon "${lexicon}" --oov "${oov}" --out "${lang}"
-        ${python} -m dirnet.asr.ngram
-        ${python} -m dirnet.asr.graph
+    options="lexicon=${lexicon} oov=${oov} arpa=${arpa} order=${lm_order} text=${lm_text}"
+    inputs=; for set in ${sets}; do inputs+=" ${data}/${set}/text"; done
+    finished "${lang}/.done" "${options}" ${inputs} ${arpa} ${lexicon} ${lm_text} || {
+        ${python} -m dirnet.asr.lexicon --data "${data}" --sets ${sets} --lang "${lang}" --lexicon "${lexicon}" \
+            --oov "${oov}" --arpa "${arpa}" --lm_text "${lm_text}"
+        if [ -z "${arpa}" ]; then
+            ${python} -m dirnet.asr.ngram --text "${data}/train/text" --lm_text "${lm_text}" --order "${lm_order}" \
+                --lexicon "${lang}/lexicon.txt" --vocab "${lang}/lexicon.txt" --dev "${data}/dev/text" \
+                --out "${lang}/lm.arpa"
+        fi
+        ${python} -m dirnet.asr.graph --lang "${lang}" --arpa "${arpa:-${lang}/lm.arpa}"
         finish "${lang}/.done" "${options}"
     }
+fi
+
+train() {  # train CONFIG EXP [OPTION...]: ESPnet training of one model; a finished one is left alone
+    local config=$1 folder=$2; shift 2
+    ${python} -m dirnet.espnet.train --config "${config}" --exp "${folder}" --data "${data}" --dump "${dump}" \
+        --lang "${lang}" --mfcc_config "${mfcc_config}" --ngpu "${ngpu}" "$@"
+}
+
+if stage 3 "CTC training"; then
+    train "${ctc_config}" "${exp}/ctc" --seed "${seed}"
+fi
+
+if stage 4 "sMBR training"; then
+    if [ "${baseline}" == smbr ]; then
+        train "${smbr_config}" "${exp}/smbr" --init "${exp}/ctc" --seed "${seed}"
+    else
+        log "skipped: --baseline ctc"
+    fi
+fi
+
+if stage 5 "compression to ${size}: ${methods}"; then
+    for s in ${size}; do
+        for m in ${methods}; do
+            ${python} -m dirnet.compression.compressor --model "${exp}/${baseline}" --size "${s}" --method "${m}" \
+                --conf "${compress_config}" --seed "${seed}" --out "${exp}/${m}_${s}/start"
+            train "${finetune_config}" "${exp}/${m}_${s}" --init "${exp}/${m}_${s}/start" --seed "${seed}"
+        done
+    done
 fi

@@ -1,0 +1,42 @@
+"""The `dirnet` command: one word, then the options of the program behind it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+from dirnet.errors import UserError, one_line_errors
+
+COMMANDS = {
+    "compress": ("dirnet.compression.compressor", "compress the recurrent layers of a model to a size"),
+    "export": ("dirnet.deploy.export", "write an ExecuTorch program, parity-checked"),
+    "rtf": ("dirnet.deploy.rtf", "measure the real-time factor of exported programs"),
+    "decode": ("dirnet.recognise", "audio files to words"),
+    "report": ("dirnet.report.page", "results table and HTML page of an experiment folder"),
+}
+
+
+def usage() -> str:
+    """The commands, a line each."""
+    lines = [f"  {name:10}{text}" for name, (_, text) in COMMANDS.items()]
+    return "usage: dirnet COMMAND [OPTIONS]\n\n" + "\n".join(lines) + "\n\ndirnet COMMAND --help shows the options of one."
+
+
+@one_line_errors
+def main() -> int:
+    """Run the command named by the first argument with the others; imports only what that command needs."""
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(usage())
+        return 0
+    name = sys.argv[1]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(COMMANDS)}"
+        raise UserError(f"unknown command {name!r}; {hint}")
+    module = importlib.import_module(COMMANDS[name][0])
+    return module.main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()
