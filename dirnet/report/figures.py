@@ -65,9 +65,9 @@ def size_against_error(rows: list[Row]) -> str | None:
         return _svg(figure)
 
 
-def layers(rows: list[Row]) -> str | None:
+def atoms_and_density(rows: list[Row]) -> str | None:
     """Atoms and density of every group of the compressed models, side by side; None without compressed models."""
-    compressed = [row for row in rows if row.layers]
+    compressed = [row for row in rows if row.groups]
     if not compressed:
         return None
     with _drawing(6.8, 4.4) as (figure, axes):
@@ -76,11 +76,11 @@ def layers(rows: list[Row]) -> str | None:
         names = [layer["name"] for layer in compressed[0].layers]
         width = 0.8 / len(compressed)
         for position, row in enumerate(compressed):
-            places = [index + position * width - 0.4 + width / 2 for index in range(len(row.layers))]
+            places = [index + position * width - 0.4 + width / 2 for index in range(len(row.groups))]
             look = {"width": width, "color": COLORS[position % len(COLORS)], "edgecolor": "black", "linewidth": 0.4,
                     "hatch": HATCHES[position % len(HATCHES)], "label": row.name}
-            upper.bar(places, [layer["atoms"] or 0 for layer in row.layers], **look)
-            lower.bar(places, [100 * layer["density"] for layer in row.layers], **look)
+            upper.bar(places, [group["atoms"] or 0 for group in row.groups], **look)
+            lower.bar(places, [100 * group["density"] for group in row.groups], **look)
         upper.set_ylabel("atoms p")
         lower.set_ylabel("density of Z, %")
         lower.set_xticks(range(len(names)), names, rotation=20, ha="right")
@@ -89,20 +89,26 @@ def layers(rows: list[Row]) -> str | None:
 
 
 def training_curves(rows: list[Row]) -> str | None:
-    """Training and dev CTC loss by epoch of every model that was trained; None where no stage left curves."""
+    """Training (dotted) and development loss by epoch, a panel a model; None where no stage left curves."""
     trained = [row for row in rows if row.curves]
     if not trained:
         return None
-    with _drawing(6.4, 3.6) as (figure, axes):
-        for row, style in zip(trained, _styles(), strict=False):
-            epochs = [point["epoch"] for point in row.curves]
-            axes.plot(epochs, [point["valid_loss"] for point in row.curves], label=f"{row.name} dev", markersize=3,
-                      color=style["color"], marker=style["marker"], linestyle="-", linewidth=1)
-            axes.plot(epochs, [point["train_loss"] for point in row.curves], label=f"{row.name} train",
-                      color=style["color"], linestyle=":", linewidth=1)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("loss per utterance")
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
+    columns = min(len(trained), 3)
+    lines = -(-len(trained) // columns)
+    with _drawing(2.6 * columns, 2.2 * lines) as (figure, axes):
+        axes.remove()
+        panels = figure.subplots(lines, columns, squeeze=False).flatten()
+        for panel, row in zip(panels, trained, strict=False):
+            epochs = [record["epoch"] for record in row.curves]
+            dev, train = ([record[phase]["loss"] for record in row.curves] for phase in ("dev", "train"))
+            panel.plot(epochs, dev, label="dev", color=COLORS[0], marker="o", markersize=2.5, linewidth=1)
+            panel.plot(epochs, train, label="train", color=COLORS[1], linestyle=":", linewidth=1.5)
+            panel.set_title(row.name, fontsize=9)
+        for panel in panels[len(trained):]:
+            panel.remove()
+        panels[0].legend(frameon=False)
+        figure.supxlabel("epoch", fontsize=9)
+        figure.supylabel("loss per utterance", fontsize=9)
         return _svg(figure)
 
 

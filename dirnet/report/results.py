@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dirnet.compression.report import size_figures
 from dirnet.errors import UserError
+from dirnet.nn import storage
 
 COLUMNS = ("model", "params", "bytes", "R", "PER %", "WER %", "RTF", "speed-up")
 
@@ -28,21 +30,22 @@ class ErrorRate:
 class Row:
     """One model of the results table; a figure that no stage measured is None, shown as a dash.
 
-    `ratio` is dense parameters / parameters, `rtf` seconds of computation per second of audio, `speed_up` the
-    fastest dense fp32 engine of the same run over this model, `layers` the per-group table of compression.json.
+    `ratio` is the first row's parameters / parameters, `rtf` seconds of computation per second of audio, `speed_up`
+    the fastest dense fp32 engine of the same run over this model, `groups` the table in compression.json, `curves`
+    the records of curves.json (one an epoch), `timing` the content of rtf.json.
     """
 
     name: str
     params: int
     bytes: int
     ratio: float
-    per: ErrorRate | None
-    wer: ErrorRate | None
-    rtf: float | None
-    speed_up: float | None
-    layers: list[dict[str, Any]]
-    curves: dict[str, Any] | None
-    rtf_detail: dict[str, Any] | None
+    per: ErrorRate | None = None
+    wer: ErrorRate | None = None
+    rtf: float | None = None
+    speed_up: float | None = None
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    timing: dict[str, Any] = field(default_factory=dict)
 
     def cells(self) -> list[str]:
         """The row as text, in the order of `COLUMNS`."""
@@ -66,6 +69,38 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); delete it and run its stage again") from None
+
+
+def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
+    """One row for each folder of `models` in `exp`, the first being the model that the others are compared with."""
+    rows: list[Row] = []
+    for name in models:
+        folder = exp / name
+        size = size_figures(storage.load(folder))
+        timing = read_json(folder / "rtf.json") or {}
+        compression = read_json(folder / "start" / "compression.json") or {}
+        rows.append(
+            Row(
+                name=name,
+                params=size["params"],
+                bytes=size["bytes"],
+                ratio=(rows[0].params if rows else size["params"]) / size["params"],
+                per=error_rate(folder / f"decode_{test_set}" / "per.json"),
+                wer=error_rate(folder / f"decode_{test_set}" / "wer.json"),
+                rtf=timing.get("rtf"),
+                speed_up=timing.get("speed_up"),
+                groups=compression.get("groups", []),
+                curves=read_json(folder / "curves.json") or [],
+                timing=timing,
+            )
+        )
+    return rows
+
+
+def error_rate(path: Path) -> ErrorRate | None:
+    """The rate that `dirnet.asr.score` left in `path`, None where it did not run."""
+    score = read_json(path)
+    return score and ErrorRate(score["percent"], score["percent_low"], score["percent_high"])
 
 
 def markdown(rows: list[Row]) -> str:

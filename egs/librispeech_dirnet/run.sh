@@ -46,6 +46,8 @@ seed=0
 chunk=16            # output frames per call of the exported program
 device=host         # host | adb | adb:SERIAL
 
+command="$0 $*"
+[ -f utils/parse_options.sh ] || { echo "$0: error: run it in its own folder, $(dirname "$0")" >&2; exit 2; }
 . utils/parse_options.sh
 . utils/stage.sh
 . ./path.sh
@@ -145,5 +147,56 @@ if stage 5 "compression to ${size}: ${methods}"; then
                 --conf "${compress_config}" --seed "${seed}" --out "${exp}/${m}_${s}/start"
             train "${finetune_config}" "${exp}/${m}_${s}" --init "${exp}/${m}_${s}/start" --seed "${seed}"
         done
+    done
+fi
+
+if stage 6 "decoding and scoring"; then
+    options="$(md5sum < "${decode_config}")"
+    for model in ${models}; do
+        for set in ${test_sets}; do
+            folder=${exp}/${model}/decode_${set}
+            finished "${folder}/.done" "${options}" "${exp}/${model}/model.json" "${lang}/TLG.fst" \
+                "${dump}/${set}/feats.scp" && continue
+            ${cuda_cmd} "${folder}/log/posteriors.log" \
+                ${python} -m dirnet.posteriors --model "${exp}/${model}" --feats "${dump}/${set}/feats.scp" --out "${folder}"
+            ${decode_cmd} "${folder}/log/decode.log" \
+                ${python} -m dirnet.asr.decode --lang "${lang}" --posteriors "${folder}/posteriors.scp" \
+                --config "${decode_config}" --nj "${decode_nj:-${nj}}" --out "${folder}"
+            log "${model}, ${set}:"
+            ${python} -m dirnet.asr.score --metric wer --ref "${data}/${set}/text" --hyp "${folder}/text" --out "${folder}"
+            ${python} -m dirnet.asr.score --metric per --ref "${data}/${set}/text_phones" --hyp "${folder}/phones" \
+                --out "${folder}"
+            finish "${folder}/.done" "${options}"
+        done
+    done
+fi
+
+if stage 7 "ExecuTorch export"; then
+    for model in ${models}; do
+        backend=dirnet; [ "${model}" != "${baseline}" ] || backend=xnnpack
+        finished "${exp}/${model}/.done.export" "${backend} ${chunk}" "${exp}/${model}/model.json" && continue
+        ${python} -m dirnet.deploy.export --model "${exp}/${model}" --backend "${backend}" \
+            --chunk "$([ ${backend} == xnnpack ] && echo 1 || echo "${chunk}")" --out "${exp}/${model}/encoder.pte"
+        finish "${exp}/${model}/.done.export" "${backend} ${chunk}"
+    done
+fi
+
+if stage 8 "real-time factor on ${device}"; then
+    folders=; for model in ${models}; do folders+=" ${exp}/${model}"; done
+    ${python} -m dirnet.deploy.rtf --compare ${folders} --device "${device}"
+fi
+
+if stage 9 "packages for the ESPnet model zoo"; then
+    for model in ${models}; do
+        finished "${exp}/${model}/.done.pack" "" "${exp}/${model}/model.json" && continue
+        ${python} -m dirnet.espnet.pack --exp "${exp}/${model}" --lang "${lang}" --out "${exp}/${model}/model.zip"
+        finish "${exp}/${model}/.done.pack" ""
+    done
+fi
+
+if stage 10 "report"; then
+    for set in ${test_sets}; do
+        ${python} -m dirnet.report.page --exp "${exp}" --models ${models} --test_set "${set}" --command "${command}" \
+            --out "${exp}/report"
     done
 fi

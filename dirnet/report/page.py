@@ -1,0 +1,122 @@
+"""The results table on standard output, and the report: one self-contained HTML page with tables and figures."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import subprocess
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import jinja2
+
+from dirnet.errors import UserError, one_line_errors
+from dirnet.files import atomic_write
+from dirnet.nn import storage
+from dirnet.report import figures
+from dirnet.report.results import COLUMNS, Row, collect, markdown
+
+PACKAGES = ("torch", "espnet", "executorch", "numpy", "kaldi-decoder")
+GROUP_HEADER = ("group", "shape", "atoms", "density", "params", "bytes", "relative error")
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Write OUT/index.html and OUT/results.md, print the table; a stage that did not run leaves dashes."""
+    parser = argparse.ArgumentParser(prog="dirnet report", description=__doc__)
+    parser.add_argument("--exp", default="exp", type=Path, help="folder of the experiments")
+    parser.add_argument("--models", nargs="+", required=True, help="folders in it; the first is the dense model")
+    parser.add_argument("--test_set", default="test", help="the set whose error rates are shown")
+    parser.add_argument("--out", default=Path("exp/report"), type=Path)
+    parser.add_argument("--title", default="DirNet: size, accuracy and speed")
+    parser.add_argument("--command", default="", help="the command that made the models, for the last section")
+    arguments = parser.parse_args(argv)
+    if arguments.test_set.strip() == "":
+        raise UserError("--test_set is empty, expected the name of a decoded set such as test")
+    rows = collect(arguments.exp, arguments.models, arguments.test_set)
+    table = markdown(rows)
+    page = render(rows, arguments.title, arguments.test_set, arguments.command, origin(arguments.exp, rows))
+    with atomic_write(arguments.out / "results.md") as stream:
+        stream.write(table)
+    with atomic_write(arguments.out / "index.html") as stream:
+        stream.write(page)
+    print(table, end="")
+    print(f"\n{arguments.out}/index.html: the same with figures; {arguments.out}/results.md: the table")
+    return 0
+
+
+def render(rows: list[Row], title: str, test_set: str, command: str, facts: list[tuple[str, str]]) -> str:
+    """The HTML page; nothing in it is fetched from elsewhere."""
+    drawings = [
+        ("Size against error", f"Test set {test_set}; down and to the left is better.",
+         figures.size_against_error(rows)),
+        ("Real-time factor", timing_caption(rows), figures.real_time_factors(rows)),
+        ("Atoms and density by group", "A group is what reads one vector: the input, then the hidden vector of each "
+         "layer (its recurrent matrix and the next layer's input matrix). Pruning has no dictionary, SVD no zeros.",
+         figures.atoms_and_density(rows)),
+        ("Training curves", "CTC or sMBR training of the dense model, fine-tuning of the others.",
+         figures.training_curves(rows)),
+    ]  # fmt: skip
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("page.html").render(
+        title=title,
+        lead=f"{len(rows)} models on the test set {test_set}, {date.today().isoformat()}.",
+        columns=COLUMNS,
+        rows=rows,
+        figures=[drawing for drawing in drawings if drawing[2]],
+        group_tables=[(row.name, GROUP_HEADER, list(map(group_cells, row.groups))) for row in rows if row.groups],
+        command=command or "not given",
+        origin=facts,
+    )
+
+
+def group_cells(group: dict) -> list[str]:
+    """One group of a compressed model as text, in the order of `GROUP_HEADER`."""
+    atoms = "none" if group["atoms"] is None else str(group["atoms"])
+    shape = f"{group['rows']} x {group['columns']}"
+    return [group["name"], shape, atoms, f"{group['density']:.1%}", f"{group['params']:,}", f"{group['bytes']:,}",
+            f"{group['relative_error']:.3f}"]  # fmt: skip
+
+
+def timing_caption(rows: list[Row]) -> str:
+    """Where and how the real-time factors were measured."""
+    timing = next((row.timing for row in rows if row.timing), {})
+    said = [f"{key.replace('_', ' ')}: {timing[key]}" for key in ("device", "cpu", "threads", "chunk") if key in timing]
+    return "Measured with " + ", ".join(said) + "." if said else ""
+
+
+def origin(exp: Path, rows: list[Row]) -> list[tuple[str, str]]:
+    """Terms and values that make the page's figures traceable."""
+    commits = sorted({storage.describe(exp / row.name).get("commit") or "unknown" for row in rows})
+    return [
+        ("commit", ", ".join(commits)),
+        ("processor", processor()),
+        ("Python", platform.python_version()),
+        *((name, package_version(name)) for name in PACKAGES),
+    ]
+
+
+def processor() -> str:
+    """Name and number of cores of this machine's processor."""
+    try:
+        shown = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        shown = ""
+    fields = dict(line.split(":", 1) for line in shown.splitlines() if ":" in line)
+    name = fields.get("Model name", platform.processor() or platform.machine()).strip()
+    return f"{name}, {fields.get('CPU(s)', '?').strip()} cores"
+
+
+def package_version(name: str) -> str:
+    """The installed version of a package."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+if __name__ == "__main__":
+    main()
