@@ -56,7 +56,7 @@ def replace(model: nn.Module, replacements: dict[nn.Module, nn.Module]) -> nn.Mo
     if model in replacements:
         return replacements[model]
     for module in list(model.modules()):
-        for name, child in module.named_children():
+        for name, child in list(module._modules.items()):  # named_children names a shared child once only
             if child in replacements:
                 setattr(module, name, replacements[child])
     return model

@@ -1,0 +1,256 @@
+"""Compression end to end: sizes kept, reports true, the program's promises."""
+
+import copy
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import dirnet
+from dirnet.compression import compressor
+from dirnet.compression.finetune import refuse_changed_layout
+from dirnet.compression.methods import METHODS, Method, load_methods
+from dirnet.errors import UserError
+from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
+from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.recurrent import DirNetGRU, DirNetLSTM
+
+
+class Tagger(nn.Module):
+    """An owner with an embedding, a bidirectional GRU and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(10, 12)
+        self.rnn = nn.GRU(12, 16, 2, bidirectional=True, batch_first=True)
+        self.output = nn.Linear(32, 5)
+
+    def forward(self, tokens):
+        return self.output(self.rnn(self.embedding(tokens))[0])
+
+
+def low_rank_lstm(size=24, layers=2, seed=0):
+    """An LSTM with decaying spectra, as trained ones have."""
+    torch.manual_seed(seed)
+    lstm = nn.LSTM(size, size, layers)
+    with torch.no_grad():
+        for name, weight in lstm.named_parameters():
+            if name.startswith("weight"):
+                left, values, right = torch.linalg.svd(weight, full_matrices=False)
+                scale = values.max() * torch.arange(1, len(values) + 1) ** -0.7
+                weight.copy_(left @ (scale[:, None] * right))
+    return lstm
+
+
+BLOCKED = [Method("dirnet", block=8), Method("prune", block=4)]
+
+
+@pytest.mark.parametrize("method", ["dirnet", "svd", "odl", "prune", *BLOCKED], ids=str)
+@pytest.mark.parametrize("size", ["2x", "4.5x", "3k", "10kB"])
+def test_sizes_are_kept_and_reports_are_true(method, size):
+    lstm = low_rank_lstm()
+    dense = sum(p.numel() for p in lstm.parameters())
+    model, report = dirnet.compress(copy.deepcopy(lstm), size, method, progress=False)
+    assert isinstance(model, DirNetLSTM)
+    params = sum(p.numel() for p in model.parameters())
+    stored = sum(t.numel() * t.element_size() for t in storage.stored_tensors(model).values())
+    assert report["compressed"]["params"] == params and report["dense"]["params"] == dense
+    assert report["compressed"]["bytes"] == stored and report["dense"]["bytes"] == 4 * dense
+    assert report["ratio"] == dense / params
+    limit, reached = {"2x": (dense / 2, params), "4.5x": (dense / 4.5, params), "3k": (3000, params)}.get(
+        size, (10000, stored)
+    )
+    step = 5 * 24 if method == "svd" else 0  # a rank of the smallest group is all that svd can add
+    assert 0.98 * limit - step * (4 if size.endswith("B") else 1) <= reached <= limit
+    for unit in ("params", "bytes"):
+        assert sum(row[unit] for row in report["groups"]) + report["uncompressed"][unit] == report["compressed"][unit]
+    products = [coded.matrix().detach() for coded in model.groups]
+    for row, product, group in zip(report["groups"], products, compressor.matrix_groups(lstm), strict=True):
+        error = (group.matrix - product).norm() / group.matrix.norm()
+        assert row["relative_error"] == pytest.approx(error.item(), rel=1e-4)
+        assert row["density"] <= 1 and row["relative_error"] < 1
+    energy = sum(float(g.matrix.square().sum()) for g in compressor.matrix_groups(lstm))
+    lost = sum(
+        float((g.matrix - p).square().sum()) for g, p in zip(compressor.matrix_groups(lstm), products, strict=True)
+    )
+    assert report["relative_error"] == pytest.approx((lost / energy) ** 0.5, rel=1e-4)
+    json.dumps(report, allow_nan=False)
+
+
+def test_dirnet_loses_least_and_allocation_pays():
+    errors = {}
+    for name in METHODS:
+        errors[name] = dirnet.compress(low_rank_lstm(), "4x", name, progress=False)[1]["relative_error"]
+    assert errors["dirnet"] == min(errors.values()), errors
+    for solver in ("dirnet", "svd", "prune"):
+        equal = dirnet.compress(low_rank_lstm(), "4x", Method(solver, allocation="equal"), progress=False)[1]
+        assert errors[solver] <= equal["relative_error"] * 1.005
+
+
+def test_any_owner_in_place():
+    torch.manual_seed(0)
+    model = Tagger().eval()
+    state = {name: value for name, value in model.state_dict().items() if "rnn" not in name}
+    tokens = torch.randint(0, 10, (3, 7))
+    before = model(tokens)
+    mild, _ = dirnet.compress(copy.deepcopy(model), "1.0x", progress=False)
+    torch.testing.assert_close(mild(tokens), before)
+    same, report = dirnet.compress(model, "1.5x", progress=False)
+    assert same is model and isinstance(model.rnn, DirNetGRU)
+    assert [row["name"] for row in report["groups"]][:2] == ["rnn.input", "rnn.hidden_l0"]
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items())
+    assert model(tokens).shape == before.shape
+    with pytest.raises(UserError, match="compressed already"):
+        dirnet.compress(model)
+
+
+def test_equal_seeds_give_equal_models():
+    first, again = (dirnet.compress(low_rank_lstm(layers=1), "4x", seed=3, progress=False)[0] for _ in range(2))
+    for name, value in first.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_impossible_sizes_name_the_feasible_range():
+    lstm = low_rank_lstm()
+    dense = sum(p.numel() for p in lstm.parameters())
+    with pytest.raises(UserError, match=rf"size '1000x'.*out of reach.*to {dense:,} params \(1x to \d+"):
+        dirnet.compress(lstm, "1000x")
+    with pytest.raises(UserError, match=rf"size '9MB' means 9,000,000 bytes.*to {4 * dense:,} bytes"):
+        dirnet.compress(lstm, "9MB")
+    with pytest.raises(UserError, match="method 'magic' is unknown; choose one of dirnet, svd, odl, prune"):
+        dirnet.compress(lstm, method="magic")
+    with pytest.raises(UserError, match="block 7 does not divide"):
+        dirnet.compress(lstm, block=7)
+    assert type(lstm) is nn.LSTM
+
+
+def test_the_smallest_feasible_size_is_feasible():
+    for method in METHODS:
+        lstm = low_rank_lstm()
+        with pytest.raises(UserError) as error:
+            dirnet.compress(lstm, "10", method)
+        least = int(str(error.value).split("choose from ")[1].split(" to ")[0].replace(",", ""))
+        _, report = dirnet.compress(lstm, str(least), method, progress=False)
+        assert report["compressed"]["params"] <= least
+
+
+def test_training_a_compressed_model_keeps_its_layout():
+    model, _ = dirnet.compress(low_rank_lstm(), "4x", progress=False)
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, weight_decay=0.1)
+    model(torch.randn(5, 2, 24))[0].square().mean().backward()
+    optimizer.step()
+    after = model.state_dict()
+    assert not torch.equal(after["groups.0.codes"], before["groups.0.codes"])
+    refuse_changed_layout(before, after)
+    moved = dict(after, **{"groups.0.index": after["groups.0.index"].flip(0)})
+    with pytest.raises(UserError, match="groups.0.index changed in training"):
+        refuse_changed_layout(before, moved)
+    with pytest.raises(UserError, match="groups.0.codes was"):
+        refuse_changed_layout(before, dict(after, **{"groups.0.codes": after["groups.0.codes"][1:]}))
+    with pytest.raises(UserError, match="extra is new"):
+        refuse_changed_layout(before, dict(after, extra=torch.zeros(1)))
+
+
+@pytest.fixture(scope="module")
+def dense_folder(tmp_path_factory):
+    torch.manual_seed(0)
+    config = AcousticModelConfig(
+        rnn_type="lstm", hidden_size=32, num_layers=2, feature_size=5, context=2, num_outputs=4, phones=tuple("-abc"),
+        frame_stride=3,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("dense")
+    storage.save(AcousticModel(config), folder, {"wer": 12.9})
+    return folder
+
+
+def program(*arguments):
+    """Exit status of `python -m dirnet.compression.compressor`, run in this process."""
+    with pytest.raises(SystemExit) as exit_:
+        compressor.main([str(argument) for argument in arguments])
+    return exit_.value.code
+
+
+def test_the_program_writes_everything_once(dense_folder, tmp_path, capsys):
+    out = tmp_path / "exp" / "dirnet_4x"
+    request = ("--model", dense_folder, "--size", "4x", "--out", out)
+    assert program(*request, "--dry_run", "true") == 0
+    assert not out.exists() and "rnn.hidden_l1" in capsys.readouterr().out
+    assert program(*request) == 0
+    files = sorted(path.name for path in out.iterdir())
+    assert files == ["compression.json", "compression.md", "model.json", "model.safetensors"]
+    report = json.loads((out / "compression.json").read_text())
+    model = storage.load(out)
+    assert model.config.compression and report["compressed"]["bytes"] == storage.stored_bytes(model)
+    coded = [module for module in model.modules() if isinstance(module, CodedMatrix)]
+    macs = sum(matrix.params() for matrix in coded) + 4 * 32
+    assert report["compressed"]["macs_per_frame"] == round(macs / 3)
+    assert storage.describe(out)["extra"]["wer"] == 12.9
+    for row in report["groups"]:
+        assert f"| {row['name']} | {row['rows']}x{row['columns']} |" in (out / "compression.md").read_text()
+    stamp = (out / "model.safetensors").stat().st_mtime_ns
+    capsys.readouterr()
+    assert program(*request) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert program(*request, "--seed", 1) == 0
+    assert (out / "model.safetensors").stat().st_mtime_ns > stamp
+
+
+def test_the_program_refuses_in_one_line(dense_folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    for arguments, message in [
+        (("--model", dense_folder, "--size", "900x"), "out of reach"),
+        (("--model", dense_folder, "--size", "small"), "not understood"),
+        (("--model", tmp_path, "--size", "4x"), "model.json does not exist"),
+        (("--model", dense_folder, "--size", "4x", "--method", "lora"), "method 'lora' is unknown"),
+        (("--model", dense_folder, "--size", "4x", "--conf", tmp_path / "no.yaml"), "no.yaml does not exist"),
+    ]:
+        assert program(*arguments, "--out", out) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_the_size_program(dense_folder):
+    from dirnet.compression import report
+
+    with pytest.raises(SystemExit) as exit_:
+        report.main(["--model", str(dense_folder)])
+    assert exit_.value.code == 0
+    figures = json.loads((dense_folder / "size.json").read_text())
+    model = storage.load(dense_folder)
+    assert figures["params"] == sum(p.numel() for p in model.parameters())
+    weights = 4 * 32 * (25 + 32 + 32 + 32) + 4 * 32
+    assert figures["macs_per_frame"] == round(weights / 3) and not figures["compressed"]
+
+
+def test_the_shipped_methods_are_valid(request):
+    methods = load_methods(request.config.rootpath / "conf" / "compress.yaml")
+    assert {"dirnet", "dirnet_b8", "dirnet_paper", "svd", "odl", "prune"} <= methods.keys()
+    assert methods["dirnet_b8"].block == 8
+    for name, method in METHODS.items():
+        assert methods[name] == method
+
+
+def test_a_wrong_method_file_is_named(tmp_path):
+    for text, message in [
+        ("dirnet: {solver: dirnt}", "solver is 'dirnt'"),
+        ("dirnet: {solver: dirnet, blok: 2}", "did you mean 'block'"),
+        ("svd: svd", "svd is 'svd'"),
+        ("svd: {solver: svd, block: 8}", "block is 8, expected 1"),
+    ]:
+        (tmp_path / "conf.yaml").write_text(text)
+        with pytest.raises(UserError, match=message):
+            load_methods(tmp_path / "conf.yaml")
+
+
+def test_import_is_light():
+    code = "import torch, time; t = time.time(); import dirnet; print(time.time() - t, dirnet.__version__)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert float(out[0]) < 1 and out[1] == dirnet.__version__ and callable(dirnet.compress)
+    with pytest.raises(AttributeError, match="no attribute 'compres'"):
+        _ = dirnet.compres
