@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import importlib
 import inspect
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,12 @@ from dirnet.errors import UserError
 
 REQUIRED = {"frontend": "mfcc", "normalize": "global_mvn", "preencoder": "splice", "encoder": "dirnet_rnn"}
 MODELS = ("dirnet_ctc", "dirnet_smbr")
+
+
+def espnet_task() -> type:
+    """ESPnet's ASR task with our trainer; importing ESPnet takes 12-17 s, its remarks on what is missing are dropped."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return importlib.import_module("dirnet.espnet.task").RecipeTask
 
 
 def check_choices(config: Mapping[str, Any], where: Path) -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 def register() -> None:
     """Add DirNet's classes to the choices of ESPnet's ASR task. Calling it again changes nothing.
 
-    frontend `mfcc`, preencoder `splice`, encoder `dirnet_rnn`, models `dirnet_ctc` and `dirnet_smbr`, scheduler
-    `hold_then_reduce`. A name that is already taken keeps its owner.
+    frontend `mfcc`, specaug `mfcc`, preencoder `splice`, encoder `dirnet_rnn`, models `dirnet_ctc` and `dirnet_smbr`,
+    scheduler `hold_then_reduce`. A name that is already taken keeps its owner.
     """
     from espnet2.tasks import abs_task, asr
 
@@ -16,9 +16,11 @@ def register() -> None:
     from dirnet.espnet.frontend import MfccFrontend
     from dirnet.espnet.scheduler import HoldThenReduce
     from dirnet.espnet.smbr_model import SmbrModel
+    from dirnet.espnet.specaug import MfccSpecAug
     from dirnet.espnet.splice import SplicePreEncoder
 
     asr.frontend_choices.classes.setdefault("mfcc", MfccFrontend)
+    asr.specaug_choices.classes.setdefault("mfcc", MfccSpecAug)
     asr.preencoder_choices.classes.setdefault("splice", SplicePreEncoder)
     asr.encoder_choices.classes.setdefault("dirnet_rnn", RecurrentEncoder)
     asr.model_choices.classes.setdefault("dirnet_ctc", PhoneCTCModel)

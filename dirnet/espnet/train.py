@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -91,8 +90,7 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 def run(exp: Path, config: dict[str, Any], arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Check against ESPnet's parser and the model's parameters, then ESPnet's training."""
-    with contextlib.redirect_stdout(sys.stderr):  # remarks of optional packages
-        task = importlib.import_module("dirnet.espnet.task").RecipeTask
+    task = experiment.espnet_task()
     experiment.check_keys(config, task, arguments.config)
     experiment.check_overrides(overrides, task)
     options = ["--config", str(exp / CONFIG), "--output_dir", str(exp), "--ngpu", str(arguments.ngpu)]

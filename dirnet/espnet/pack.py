@@ -1,0 +1,137 @@
+"""Pack a model for the ESPnet model zoo (stage 9).
+
+    import dirnet.espnet
+    from espnet2.bin.asr_inference import Speech2Text
+    recognise = Speech2Text.from_pretrained("model.zip", ctc_weight=1.0, lm_weight=0.0, beam_size=10)
+    phones = recognise(audio)[0][0]     # audio: (n,) float in -1..1 at the model's sampling rate
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import importlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from dirnet.asr.features import MfccConfig
+from dirnet.config import from_mapping
+from dirnet.errors import one_line_errors
+from dirnet.espnet import checkpoint, experiment
+from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel
+
+OPTIONAL = ("lexicon.txt", "tokens.txt")  # of the lang folder
+RESULTS = ("compression.json", "size.json", "rtf.json", "curves.json")  # of the experiment
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Write OUT, a zip that `Speech2Text.from_pretrained` reads: raw audio in, phones out."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dirnet.espnet.pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--exp", required=True, type=Path, help="folder with model.safetensors and model.json")
+    parser.add_argument("--lang", default=Path("data/lang"), type=Path, help="its lexicon.txt and tokens.txt go along")
+    parser.add_argument("--out", required=True, type=Path, help="the zip to write")
+    arguments = parser.parse_args(argv)
+    pack(arguments.exp, arguments.lang, arguments.out)
+    print(f"{arguments.out}: {arguments.out.stat().st_size} bytes")
+    return 0
+
+
+def pack(exp: Path, lang: Path, out: Path) -> None:
+    """Stage everything in one folder, since the zoo's paths are relative, and let ESPnet's packer make the zip."""
+    model = storage.load(exp)
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+        stage = Path(name)
+        extra = [stage / "cmvn.npz", stage / "README.md"]
+        np.savez(extra[0], **statistics(model))
+        extra[1].write_text(card(exp, model), encoding="utf-8")
+        for source in [exp / storage.DESCRIPTION, *(lang / n for n in OPTIONAL), *(exp / n for n in RESULTS)]:
+            if source.exists():
+                shutil.copyfile(source, stage / source.name)
+                extra.append(stage / source.name)
+        config = espnet_config(model)
+        (stage / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        torch.save(checkpoint.espnet_state(model, len(config["token_list"])), stage / "model.pth")
+        command = ["asr", "--asr_train_config", "config.yaml", "--asr_model_file", "model.pth"]
+        for path in extra:
+            command += ["--option", path.name]
+        with contextlib.chdir(stage), contextlib.redirect_stdout(io.StringIO()):
+            importlib.import_module("espnet2.bin.pack").main([*command, "--outpath", "packed.zip"])
+        os.replace(stage / "packed.zip", out)
+
+
+def espnet_config(model: AcousticModel) -> dict[str, Any]:
+    """An ESPnet training configuration that builds `model` with audio as its input; no path but `cmvn.npz`."""
+    task = experiment.espnet_task()
+    mfcc = from_mapping(MfccConfig, dict(model.config.mfcc), "the model's mfcc")
+    parts = {
+        "token_list": [*model.config.phones, *checkpoint.EXTRA_TOKENS],
+        "token_type": "word",
+        "bpemodel": None,
+        "frontend": "mfcc",
+        "frontend_conf": {"mfcc": dataclasses.asdict(mfcc)},
+        "specaug": None,
+        "normalize": "global_mvn",
+        "normalize_conf": {"stats_file": "cmvn.npz"},
+        "preencoder": "splice",
+        "preencoder_conf": {"input_size": model.config.feature_size, "context": model.config.context},
+        "encoder": "dirnet_rnn",
+        "encoder_conf": checkpoint.encoder_conf(model),
+        "model": "dirnet_ctc",
+        "model_conf": {"ctc_weight": 1.0},
+    }
+    parser = task.get_parser()
+    config = {action.dest: parser.get_default(action.dest) for action in parser._actions}
+    config = {**config, **parts, "version": importlib.import_module("espnet").__version__}
+    return json.loads(json.dumps({key: value for key, value in config.items() if key not in ("help", "config")}))
+
+
+def statistics(model: AcousticModel) -> dict[str, Any]:
+    """Sums over one imagined frame that give the model's mean and deviation."""
+    mean, std = model.cmvn_mean.double(), 1 / model.cmvn_istd.double()
+    return {"count": 1.0, "sum": mean.numpy(), "sum_square": (std.square() + mean.square()).numpy()}
+
+
+def card(exp: Path, model: AcousticModel) -> str:
+    """README of the package: what it is, how to use it, what was measured."""
+    config, description = model.config, storage.describe(exp)
+    kind = "dense" if config.compression is None else "compressed"
+    lines = [
+        f"# {config.name or exp.name}: phone recogniser, {kind} {config.rnn_type.upper()}",
+        "",
+        f"{config.num_layers} layers of {config.hidden_size} units, {config.num_outputs} outputs, "
+        f"{sum(p.numel() for p in model.parameters())} parameters, "
+        f"{config.sample_rate} Hz audio, one output every {config.frame_stride * config.frame_shift_ms:g} ms.",
+        "",
+        "```python",
+        "import dirnet.espnet  # registers the classes; pip install dirnet",
+        "from espnet2.bin.asr_inference import Speech2Text",
+        "",
+        f'recognise = Speech2Text.from_pretrained("{exp.name}.zip", ctc_weight=1.0, lm_weight=0.0, beam_size=10)',
+        "text, phones, *_ = recognise(audio)[0]  # audio: (n,) float in -1..1",
+        "```",
+        "",
+        f"Made by DirNet, commit {description.get('commit') or 'unknown'}, versions {description.get('versions')}.",
+    ]
+    for file in sorted(exp.glob("decode_*/[pw]er.json")):
+        lines += ["", f"{file.parent.name} {file.stem.upper()}: `{' '.join(file.read_text(encoding='utf-8').split())}`"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
