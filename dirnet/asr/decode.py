@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -75,6 +76,7 @@ class Decoder:
             beam=self.settings.beam, max_active=self.settings.max_active, min_active=self.settings.min_active
         )
         self._decoder = FasterDecoder(self._fst, options)
+        self.start()
 
     def decode(self, log_probs: np.ndarray) -> tuple[list[str], float]:
         """The words of one utterance and their score; `log_probs` (T, 42) float, natural logarithms."""
@@ -176,7 +178,7 @@ def decode_all(posteriors: Matrices, decoder: Decoder, jobs: int = 1) -> Iterato
     if jobs == 1:
         yield from map(_decode_one, posteriors)
         return
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+    with multiprocessing.get_context("fork").Pool(jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         yield from pool.imap(_decode_one, posteriors, chunksize=8)
 
 
@@ -208,8 +210,8 @@ def main(argv: list[str] | None = None) -> int:
     decoder = Decoder(arguments.lang, settings)
 
     jobs = min(arguments.nj, len(posteriors))
-    progress = tqdm(decode_all(posteriors, decoder, jobs), "decode", len(posteriors), unit="utt", mininterval=1, disable=None)
-    rows = list(progress)
+    found = decode_all(posteriors, decoder, jobs)
+    rows = list(tqdm(found, "decode", len(posteriors), unit="utt", mininterval=1, disable=None))
 
     out = Path(arguments.out)
     write_transcripts(out / "phones", {row.name: row.phones for row in rows})
@@ -222,8 +224,14 @@ def main(argv: list[str] | None = None) -> int:
             )
     unfinished = [row.name for row in rows if not row.complete]
     seconds, audio = sum(row.seconds for row in rows), sum(row.frames for row in rows) * arguments.frame_seconds
-    summary = {"utterances": len(rows), "unfinished": len(unfinished), "seconds": round(seconds, 3),
-               "audio_seconds": round(audio, 2), "rtf": seconds / max(audio, 1e-9), "config": asdict(settings)}  # fmt: skip
+    summary = {
+        "utterances": len(rows),
+        "unfinished": len(unfinished),
+        "seconds": round(seconds, 3),
+        "audio_seconds": round(audio, 2),
+        "rtf": seconds / max(audio, 1e-9),
+        "config": asdict(settings),
+    }
     with atomic_write(out / "decode.json") as stream:
         json.dump(summary, stream, indent=1)
     write_transcripts(out / "text", {row.name: row.words for row in rows})  # last: it says that all is done

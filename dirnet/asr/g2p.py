@@ -7,7 +7,6 @@ model over the (letter, phones) pairs then finds the most probable pairs for the
 
 from __future__ import annotations
 
-import argparse
 import functools
 import unicodedata
 from collections import Counter, defaultdict
@@ -15,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from dirnet.asr import ngram
-from dirnet.errors import UserError, one_line_errors
+from dirnet.errors import UserError
 
 ORDER = 6  # of the n-gram over pairs
 EM_PASSES = 6
@@ -43,7 +43,8 @@ class G2P:
         spelled = [[letter for letter in letters(word) if letter in self.candidates] for word in words]
         found: list[tuple[str, ...]] = [()] * len(words)
         todo = sorted((n for n in range(len(words)) if spelled[n]), key=lambda n: len(spelled[n]))
-        for first in range(0, len(todo), BATCH):
+        starts = range(0, len(todo), BATCH)
+        for first in tqdm(starts, "g2p", unit_scale=BATCH, unit="word", mininterval=1, disable=None, leave=False):
             batch = todo[first : first + BATCH]
             for n, phones in zip(batch, self._decode([spelled[n] for n in batch]), strict=True):
                 found[n] = phones
@@ -64,7 +65,9 @@ class G2P:
                 self._finish(np.flatnonzero(over), word, state, score, units, before, best)
             if position == longest:
                 break
-            options = [() if done else self.candidates[spelled[w][position]] for w, done in zip(word, over, strict=True)]
+            options = [
+                () if done else self.candidates[spelled[w][position]] for w, done in zip(word, over, strict=True)
+            ]
             origin = np.repeat(np.arange(len(word)), [len(o) for o in options])
             unit = np.concatenate([o for o in options if len(o)])
             gained, following = self.model.advance(state[origin], unit)

@@ -17,14 +17,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import kaldifst
 from kaldifst import StdArc, StdVectorFst
 
 from dirnet.asr.lexicon import BLANK, OUTPUTS, SIL, Pronunciations, read_lexicon
-from dirnet.asr.ngram import read_arpa_words
+from dirnet.asr.ngram import BOS, EOS, read_arpa_words
 from dirnet.asr.transcripts import read_lines
 from dirnet.errors import UserError, one_line_errors
 
@@ -117,7 +117,10 @@ def grammar(arpa: str | Path, words_txt: str | Path) -> StdVectorFst:
         options = ["--disambig-symbol=#0", f"--read-symbol-table={words_txt}", "--max-arpa-warnings=0"]
         result = subprocess.run(
             [sys.executable, "-m", "kaldilm", *options, plain, binary],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
         )
         if result.returncode:
             lines = [line for line in result.stderr.splitlines() if line.startswith("[E]")] or [result.stderr[-300:]]
@@ -125,7 +128,9 @@ def grammar(arpa: str | Path, words_txt: str | Path) -> StdVectorFst:
         return StdVectorFst.read(binary)
 
 
-def compile_graph(lexicon: Pronunciations, words: dict[str, int], g: StdVectorFst, silence: bool, say=print) -> StdVectorFst:
+def compile_graph(
+    lexicon: Pronunciations, words: dict[str, int], g: StdVectorFst, silence: bool, say: Callable[[str], None] = print
+) -> StdVectorFst:
     """TLG of `lexicon` and the grammar `g` (see the top of the module); `words` are the ids of `words.txt`."""
     started = time.perf_counter()
 
@@ -168,13 +173,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     lang = Path(arguments.lang)
     lexicon, words = read_lexicon(lang / "lexicon.txt"), read_words(lang / "words.txt")
-    spoken = set(read_arpa_words(arguments.arpa))
+    spoken = set(read_arpa_words(arguments.arpa)) - {BOS, EOS}
     known = {word: pronunciations for word, pronunciations in lexicon.items() if word in spoken}
     if not known:
-        word = next(word for word in spoken if word[0] != "<")
         raise UserError(
-            f"none of the {len(spoken)} words of {arguments.arpa} is in {lang}/lexicon.txt ({word!r} is not, for one);"
-            " are they in the same letter case?"
+            f"none of the {len(spoken)} words of {arguments.arpa} is in {lang}/lexicon.txt"
+            f" ({max(spoken, default='')!r} is not, for one); are they in the same letter case?"
         )
     print(f"{len(known)} words; {len(spoken) - len(known)} of {arguments.arpa} have no pronunciation and are left out")
     try:

@@ -7,6 +7,7 @@ then spelled out by the letter-to-phone model (`g2p`), or become SPN, or are an 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 from collections import Counter
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from dirnet.asr import g2p
 from dirnet.asr.ngram import BOS, EOS, UNK, read_arpa_words, read_sentences
-from dirnet.asr.transcripts import open_text, read_transcripts, write_transcripts
+from dirnet.asr.transcripts import read_lines, read_transcripts, write_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 
@@ -37,28 +38,25 @@ def read_lexicon(path: str | Path) -> Pronunciations:
     """Read `WORD P1 P2 ...` lines, plain or .gz.
 
     Stress digits are removed and pronunciations that are then equal merged; `WORD(2)` is WORD; lines that start with
-    `;;;` or `#` and the rest of a line after ` #` are comments. A word without phones, an unknown phone and a lexicon
+    `;;;` or `# ` and the rest of a line after ` #` are comments. A word without phones, an unknown phone and a lexicon
     without words are `UserError`s.
     """
     lexicon: Pronunciations = {}
-    with open_text(path) as stream:
-        for number, line in enumerate(stream, 1):
-            if line.startswith((";;;", "# ")):
-                continue
-            fields = re.split(r"\s#", line, maxsplit=1)[0].split()
-            if not fields:
-                continue
-            word, phones = re.sub(r"(?<=.)\(\d+\)$", "", fields[0]), tuple(re.sub(r"[0-2]$", "", p) for p in fields[1:])
-            if RESERVED.fullmatch(word):
-                raise UserError(f"{path}:{number}: {word!r} is reserved for the decoding graph; remove the line")
-            if not phones:
-                raise UserError(f"{path}:{number}: word {word!r} has no phones; add them or remove the line")
-            for phone in phones:
-                if phone not in PHONES:
-                    raise UserError(
-                        f"{path}:{number}: {phone!r} in {word!r} is no phone; expected ARPAbet such as AA, B, CH, or SIL, SPN"
-                    )
-            _add(lexicon, word, phones)
+    for number, fields in read_lines(path):
+        if not fields or fields[0] == "#" or fields[0].startswith(";;;"):
+            continue
+        word = re.sub(r"(?<=.)\(\d+\)$", "", fields[0])
+        phones = tuple(re.sub(r"[0-2]$", "", p) for p in itertools.takewhile(lambda f: f[0] != "#", fields[1:]))
+        if RESERVED.fullmatch(word):
+            raise UserError(f"{path}:{number}: {word!r} is reserved for the decoding graph; remove the line")
+        if not phones:
+            raise UserError(f"{path}:{number}: word {word!r} has no phones; add them or remove the line")
+        for phone in phones:
+            if phone not in PHONES:
+                raise UserError(
+                    f"{path}:{number}: {phone!r} in {word!r} is no phone; expected ARPAbet (AA, B, CH ...), SIL or SPN"
+                )
+        _add(lexicon, word, phones)
     if not lexicon:
         raise UserError(f"lexicon {path} holds no words, expected lines `WORD P1 P2 ...`")
     return lexicon
@@ -119,7 +117,9 @@ def _add(lexicon: Pronunciations, word: str, phones: tuple[str, ...]) -> None:
         known.append(phones)
 
 
-def _complete(given: Pronunciations | None, counts: Counter, where: dict[str, str], oov: str) -> tuple[Pronunciations, list]:
+def _complete(
+    given: Pronunciations | None, counts: Counter, where: dict[str, str], oov: str
+) -> tuple[Pronunciations, list[tuple[str, list[tuple[str, ...]], str]]]:
     """The lexicon of the corpus and the report of its unknown words; `given` None is the CMU dictionary."""
     base = given if given is not None else cmu_dictionary()
     lexicon = dict(given) if given is not None else {}

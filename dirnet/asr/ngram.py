@@ -8,7 +8,6 @@ whole trie is one sorted array of keys. `suffix` links an n-gram to itself witho
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ import numpy as np
 from dirnet.asr.transcripts import read_lines, read_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
-
-log = logging.getLogger(__name__)
 
 BOS, EOS, UNK = "<s>", "</s>", "<unk>"
 SPECIAL = (BOS, EOS, UNK)  # their word ids are 0, 1, 2
@@ -103,8 +100,8 @@ def estimate(
 ) -> NgramModel:
     """Estimate an interpolated `order`-gram model; the words are those of the sentences and of `vocabulary`.
 
-    smoothing: kneser-ney (modified, Chen & Goodman 1998), witten-bell, or auto: Kneser-Ney unless the counts are too few
-    for its discounts. <unk> gets the probability of a word never seen. No sentence at all is a `UserError`.
+    smoothing: kneser-ney (modified, Chen & Goodman 1998), witten-bell, or auto: Kneser-Ney unless the counts are too
+    few for its discounts. <unk> gets the probability of a word never seen. No sentence at all is a `UserError`.
     """
     if order < 1:
         raise UserError(f"n-gram order is {order}, expected 1 or more")
@@ -176,7 +173,7 @@ def _discounts(counts: np.ndarray) -> np.ndarray | None:
 
 
 def _probabilities(words: tuple[str, ...], levels: list[_Level], discounts: list, smoothing: str) -> NgramModel:
-    """Interpolate each order with the one below: P(w | h) = kept(h w) / total(h) + gamma(h) P(w | h without its first)."""
+    """Interpolate each order with the one below: P(w | h) = kept(h w) / total(h) + gamma(h) P(w | h but its first)."""
     size = len(words)
     nodes = 1 + sum(len(level.keys) for level in levels)
     prob, gamma = np.zeros(nodes), np.zeros(nodes)
@@ -214,7 +211,7 @@ def read_sentences(path: str | Path) -> Iterator[list[str]]:
 
 
 def read_arpa_words(path: str | Path) -> list[str]:
-    """The words of the ARPA file `path` (plain or .gz), special ones included; one without unigrams is a `UserError`."""
+    """The words of the ARPA file `path` (plain or .gz), <s> and its like too; without unigrams it is a `UserError`."""
     words, inside = [], False
     for number, fields in read_lines(path):
         if not fields:
@@ -246,7 +243,7 @@ def read_words(path: str | Path, limit: int | None = None) -> list[str]:
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Estimate an ARPA language model from transcripts and sentence files."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dirnet.asr.ngram", description=main.__doc__)
     parser.add_argument("--text", nargs="*", default=[], help="Kaldi text files (the first column is the utterance id)")
     parser.add_argument("--lm_text", nargs="*", default=[], help="sentence files, one sentence a line, plain or .gz")
     parser.add_argument("--order", type=int, default=3)
@@ -257,7 +254,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dev", default="", help="Kaldi text file to report the perplexity of")
     parser.add_argument("--out", required=True, help="ARPA file to write")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
     sentences = [words for path in filter(None, arguments.text) for words in read_transcripts(path).values()]
     sentences += [words for path in filter(None, arguments.lm_text) for words in read_sentences(path)]
@@ -269,11 +265,10 @@ def main(argv: list[str] | None = None) -> int:
     model = estimate(sentences, arguments.order, added, arguments.smoothing)
     model.write_arpa(arguments.out)
     sizes = " + ".join(str(np.count_nonzero(model.level == n)) for n in range(1, model.order + 1))
-    log.info("%s: %d-gram, %s, %s n-grams from %d sentences", arguments.out, model.order, model.smoothing, sizes,
-             len(sentences))
+    print(f"{arguments.out}: {model.order}-gram, {model.smoothing}, {sizes} n-grams from {len(sentences)} sentences")
     if arguments.dev:
         perplexity, tokens, unknown = model.perplexity(read_transcripts(arguments.dev).values())
-        log.info("%s: perplexity %.1f over %d tokens, %d unknown", arguments.dev, perplexity, tokens, unknown)
+        print(f"{arguments.dev}: perplexity {perplexity:.1f} over {tokens} tokens, {unknown} of them unknown words")
     return 0
 
 

@@ -75,7 +75,7 @@ def interval(errors: np.ndarray, tokens: np.ndarray, samples: int = SAMPLES, see
 
 
 def summarize(rows: Sequence[Counts], speakers: Mapping[str, str] | None = None) -> dict:
-    """Totals in counts and per cent; the interval is over speakers where `speakers` (utterance -> speaker) has enough."""
+    """Totals in counts and per cent; the interval is over speakers where `speakers` (id -> speaker) names enough."""
     units = {row.utterance: row.utterance for row in rows}
     over = "utterances"
     if speakers and len({speakers.get(row.utterance, "") for row in rows}) >= LEAST_SPEAKERS:
@@ -179,8 +179,8 @@ def main(argv: list[str] | None = None) -> int:
     if extra:
         print(f"warning: {len(extra)} hypotheses have no reference and are left out: {_few(extra)}")
     print(
-        f"{arguments.metric.upper()} {result['percent']:.2f} % [{result['percent_low']:.2f}, {result['percent_high']:.2f}]"
-        f" = {result['errors']} / {result['tokens']} (S {result['substitutions']}, D {result['deletions']},"
+        f"{arguments.metric.upper()} {result['percent']:.2f} %"
+        f" [{result['percent_low']:.2f}, {result['percent_high']:.2f}] = {result['errors']} / {result['tokens']} (S {result['substitutions']}, D {result['deletions']},"
         f" I {result['insertions']}) -> {out}/{arguments.metric}.json"
     )
     return 0
