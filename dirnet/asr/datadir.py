@@ -49,7 +49,7 @@ def read_table(path: str | Path) -> dict[str, str]:
 def read_lines(path: str | Path) -> list[str]:
     """The lines of a UTF-8 file, without their ends; a missing file or another encoding is a `UserError`."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        lines = Path(path).read_bytes().decode("utf-8").split("\n")  # read_text would hide carriage returns
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; give a Kaldi data dir with {', '.join(REQUIRED)}") from None
     except UnicodeDecodeError as error:

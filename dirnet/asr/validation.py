@@ -84,7 +84,7 @@ def _line(table_name: str, line: str, table: Table, previous: str) -> Iterator[s
         return
     if line.endswith("\r"):
         yield f"{name!r} ends in a carriage return; convert the file with dos2unix"
-    elif line != line.strip():
+    elif value and line != line.strip():
         yield f"{name!r} has blanks before or after it"
     if name in table:
         yield f"duplicate: {name!r} stands in line {table[name][0]} already"

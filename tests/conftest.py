@@ -1,0 +1,79 @@
+"""What tests of several folders use: programs run in this process, scripts loaded by path, small made-up corpora."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def program(capsys):
+    """Run a program's `main` with arguments: `program(main, "--out", path) -> (exit status, stdout, stderr)`."""
+
+    def run(main, *arguments) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+    return run
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Load a script of the project, such as `local/kaldi_data.py`, as a module."""
+
+    def load(path: str):
+        monkeypatch.syspath_prepend(str((ROOT / path).parent))
+        name = Path(path).stem
+        spec = importlib.util.spec_from_file_location(name, ROOT / path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)  # so that multiprocessing finds its functions
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def sound():
+    """Write an audio file of noise with a melody: `sound(path, seconds=1.0, rate=16000, channels=1, **soundfile)`."""
+    import soundfile
+
+    def write(path: Path, seconds: float = 1.0, rate: int = 16000, channels: int = 1, seed: int = 0, **options) -> Path:
+        rng = np.random.default_rng(seed)
+        time = np.arange(round(seconds * rate)) / rate
+        tone = 0.3 * np.sin(2 * np.pi * (200 + 100 * rng.random()) * time) + 0.01 * rng.normal(size=len(time))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.stack([tone] * channels, 1), rate, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def corpus(sound):
+    """Make a Kaldi data dir of short flac files: `corpus(folder, speakers=2, utterances=3)` (of each) -> folder."""
+
+    def make(folder: Path, speakers: int = 2, utterances: int = 3, prefix: str = "spk") -> Path:
+        lines: dict[str, list[str]] = {"wav.scp": [], "text": [], "utt2spk": [], "spk2utt": []}
+        for speaker in (f"{prefix}{number:02d}" for number in range(speakers)):
+            names = [f"{speaker}-{number:03d}" for number in range(utterances)]
+            for number, name in enumerate(names):
+                audio = sound(folder / "audio" / f"{name}.flac", 0.3 + 0.05 * number, seed=number)
+                lines["wav.scp"].append(f"{name} {audio}")
+                lines["text"].append(f"{name} HELLO WORLD {number}")
+                lines["utt2spk"].append(f"{name} {speaker}")
+            lines["spk2utt"].append(f"{speaker} {' '.join(names)}")
+        for table, content in lines.items():
+            (folder / table).write_text("".join(f"{line}\n" for line in content))
+        return folder
+
+    return make
