@@ -117,11 +117,12 @@ class DirNetRecurrent(nn.RNNBase):
         `W = D Z` is built once per call and lent to a torch layer that lives for this call only, so torch's own
         checks, packing and kernels apply, and threads may share the module.
         """
-        weights = list(self.dense_weights().values())
+        with torch.autocast(self.groups[0].codes.device.type, enabled=False):  # torch casts weights itself
+            weights = list(self.dense_weights().values())
         layer = self.dense_class.__new__(self.dense_class)
         nn.Module.__init__(layer)
-        settings = {name: value for name, value in self.__dict__.items() if name in _SETTINGS}
-        layer.__dict__.update(settings, _flat_weights=weights, _update_flat_weights=_nothing)
+        settings = {name: value for name, value in self.__dict__.items() if name not in layer.__dict__}
+        layer.__dict__.update(settings, training=self.training, _flat_weights=weights, _update_flat_weights=_nothing)
         with _quiet_cudnn() if weights[0].is_cuda else contextlib.nullcontext():
             return self.dense_class.forward(layer, input, hx)
 
@@ -226,11 +227,6 @@ def refuse_projection(dense: nn.RNNBase) -> None:
 def groups_width(rnn: nn.RNNBase) -> int:
     """Gate rows G * H of one weight matrix, the size of one bias."""
     return groups_of(rnn)[0].columns // (2 if rnn.bidirectional else 1)
-
-
-_SETTINGS = frozenset(
-    "mode input_size hidden_size num_layers bias batch_first dropout bidirectional proj_size training".split()
-)
 
 
 def _nothing() -> None:

@@ -97,8 +97,11 @@ def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def stored_bytes(model: nn.Module) -> int:
-    """Bytes of all stored tensors: the size of `model.safetensors` without its header."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in stored_tensors(model).values())
+    """Bytes of all stored tensors, shared ones once: the size of `model.safetensors` without its header."""
+    coded = {module for module in model.modules() if isinstance(module, CodedMatrix)}
+    packed = {id(tensor) for matrix in coded for tensor in matrix.state_dict(keep_vars=True).values()}
+    plain = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values() if id(tensor) not in packed}
+    return sum(matrix.stored_bytes() for matrix in coded) + sum(t.numel() * t.element_size() for t in plain.values())
 
 
 def _take(model: AcousticModel, tensors: dict[str, Tensor], where: str) -> None:

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from dirnet.compression.compressor import compress
 from dirnet.compression.groups import dense_rnns, matrix_groups, replace
 from dirnet.errors import UserError
+from dirnet.nn.coded import CodedMatrix
 
 
 class Owner(nn.Module):
@@ -38,6 +40,14 @@ def test_all_layers_are_found_and_replaced_everywhere():
     assert model.first is model.again is new[rnns["first"]] and model.blocks[0] is new[rnns["blocks.0"]]
     lstm = nn.LSTM(4, 3)
     assert replace(lstm, {lstm: model}) is model
+
+
+def test_shared_layers_are_compressed_and_counted_once():
+    model, report = compress(Owner(), "1.5x", "prune", progress=False)
+    assert model.first is model.again
+    coded = [matrix for matrix in model.modules() if isinstance(matrix, CodedMatrix)]
+    biases = 4 * (2 * 2 * 12 + 2 * 9)  # two LSTM layers, one GRU layer
+    assert report["compressed"]["bytes"] == sum(matrix.stored_bytes() for matrix in coded) + biases + 4 * 8
 
 
 def test_nothing_to_compress_and_projections_are_refused():

@@ -201,6 +201,15 @@ def test_training_keeps_zeros_and_a_resumed_run_equals_an_unbroken_one(twins):
         assert torch.equal(coded.code_matrix() == 0, zero)
 
 
+def test_mixed_precision_as_torch(twins):
+    ours, theirs = twins
+    x = padded(ours)
+    with torch.autocast("cpu", torch.bfloat16):
+        mine, reference = ours(x)[0], theirs(x)[0]
+    assert mine.dtype == reference.dtype
+    torch.testing.assert_close(mine, reference, rtol=0.05, atol=0.05)
+
+
 def test_relu_and_no_bias():
     dense = nn.RNN(INPUT, HIDDEN, 2, nonlinearity="relu", bias=False)
     pairs = [Pair(None, gather(dict(dense.named_parameters()), group)) for group in groups_of(dense)]
