@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
         "seed": arguments.seed,
     }
     out = Path(arguments.out)
-    if (out / storage.DESCRIPTION).exists() and storage.describe(out).get("extra", {}).get("compression") == request:
+    if _finished(out, request):
         print(f"{out}: holds this compressed model already; nothing to do")
         return 0
     model = storage.load(arguments.model)
@@ -125,6 +125,15 @@ def main(argv: list[str] | None = None) -> int:
         f"relative error {report['relative_error']:.4f}"
     )
     return 0
+
+
+def _finished(out: Path, request: dict[str, Any]) -> bool:
+    """Whether `out` holds a whole model that came of `request`; a damaged one is made again."""
+    try:
+        storage.load(out)
+        return storage.describe(out).get("extra", {}).get("compression") == request
+    except UserError:
+        return False
 
 
 def _resolved(
