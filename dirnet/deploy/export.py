@@ -13,8 +13,9 @@ import importlib.metadata
 import json
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 
 TOLERANCE = 1e-4  # largest difference of a log posterior between the program and eager torch
-BACKENDS = ("dirnet", "xnnpack")
+DEFAULT_CHUNK = {"dirnet": 16, "xnnpack": 1}  # stock operators are unrolled: the export grows with the chunk
 
 
 def streaming_model(model: AcousticModel, backend: str, chunk: int) -> StreamingModel:
@@ -82,18 +83,18 @@ def build(model: AcousticModel, backend: str, chunk: int, sha256: str = "") -> t
 
 @torch.no_grad()
 def check(model: AcousticModel, program: Program) -> dict[str, float]:
-    """Largest difference of log posteriors, program against eager `model`, by kind of input; `UserError` above TOLERANCE.
+    """Largest difference of log posteriors from eager `model` by kind of input; `UserError` above TOLERANCE.
 
     Noise and speech-like features run in the program's own chunk; 16 outputs run as 7 + 9 (as single chunks where
     the chunk is fixed) and must equal one pass: the states carry everything.
     """
     chunk = program.chunk
     fixed = program.max_chunk == chunk
-    short = 16 * program.stride
+    short, statistics = 16 * program.stride, (model.cmvn_mean, model.cmvn_istd)
     cases = {
-        "noise": (_noise(model, 50 * program.stride), chunk),
-        "speech_like": (speech_like(model, 100 * program.stride), chunk),
-        "streaming": (speech_like(model, short, seed=1), chunk if fixed else [7, 9]),
+        "noise": (_noise(*statistics, 50 * program.stride), chunk),
+        "speech_like": (speech_like(*statistics, 100 * program.stride), chunk),
+        "streaming": (speech_like(*statistics, short, seed=1), chunk if fixed else [7, 9]),
     }
     parity = {}
     for name, (features, chunks) in cases.items():
@@ -107,30 +108,31 @@ def check(model: AcousticModel, program: Program) -> dict[str, float]:
     return parity
 
 
-def speech_like(model: AcousticModel, frames: int, seed: int = 0) -> Tensor:
-    """(frames, size) with the model's CMVN statistics and the slow change of speech (correlation 0.9 per frame)."""
-    noise = torch.randn(frames, model.config.feature_size, generator=torch.Generator().manual_seed(seed))
+def speech_like(mean: Tensor, istd: Tensor, frames: int, seed: int = 0) -> Tensor:
+    """(frames, size) with these CMVN statistics and the slow change of speech (correlation 0.9 per frame)."""
+    noise = torch.randn(frames, len(mean), generator=torch.Generator().manual_seed(seed))
     smooth = [noise[0]]
     for frame in noise[1:]:
         smooth.append(0.9 * smooth[-1] + (1 - 0.9**2) ** 0.5 * frame)
-    return model.cmvn_mean + torch.stack(smooth) / model.cmvn_istd
+    return mean + torch.stack(smooth) / istd
 
 
-def _noise(model: AcousticModel, frames: int) -> Tensor:
+def _noise(mean: Tensor, istd: Tensor, frames: int) -> Tensor:
     """White and twice as loud as the training data."""
-    noise = torch.randn(frames, model.config.feature_size, generator=torch.Generator().manual_seed(2))
-    return model.cmvn_mean + 2 * noise / model.cmvn_istd
+    return mean + 2 * torch.randn(frames, len(mean), generator=torch.Generator().manual_seed(2)) / istd
 
 
-def export(model_folder: str | Path, out: str | Path, backend: str = "dirnet", chunk: int | None = None) -> dict[str, Any]:
+def export(
+    model_folder: str | Path, out: str | Path, backend: str = "dirnet", chunk: int | None = None
+) -> dict[str, Any]:
     """Write the program of the neutral model in `model_folder` to `out`, and its report to the `.json` beside it.
 
-    chunk: outputs per call, by default 16 (1 for xnnpack). Returns the report: bytes, sha256, parity, operators.
+    chunk: outputs per call, by default that of DEFAULT_CHUNK. Returns the report: bytes, sha256, parity, operators.
     """
     began = time.monotonic()
     model = storage.load(model_folder)
     weights = storage.describe(model_folder)["sha256"]
-    chunk = chunk or (16 if backend == "dirnet" else 1)
+    chunk = chunk or DEFAULT_CHUNK[backend]
     lowered, parity = build(model, backend, chunk, weights)
     calls = sum(lowered.operators.values())
     report = {
@@ -145,13 +147,18 @@ def export(model_folder: str | Path, out: str | Path, backend: str = "dirnet", c
         "operators": lowered.operators,
         "delegated": lowered.delegated / calls if calls else 0.0,
         "seconds": round(time.monotonic() - began, 1),
-        "versions": {name: _version(name) for name in ("dirnet", "torch", "executorch")} | {"python": platform.python_version()},
+        "versions": _versions(),
     }
     out = Path(out)
     with atomic_write(out, "wb") as program, atomic_write(out.with_suffix(".json")) as beside:
         program.write(lowered.content)
         beside.write(json.dumps(report, indent=1) + "\n")
     return report
+
+
+def _versions() -> dict[str, str]:
+    libraries = {name: _version(name) for name in ("dirnet", "torch", "executorch")}
+    return libraries | {"python": platform.python_version()}
 
 
 def _version(package: str) -> str:
@@ -181,10 +188,14 @@ def is_current(model_folder: str | Path, out: str | Path, backend: str, chunk: i
         content = Path(out).read_bytes()
     except (OSError, ValueError):
         return False
-    wanted = (storage.describe(model_folder)["sha256"], backend, chunk or report.get("chunk"), _version("executorch"))
-    found = (report.get("model_sha256"), report.get("backend"), report.get("chunk"),
-             report.get("versions", {}).get("executorch"))  # fmt: skip
-    return wanted == found and hashlib.sha256(content).hexdigest() == report.get("sha256")
+    wanted = {
+        "model_sha256": storage.describe(model_folder)["sha256"],
+        "backend": backend,
+        "chunk": chunk or DEFAULT_CHUNK[backend],
+        "versions": _versions(),
+    }
+    same = all(report.get(name) == value for name, value in wanted.items())
+    return same and hashlib.sha256(content).hexdigest() == report.get("sha256")
 
 
 @one_line_errors
@@ -192,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder with model.safetensors and model.json")
     parser.add_argument("--out", help="the program to write (default: encoder.pte in that folder)")
-    parser.add_argument("--backend", choices=BACKENDS, default="dirnet",
+    parser.add_argument("--backend", choices=sorted(DEFAULT_CHUNK), default="dirnet",
                         help="our operators, or stock operators in XNNPACK (no compiler needed)")  # fmt: skip
     parser.add_argument("--chunk", type=int, help="outputs per call (default: 16, for xnnpack 1)")
     options = parser.parse_args(argv)

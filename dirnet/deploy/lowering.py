@@ -9,8 +9,9 @@ import re
 import shutil
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any
 
 import torch
 
@@ -76,7 +77,9 @@ def _operators(program: torch.export.ExportedProgram) -> dict[str, int]:
 
 def _name(node: torch.fx.Node) -> str | None:
     """`aten.linear` or `dirnet.project` for a call of an operator, None for any other node."""
-    found = re.search(r"\b((?:aten|dim_order_ops|dirnet)\.\w+)", str(node.target)) if node.op == "call_function" else None
+    if node.op != "call_function":
+        return None
+    found = re.search(r"\b((?:aten|dim_order_ops|dirnet)\.\w+)", str(node.target))
     return found and found[1]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,11 @@ class Program:
         if name in self.__dict__.get("metadata", {}):
             return self.metadata[name]
         raise AttributeError(f"{type(self).__name__} has no attribute or constant {name!r}")
+
+    @property
+    def sha256(self) -> str:
+        """Of the whole file."""
+        return hashlib.sha256(self.content).hexdigest()
 
     @property
     def phones(self) -> list[str]:
@@ -135,11 +141,11 @@ def _read(path: Path) -> bytes:
     try:
         expected = json.loads(beside.read_text(encoding="utf-8"))["sha256"]
     except FileNotFoundError:
-        raise UserError(f"{beside} is not there; it holds the sha256 of {path.name}: copy both, or export again") from None
+        raise UserError(f"{beside} with the sha256 of {path.name} is not there; copy both, or export again") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{beside} does not tell the sha256 of {path.name}; export the model again") from None
     if hashlib.sha256(content).hexdigest() != expected:
-        raise UserError(f"{path} differs from the sha256 in {beside.name}: damaged or mixed up; copy or export it again")
+        raise UserError(f"{path} differs from the sha256 in {beside.name}: damaged or mixed up; export it again")
     return content
 
 

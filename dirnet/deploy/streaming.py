@@ -24,7 +24,7 @@ from dirnet.nn.recurrent import DirNetRecurrent
 
 
 def coded_groups(rnn: nn.RNNBase) -> list[CodedMatrix]:
-    """The matrices of `rnn` in the order of `groups_of`; a dense layer's W^T stands as dense codes without dictionary."""
+    """The matrices of `rnn` in the order of `groups_of`; a dense layer's W^T stands as dense codes."""
     if isinstance(rnn, DirNetRecurrent):
         return list(rnn.groups)
     weights = {name: weight.detach() for name, weight in rnn.named_parameters()}
@@ -48,7 +48,7 @@ class StreamingModel(nn.Module):
         super().__init__()
         rnn, config = model.rnn, model.config
         if rnn.bidirectional:
-            raise UserError(f"model {config.name or 'given'} is bidirectional, which cannot stream; train a one-way model")
+            raise UserError(f"model {config.name} is bidirectional and cannot stream; train with bidirectional: false")
         self.context, self.stride, self.cell = config.context, config.frame_stride, CELLS.index(config.rnn_type)
         self.mean, self.istd = nn.Buffer(model.cmvn_mean.clone()), nn.Buffer(model.cmvn_istd.clone())
         groups, width = coded_groups(rnn), groups_of(rnn)[0].columns

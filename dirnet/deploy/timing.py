@@ -1,0 +1,162 @@
+"""Timing several engines fairly: pinned to cores, warmed up, in turns, with percentiles."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.metadata
+import math
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WARM_UP_CALLS = 5
+_PERCENTILES = {"min": 0, "p50": 50, "p95": 95}
+TURN_SECONDS = 0.2  # audio an engine works through before the next one has its turn
+
+
+class Runner(Protocol):
+    """What an engine drives: a `Program`, an `OnnxModel`."""
+
+    def initial_states(self) -> list[Any]: ...
+    def prepare(self, window: Tensor, states: Sequence[Any]) -> None: ...
+    def compute(self) -> None: ...
+    def results(self) -> tuple[Tensor, list[Any]]: ...
+
+
+@dataclass
+class Engine:
+    """`runner` fed with `windows` in turn, `chunk` outputs of `frame_ms` of audio each; states go round."""
+
+    name: str
+    chunk: int
+    frame_ms: float
+    runner: Runner
+    windows: list[Tensor]
+    calls: int = 0
+    states: list[Any] = field(default_factory=list)
+
+    def call(self) -> float:
+        """Seconds of one call: hand over the inputs and run. Fetching the results is not timed."""
+        states = self.states or self.runner.initial_states()
+        window = self.windows[self.calls % len(self.windows)]
+        began = time.perf_counter()
+        self.runner.prepare(window, states)
+        self.runner.compute()
+        elapsed = time.perf_counter() - began
+        self.states = self.runner.results()[1]
+        self.calls += 1
+        return elapsed
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of every call of an engine."""
+
+    engine: str
+    chunk: int
+    frame_ms: float
+    calls: np.ndarray
+
+    def us(self, percentile: float = 50) -> float:
+        """Microseconds per output frame at a percentile of the calls."""
+        return float(np.percentile(self.calls, percentile)) * 1e6 / self.chunk
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON; latency is of one call, a chunk."""
+        audio, elapsed = len(self.calls) * self.chunk * self.frame_ms / 1000, float(self.calls.sum())
+        return {
+            "engine": self.engine,
+            "dtype": "fp32",
+            "chunk": self.chunk,
+            "calls": len(self.calls),
+            "audio_s": audio,
+            "elapsed_s": elapsed,
+            "rtf": elapsed / audio,
+            "rtf_p50": self.us() / 1000 / self.frame_ms,
+            "us_per_frame": {name: self.us(at) for name, at in _PERCENTILES.items()},
+            "us_per_call": {name: self.us(at) * self.chunk for name, at in _PERCENTILES.items()},
+        }
+
+
+def in_turns(engines: Sequence[Engine], seconds: float) -> dict[int, Timing]:
+    """Every engine through `seconds` of audio, in short turns one after the other; the result is keyed by `id`."""
+    for engine in engines:
+        for _ in range(WARM_UP_CALLS):
+            engine.call()
+    left = {id(e): max(1, math.ceil(seconds * 1000 / (e.chunk * e.frame_ms))) for e in engines}
+    calls: dict[int, list[float]] = {id(engine): [] for engine in engines}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        while any(left.values()):
+            for engine in engines:
+                turn = min(left[id(engine)], math.ceil(TURN_SECONDS * 1000 / (engine.chunk * engine.frame_ms)))
+                left[id(engine)] -= turn
+                engine.call()  # the turn's first call fills the caches again
+                calls[id(engine)] += [engine.call() for _ in range(turn)]
+    finally:
+        if collecting:
+            gc.enable()
+    return {id(e): Timing(e.name, e.chunk, e.frame_ms, np.array(calls[id(e)])) for e in engines}
+
+
+@contextlib.contextmanager
+def pinned(threads: int) -> Iterator[list[int] | None]:
+    """Keep this process on `threads` cores and ExecuTorch's pool at that size; yields the cores (None: cannot pin).
+
+    Load programs inside: XNNPACK keeps the pool it saw first and hangs when that one is gone.
+    """
+    from executorch.extension.pybindings import portable_lib
+
+    torch_threads = torch.get_num_threads()
+    can_pin = hasattr(os, "sched_setaffinity")
+    allowed = sorted(os.sched_getaffinity(0)) if can_pin else []
+    cores = allowed[-threads:] if can_pin else None
+    if portable_lib._threadpool_get_thread_count() != threads:
+        portable_lib._unsafe_reset_threadpool(threads)
+    try:
+        if can_pin:
+            os.sched_setaffinity(0, cores)
+        torch.set_num_threads(threads)
+        yield cores
+    finally:
+        if can_pin:
+            os.sched_setaffinity(0, allowed)
+        torch.set_num_threads(torch_threads)
+
+
+def machine() -> dict[str, Any]:
+    """Processor, load and library versions of this host."""
+    packages = ("torch", "executorch", "onnxruntime", "numpy")
+    versions = {name: version for name in packages if (version := _version(name))}
+    return {
+        "cpu": cpu_name(),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "versions": versions | {"python": platform.python_version()},
+    }
+
+
+def cpu_name() -> str:
+    """As the processor calls itself."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith(("model name", "Hardware")):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
