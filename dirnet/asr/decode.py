@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from dirnet import config
 from dirnet.asr.ark import Matrices
@@ -24,6 +23,7 @@ from dirnet.asr.lexicon import OUTPUTS
 from dirnet.asr.transcripts import write_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
+from dirnet.progress import progress
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
 
     jobs = min(arguments.nj, len(posteriors))
     found = decode_all(posteriors, decoder, jobs)
-    rows = list(tqdm(found, "decode", len(posteriors), unit="utt", mininterval=1, disable=None))
+    rows = list(progress(found, len(posteriors), "decode"))
 
     out = Path(arguments.out)
     write_transcripts(out / "phones", {row.name: row.phones for row in rows})
@@ -227,8 +227,8 @@ def main(argv: list[str] | None = None) -> int:
     summary = {
         "utterances": len(rows),
         "unfinished": len(unfinished),
-        "seconds": round(seconds, 3),
-        "audio_seconds": round(audio, 2),
+        "seconds": seconds,
+        "audio_seconds": audio,
         "rtf": seconds / max(audio, 1e-9),
         "config": asdict(settings),
     }

