@@ -22,8 +22,8 @@ import mini_grammar
 import numpy as np
 import soundfile
 import torch
-import torchaudio
 
+from dirnet.asr.audio import resample
 from dirnet.asr.datadir import Utterance, write_sets
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_folder, atomic_write
@@ -147,8 +147,7 @@ def _speak(job: tuple[Task, str]) -> float:
     espeak, seconds = Espeak(task), 0.0
     for sentence, file in task.lines:
         speech = espeak.say(sentence.lower(), round(task.voice.rate * rng.uniform(0.92, 1.08)))
-        speech = torchaudio.functional.resample(torch.from_numpy(speech), espeak.rate_hz, RATE_HZ).numpy()
-        samples = degrade(speech, rng)
+        samples = degrade(resample(speech, espeak.rate_hz, RATE_HZ), rng)
         soundfile.write(os.path.join(folder, file), samples, RATE_HZ, subtype="PCM_16")
         seconds += len(samples) / RATE_HZ
     return seconds

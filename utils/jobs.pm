@@ -38,12 +38,12 @@ sub arguments {
     return ($first, $last, $name, $log, join(' ', map { quoted($_) } @$argv));
 }
 
-# An argument as the shell should see it.
+# An argument as the shell should see it. Double quotes, so that slurm.pl can put a variable where JOB stood.
 sub quoted {
     my ($argument) = @_;
     return $argument if $argument =~ /^\S+$/ and $argument !~ /['"]/;
-    $argument =~ s/'/'\\''/g;
-    return "'$argument'";
+    $argument =~ s/([\\"\$`])/\\$1/g;
+    return "\"$argument\"";
 }
 
 # $text with every $name replaced by the job's number.

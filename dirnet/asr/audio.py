@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
-import torchaudio
 
 from dirnet.errors import UserError
 
@@ -55,7 +53,7 @@ class AudioReader:
             raise UserError(
                 f"audio {name} has {rate} Hz, expected {self.sample_rate} Hz; give --resample true or convert it"
             )
-        return torchaudio.functional.resample(torch.from_numpy(samples), rate, self.sample_rate).numpy()
+        return resample(samples, rate, self.sample_rate)
 
     def find(self, location: str) -> Path:
         """The existing file that `location` names, or a `UserError` with the places where it was looked for."""
@@ -75,6 +73,14 @@ class AudioReader:
             said = result.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise UserError(f"command `{command.strip()}` of wav.scp ended with {result.returncode}: {said[0]}")
         return result.stdout
+
+
+def resample(samples: np.ndarray, old_hz: int, new_hz: int) -> np.ndarray:
+    """`samples` (n,) float32 at `old_hz` as about n * new_hz / old_hz samples at `new_hz`."""
+    import torch  # here, as most programs that look at audio entries need no torch
+    import torchaudio
+
+    return torchaudio.functional.resample(torch.from_numpy(samples), old_hz, new_hz).numpy()
 
 
 def is_pipe(location: str) -> bool:

@@ -1,0 +1,130 @@
+"""validate, fix, split and subset as programs."""
+
+from __future__ import annotations
+
+import pytest
+
+from dirnet.asr.datadir import read_table
+
+
+@pytest.fixture
+def folder(corpus, tmp_path):
+    return corpus(tmp_path / "train")
+
+
+@pytest.fixture
+def validate(script, program):
+    module = script("utils/validate_data_dir.py")
+    return lambda *arguments: program(module.main, *arguments)
+
+
+@pytest.fixture
+def fix(script, program):
+    module = script("utils/fix_data_dir.py")
+    return lambda *arguments: program(module.main, *arguments)
+
+
+def test_validate_says_valid(validate, folder):
+    assert validate(folder) == (0, f"{folder}: valid, 6 utterances, 2 speakers\n", "")
+
+
+def test_validate_lists_every_fault_in_order_and_exits_1(validate, folder):
+    lines = (folder / "text").read_text().splitlines()
+    (folder / "text").write_text("\n".join([lines[1], lines[0], *lines[2:5], "spk01-002"]) + "\n")
+    (folder / "audio" / "spk00-001.flac").unlink()
+    status, out, error = validate(folder)
+    assert status == 1 and out == ""
+    listed = error.splitlines()
+    assert [line.split(": ")[0] for line in listed[:3]] == [
+        f"{folder}/text:2",
+        f"{folder}/text:6",
+        f"{folder}/wav.scp:2",
+    ]
+    assert listed[-1].startswith(f"{folder}: 3 faults")
+    assert validate("--check_audio", "false", folder)[2].splitlines()[-1].startswith(f"{folder}: 2 faults")
+
+
+def test_validate_takes_relative_paths_and_commands_by_option(validate, folder, tmp_path):
+    table = (folder / "wav.scp").read_text().replace(f"{folder}/", "").splitlines()
+    (folder / "wav.scp").write_text("\n".join([*table[:-1], "spk01-002 cat x |"]) + "\n")
+    assert validate(folder)[0] == 1
+    assert validate("--allow_pipe", "true", folder)[0] == 0
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    (folder / "audio").rename(moved / "audio")
+    assert validate("--allow_pipe", "true", folder)[0] == 1
+    assert validate("--allow_pipe", "true", "--data_root", moved, folder)[0] == 0
+
+
+def test_fix_repairs_what_validate_finds_and_says_counts(fix, validate, folder):
+    (folder / "text").write_text(
+        "spk01-000 A\nspk00-000 B\nspk00-000 C\nspk00-001\nspk00-002 D\nspk01-001 E\nspk09-000 F\n\nspk01-002 G\n"
+    )
+    (folder / "utt2dur").write_text("".join(f"{name} 0.3\n" for name in read_table(folder / "wav.scp")))
+    (folder / "spk2gender").write_text("spk01 m\nspk00 f\nspk07 f\n")
+    assert validate(folder)[0] == 1
+    status, out, _ = fix(folder)
+    assert status == 0
+    assert f"{folder}/text: 2 lines without a usable value dropped" in out
+    assert f"{folder}/text: 1 duplicate lines dropped" in out
+    assert f"{folder}/text: sorted" in out
+    assert f"{folder}: 5 utterances kept, 2 incomplete dropped" in out
+    assert validate(folder)[0] == 0
+    assert read_table(folder / "text")["spk00-000"] == "B"
+    assert read_table(folder / "spk2gender") == {"spk00": "f", "spk01": "m"}
+    assert (folder / ".backup" / "text").read_text().startswith("spk01-000 A")
+    assert fix(folder) == (0, f"{folder}: nothing to repair\n", "")
+
+
+def test_fix_writes_a_missing_spk2utt(fix, validate, folder):
+    (folder / "spk2utt").unlink()
+    assert fix(folder)[0] == 0 and validate(folder)[0] == 0
+
+
+def test_fix_refuses_to_leave_nothing(fix, folder):
+    before = (folder / "wav.scp").read_text()
+    (folder / "text").write_text("nobody HERE\n")
+    status, _, error = fix(folder)
+    assert status == 2 and "nothing was changed" in error
+    assert (folder / "wav.scp").read_text() == before
+    (folder / "text").unlink()
+    assert "text does not exist" in fix(folder)[2]
+
+
+def test_split(script, program, folder):
+    main = script("utils/split_data_dir.py").main
+    status, out, _ = program(main, folder, 4)
+    assert status == 0 and "split in 4" in out
+    names = [list(read_table(folder / "split4" / str(part) / "wav.scp")) for part in range(1, 5)]
+    assert sum(names, []) == list(read_table(folder / "wav.scp"))
+    assert program(main, folder, 7)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (["--first", "2"], ["spk00-000", "spk00-001"]),
+        (["--spread", "3"], ["spk00-000", "spk00-002", "spk01-001"]),
+        (["--utt_list", "list"], ["spk00-002", "spk01-001"]),
+        (["--spk_list", "speakers"], ["spk01-000", "spk01-001", "spk01-002"]),
+    ],
+)
+def test_subset(script, program, validate, folder, tmp_path, monkeypatch, choice, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list").write_text("spk01-001\nspk00-002 and more\n")
+    (tmp_path / "speakers").write_text("spk01\n")
+    status, out, _ = program(script("utils/subset_data_dir.py").main, *choice, folder, tmp_path / "part")
+    assert status == 0 and f"{len(expected)} of 6 utterances" in out
+    assert list(read_table(tmp_path / "part" / "text")) == expected
+    assert validate(tmp_path / "part")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "choice", [["--first", "0"], ["--spread", "7"], ["--utt_list", "list"], ["--utt_list", "empty"]]
+)
+def test_subset_mistakes(script, program, folder, tmp_path, monkeypatch, choice):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list").write_text("nobody\n")
+    (tmp_path / "empty").write_text("\n")
+    status, _, error = program(script("utils/subset_data_dir.py").main, *choice, folder, tmp_path / "part")
+    assert status == 2 and len(error.splitlines()) == 1 and not (tmp_path / "part").exists()

@@ -1,0 +1,171 @@
+"""run.pl and slurm.pl: logs, failures, interruption; slurm.pl against a stand-in for sbatch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+SBATCH = """#!/usr/bin/env bash
+# Runs the array here, as Slurm would on its nodes, and notes what it was given.
+echo "$@" >> "${FAKE}/calls"
+for argument in "$@"; do
+    case ${argument} in --array=*) range=${argument#--array=}; range=${range%%%*} ;; esac
+    script=${argument}
+done
+echo 4711
+status=0
+for id in $(seq "${range%-*}" "${range#*-}"); do
+    [ "${id}" != "${LOSE:-}" ] || { status=1; continue; }   # a node that died: no log, no exit code
+    SLURM_ARRAY_TASK_ID=${id} bash "${script}" || status=1
+done
+exit ${status}
+"""
+
+
+@pytest.fixture(params=["run.pl", "slurm.pl"])
+def runner(request, tmp_path, monkeypatch):
+    """Call one of the runners in an empty folder: `runner(*arguments) -> CompletedProcess`."""
+    return _runner(request.param, request, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def run_pl(request, tmp_path, monkeypatch):
+    return _runner("run.pl", request, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def slurm_pl(request, tmp_path, monkeypatch):
+    return _runner("slurm.pl", request, tmp_path, monkeypatch)
+
+
+def _runner(name, request, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    for program, text in (("sbatch", SBATCH), ("scancel", '#!/bin/sh\necho "$@" >> "${FAKE}/cancelled"\n')):
+        (tmp_path / "bin" / program).write_text(text)
+        (tmp_path / "bin" / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE", str(tmp_path))
+    path = str(request.config.rootpath / "utils" / name)
+
+    def run(*arguments):
+        return subprocess.run([path, *arguments], capture_output=True, text=True, timeout=60)
+
+    run.path = path
+    return run
+
+
+def test_jobs_and_their_logs(runner, tmp_path):
+    done = runner("JOB=2:4", "log/x.JOB.log", "echo", "job JOB of  $HOME", "it's", ";", "echo", "to-stderr", ">&2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "log").glob("*.log")) == ["x.2.log", "x.3.log", "x.4.log"]
+    lines = (tmp_path / "log" / "x.3.log").read_text().splitlines()
+    assert lines[0] == """# echo "job 3 of  \\$HOME" "it's" ; echo to-stderr >&2"""
+    assert "job 3 of  $HOME it's" in lines and "to-stderr" in lines
+    assert any(line.startswith("# Started at ") for line in lines)
+    assert lines[-1].startswith("# Ended (code 0) at ") and lines[-1].endswith("seconds")
+
+
+def test_a_single_command_without_an_array(run_pl, tmp_path):
+    assert run_pl("--mem", "4G", "--gpu", "1", "one.log", "seq", "3", "|", "tail", "-n1").returncode == 0
+    assert (tmp_path / "one.log").read_text().splitlines()[-2] == "3"
+
+
+def test_failed_jobs_are_counted_and_their_logs_named(runner, tmp_path):
+    done = runner("JOB=1:4", "x.JOB.log", "test", "JOB", "-gt", "2", "||", "exit", "7")
+    name = os.path.basename(runner.path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"{name}: 2 / 4 failed, log is in x.1.log x.2.log"]
+    assert "# Ended (code 7)" in (tmp_path / "x.2.log").read_text()
+    assert "# Ended (code 0)" in (tmp_path / "x.3.log").read_text()
+
+
+def test_a_killed_job_is_a_failed_job(run_pl, tmp_path):
+    done = run_pl("x.log", "bash", "-c", "kill -9 $$")
+    assert done.returncode == 1 and "# Ended (code 137)" in (tmp_path / "x.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--nope", "1", "x.log", "true"], "unknown option --nope"),
+        (["--max-jobs-run", "two", "x.log", "true"], "--max-jobs-run is 'two', expected a number"),
+        (["JOB=3:1", "x.JOB.log", "true"], "'JOB=3:1' is an empty range"),
+        (["JOB=1:2", "x.log", "true"], "log 'x.log' does not contain JOB"),
+        (["x.log"], "expected [options] [JOB=1:N] LOG COMMAND..."),
+    ],
+)
+def test_mistakes_are_one_line(runner, tmp_path, arguments, expected):
+    done = runner(*arguments)
+    assert done.returncode == 2 and expected in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("*.log"))
+
+
+def test_max_jobs_run_limits_what_runs_at_once(run_pl, tmp_path):
+    command = "echo + >> count; sleep 0.2; echo - >> count"
+    assert run_pl("--max-jobs-run", "2", "JOB=1:6", "x.JOB.log", "bash", "-c", command).returncode == 0
+    running = most = 0
+    for line in (tmp_path / "count").read_text().split():
+        running += 1 if line == "+" else -1
+        most = max(most, running)
+    assert most == 2 and running == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_ends_every_job_and_lets_it_clean_up(run_pl, tmp_path, number):
+    job = "trap 'rm temporary.JOB; exit 1' INT; touch temporary.JOB; sleep 60 & echo $! > pid.JOB; wait; sleep 60"
+    command = [run_pl.path, "JOB=1:2", "x.JOB.log", "bash", "-c", job]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    pids = [tmp_path / f"pid.{job}" for job in (1, 2)]
+    while not all(path.exists() and path.read_text().strip() for path in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(number)
+    _, error = running.communicate(timeout=20)
+    assert running.returncode == 130 and error == "run.pl: interrupted; every job was ended\n"
+    assert not list(tmp_path.glob("temporary.*"))
+    assert all("# Ended (code 1)" in (tmp_path / f"x.{job}.log").read_text() for job in (1, 2))
+
+
+def test_slurm_options_and_site_file(slurm_pl, tmp_path):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "slurm.conf").write_text("# our site\n--partition=long\n\n--account=me  # mine\n")
+    options = ["--mem", "2G", "--gpu", "1", "--num-threads", "3", "--max-jobs-run", "5", "--time", "10:00"]
+    assert slurm_pl(*options, "JOB=1:2", "x.JOB.log", "true").returncode == 0
+    call = (tmp_path / "calls").read_text().split()
+    for expected in ("--wait", "--array=1-2%5", "--mem=2G", "--gres=gpu:1", "--cpus-per-task=3", "--time=10:00"):
+        assert expected in call
+    assert "--partition=long" in call and "--account=me" in call
+    assert slurm_pl("--config", "nowhere", "x.log", "true").returncode == 2
+
+
+def test_slurm_notices_a_job_that_left_no_exit_code(slurm_pl, monkeypatch):
+    monkeypatch.setenv("LOSE", "2")
+    done = slurm_pl("JOB=1:3", "x.JOB.log", "true")
+    assert done.returncode == 1 and "1 / 3 failed, log is in x.2.log" in done.stderr
+
+
+def test_without_slurm(slurm_pl, tmp_path, monkeypatch):
+    (tmp_path / "bin" / "sbatch").unlink()
+    if any(os.access(os.path.join(folder, "sbatch"), os.X_OK) for folder in os.environ["PATH"].split(os.pathsep)):
+        pytest.skip("this machine has Slurm")
+    done = slurm_pl("x.log", "true")
+    assert done.returncode == 2 and "cmd_backend=local" in done.stderr
+
+
+def test_slurm_cancels_on_interruption(slurm_pl, tmp_path):
+    running = subprocess.Popen([slurm_pl.path, "x.log", "sleep", "5"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "calls").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    running.send_signal(signal.SIGINT)
+    _, error = running.communicate(timeout=20)
+    assert running.returncode == 130 and "the jobs were cancelled" in error
+    assert (tmp_path / "cancelled").read_text().split()[0] == "4711"
