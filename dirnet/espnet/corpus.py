@@ -41,8 +41,7 @@ def prepare(
     `phones`, is a `UserError`.
     """
     features = read_scp(dump / "feats.scp")
-    counts = dump / "utt2num_frames"
-    frames = read_table(counts if counts.exists() else data / "utt2num_frames")
+    frames = read_table(data / "utt2num_frames")
     transcripts = dict(map(split_line, read_lines(data / "text_phones")))
     known = set(phones)
     text, shapes, skipped = [], [], {}

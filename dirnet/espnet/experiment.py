@@ -18,7 +18,7 @@ MODELS = ("dirnet_ctc", "dirnet_smbr")
 
 
 def espnet_task() -> type:
-    """ESPnet's ASR task with our trainer; importing ESPnet takes 12-17 s, its remarks on what is missing are dropped."""
+    """ESPnet's ASR task with our trainer; importing ESPnet takes 12-17 s; its remarks are dropped."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return importlib.import_module("dirnet.espnet.task").RecipeTask
 

@@ -29,14 +29,18 @@ class RecipeTrainer(Trainer):
     * the last checkpoint is set aside before ESPnet writes the new one in place
     """
 
-    curves: list[dict[str, Any]] | None = None
-    patience: int | None = None
+    curves: list[dict[str, Any]]
+    patience: int | None
+    started: float
+
+    @classmethod
+    def run(cls, *, trainer_options, **others) -> None:
+        cls.curves, cls.patience = read_curves(Path(trainer_options.output_dir)), trainer_options.patience
+        super().run(trainer_options=trainer_options, **others)
 
     @classmethod
     def train_one_epoch(cls, *, iterator, reporter, options, distributed_option, **others) -> bool:
-        folder, epoch = Path(options.output_dir), reporter.get_epoch()
-        if cls.curves is None:
-            cls.curves, cls.patience = read_curves(folder), options.patience
+        epoch = reporter.get_epoch()
         cls.curves = [*cls.curves[: epoch - 1], {"epoch": epoch}]
         cls.started = time.perf_counter()
         talks = not distributed_option.distributed or distributed_option.dist_rank == 0
