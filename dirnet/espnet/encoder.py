@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dirnet.errors import UserError
+from dirnet.nn.acoustic import run_rnn
 from dirnet.nn.recurrent import RNN_TYPES
 
 
@@ -57,9 +57,6 @@ class RecurrentEncoder(AbsEncoder):
 
     def forward(self, xs_pad: torch.Tensor, ilens: torch.Tensor, prev_states=None):
         """Returns (output, lengths, states); `prev_states` are the states of an earlier call."""
-        xs_pad = xs_pad[:, :: self.frame_stride]
         lengths = (ilens + self.frame_stride - 1) // self.frame_stride
-        packed = pack_padded_sequence(xs_pad, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        output, states = self.rnn(packed, prev_states)
-        output, _ = pad_packed_sequence(output, batch_first=True, total_length=xs_pad.shape[1])
+        output, states = run_rnn(self.rnn, xs_pad[:, :: self.frame_stride], lengths, prev_states)
         return self.dropout(output), lengths, states
