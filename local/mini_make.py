@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import io
 import json
 import multiprocessing
 import os
@@ -148,7 +149,10 @@ def _speak(job: tuple[Task, str]) -> float:
     for sentence, file in task.lines:
         speech = espeak.say(sentence.lower(), round(task.voice.rate * rng.uniform(0.92, 1.08)))
         samples = degrade(resample(speech, espeak.rate_hz, RATE_HZ), rng)
-        soundfile.write(os.path.join(folder, file), samples, RATE_HZ, subtype="PCM_16")
+        flac = io.BytesIO()  # libsndfile would not say that a disk is full
+        soundfile.write(flac, samples, RATE_HZ, format="FLAC", subtype="PCM_16")
+        with open(os.path.join(folder, file), "wb") as stream:
+            stream.write(flac.getvalue())
         seconds += len(samples) / RATE_HZ
     return seconds
 

