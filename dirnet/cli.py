@@ -20,7 +20,7 @@ COMMANDS = {
 def usage() -> str:
     """The commands, a line each."""
     lines = [f"  {name:10}{text}" for name, (_, text) in COMMANDS.items()]
-    return "usage: dirnet COMMAND [OPTIONS]\n\n" + "\n".join(lines) + "\n\ndirnet COMMAND --help shows the options of one."
+    return "\n".join(["usage: dirnet COMMAND [OPTIONS]", "", *lines, "", "dirnet COMMAND --help shows its options."])
 
 
 @one_line_errors

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from dirnet.asr.ark import Matrices, write_ark
 from dirnet.errors import UserError, one_line_errors
+from dirnet.files import atomic_write
 from dirnet.nn import storage
+from dirnet.progress import progress
 
 
 def batches(feats: Matrices, frames: int) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
@@ -22,7 +23,7 @@ def batches(feats: Matrices, frames: int) -> Iterator[tuple[list[str], torch.Ten
     Utterances keep their order, as a corpus does not fit in memory to be sorted; a longer one travels alone.
     """
     names, matrices = [], []
-    for name, matrix in feats.items():
+    for name, matrix in progress(feats.items(), len(feats), "posteriors"):
         longest = max([len(matrix), *map(len, matrices)])
         if names and longest * (len(names) + 1) > frames:
             yield names, pad_sequence(matrices, batch_first=True), torch.tensor([len(m) for m in matrices])
@@ -35,7 +36,10 @@ def batches(feats: Matrices, frames: int) -> Iterator[tuple[list[str], torch.Ten
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Write `OUT/posteriors.{ark,scp}`: float32 (frames after striding, outputs) log-probabilities an utterance."""
+    """Write `OUT/posteriors.{ark,scp}`, float32 (frames after striding, outputs) log-probabilities an utterance.
+
+    `OUT/frame_shift` holds the seconds between two of those frames, as Kaldi's file of that name.
+    """
     parser = argparse.ArgumentParser(prog="python -m dirnet.posteriors", description=__doc__)
     parser.add_argument("--model", required=True, help="folder with model.safetensors and model.json")
     parser.add_argument("--feats", required=True, help="feats.scp of MFCC features, not normalised")
@@ -48,15 +52,15 @@ def main(argv: list[str] | None = None) -> int:
     feats = Matrices(arguments.feats)
     out = Path(arguments.out)
     started, frames = time.perf_counter(), 0
-    progress = tqdm(total=len(feats), desc="posteriors", unit="utt", mininterval=1, disable=None)
     with write_ark(out / "posteriors.ark", out / "posteriors.scp", compress=False) as writer, torch.inference_mode():
         for names, features, lengths in batches(feats, arguments.batch_frames):
             log_probs, out_lengths = model(features, lengths)
             for name, posterior, length in zip(names, log_probs, out_lengths.tolist(), strict=True):
                 writer.write(name, posterior[:length].numpy())
             frames += int(lengths.sum())
-            progress.update(len(names))
-    progress.close()
+    frame_shift_s = model.config.frame_shift_ms * model.config.frame_stride / 1000
+    with atomic_write(out / "frame_shift") as stream:
+        stream.write(f"{frame_shift_s:g}\n")
     seconds = time.perf_counter() - started
     audio = frames * model.config.frame_shift_ms / 1000
     print(f"posteriors of {len(feats)} utterances: {audio:.0f} s of audio in {seconds:.1f} s -> {out}/posteriors.scp")

@@ -182,6 +182,16 @@ def decode_all(posteriors: Matrices, decoder: Decoder, jobs: int = 1) -> Iterato
         yield from pool.imap(_decode_one, posteriors, chunksize=8)
 
 
+def read_frame_shift(path: Path, default: float = 0.03) -> float:
+    """The seconds in the Kaldi file `path`, `default` where there is none."""
+    try:
+        return float(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default
+    except ValueError:
+        raise UserError(f"{path} is not a number of seconds such as 0.03; make the posteriors again") from None
+
+
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Decode OUT/{text,phones,decode.tsv,decode.json} from log-posteriors (`utt-id` -> (T, 42) float32)."""
@@ -191,14 +201,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", default="", help="conf/decode.yaml")
     parser.add_argument("--out", required=True, help="folder to write to")
     parser.add_argument("--nj", type=int, default=1, help="processes")
-    parser.add_argument("--frame_seconds", type=float, default=0.03, help="time between two frames of the posteriors")
+    parser.add_argument("--frame_seconds", type=float, help="between two posteriors; default: the file frame_shift")
     parser.add_argument("--acoustic_scale", type=float, help="instead of the config's")
     parser.add_argument("--blank_penalty", type=float, help="instead of the config's")
     arguments = parser.parse_args(argv)
     if arguments.nj < 1:
         raise UserError(f"--nj is {arguments.nj}, expected 1 or more processes")
-    if arguments.frame_seconds <= 0:
-        raise UserError(f"--frame_seconds is {arguments.frame_seconds}, expected a positive number such as 0.03")
+    frame_seconds = arguments.frame_seconds or read_frame_shift(Path(arguments.posteriors).parent / "frame_shift")
+    if frame_seconds <= 0:
+        raise UserError(f"--frame_seconds is {frame_seconds}, expected a positive number such as 0.03")
     mapping = config.read_yaml(arguments.config) if arguments.config else {}
     for name in ("acoustic_scale", "blank_penalty"):
         if getattr(arguments, name) is not None:
@@ -218,12 +229,12 @@ def main(argv: list[str] | None = None) -> int:
     with atomic_write(out / "decode.tsv") as stream:
         stream.write("utterance\tframes\tseconds\trtf\tscore\tcomplete\n")
         for row in rows:
-            rtf = row.seconds / max(row.frames * arguments.frame_seconds, 1e-9)
+            rtf = row.seconds / max(row.frames * frame_seconds, 1e-9)
             stream.write(
                 f"{row.name}\t{row.frames}\t{row.seconds:.4f}\t{rtf:.4f}\t{row.score:.3f}\t{int(row.complete)}\n"
             )
     unfinished = [row.name for row in rows if not row.complete]
-    seconds, audio = sum(row.seconds for row in rows), sum(row.frames for row in rows) * arguments.frame_seconds
+    seconds, audio = sum(row.seconds for row in rows), sum(row.frames for row in rows) * frame_seconds
     summary = {
         "utterances": len(rows),
         "unfinished": len(unfinished),
