@@ -22,10 +22,10 @@ class PhoneCTCModel(ESPnetASRModel):
     added to the blank's initial bias. Features that are not finite are a `UserError` that names the utterance.
     """
 
-    def __init__(self, *args, blank_bias: float = 0.0, **kwargs):
-        super().__init__(*args, **{"ctc_weight": 1.0, **kwargs, "report_cer": False, "report_wer": False})
-        if self.ctc_weight != 1.0:
-            raise UserError(f"model_conf: ctc_weight is {self.ctc_weight}, expected 1.0; this model has no decoder")
+    def __init__(self, *args, blank_bias: float = 0.0, ctc_weight: float = 1.0, **kwargs):
+        if ctc_weight != 1.0:
+            raise UserError(f"model_conf: ctc_weight is {ctc_weight}, expected 1.0; this model has no decoder")
+        super().__init__(*args, ctc_weight=1.0, **{**kwargs, "report_cer": False, "report_wer": False})
         with torch.no_grad():
             bias = self.ctc.ctc_lo.bias
             bias[self.blank_id] += blank_bias
@@ -36,17 +36,17 @@ class PhoneCTCModel(ESPnetASRModel):
         """(loss, statistics, batch size); text (B, U) token indices, padded with -1."""
         check_features(speech, utt_id)
         text = text[:, : int(text_lengths.max())]
-        encoded, lengths = self.encode(speech, speech_lengths)
-        loss, stats = self.criterion(encoded, lengths, text, text_lengths)
+        loss, stats, encoded, lengths = self.criterion(speech, speech_lengths, text, text_lengths)
         if not self.training:
             stats["per"] = self.phone_error_rate(encoded, lengths, text, text_lengths)
         stats["loss"] = loss.detach()
         return force_gatherable((loss, stats, speech.shape[0]), loss.device)
 
-    def criterion(self, encoded: Tensor, lengths: Tensor, text: Tensor, text_lengths: Tensor) -> tuple[Tensor, dict]:
-        """The CTC loss, the mean over utterances, and its statistics."""
+    def criterion(self, speech: Tensor, speech_lengths: Tensor, text: Tensor, text_lengths: Tensor):
+        """The CTC loss, the mean over utterances; its statistics; the encoder's output and lengths."""
+        encoded, lengths = self.encode(speech, speech_lengths)
         loss = self.ctc(encoded, lengths, text, text_lengths)
-        return loss, {"loss_ctc": loss.detach()}
+        return loss, {"loss_ctc": loss.detach()}, encoded, lengths
 
     def phone_error_rate(self, encoded: Tensor, lengths: Tensor, text: Tensor, text_lengths: Tensor) -> float:
         """Errors of the best paths of a batch over its reference phones."""

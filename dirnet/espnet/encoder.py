@@ -56,7 +56,7 @@ class RecurrentEncoder(AbsEncoder):
         return self.rnn.hidden_size * (2 if self.rnn.bidirectional else 1)
 
     def forward(self, xs_pad: torch.Tensor, ilens: torch.Tensor, prev_states=None):
-        """Returns (output, lengths, states); `prev_states` are the states of an earlier call."""
+        """Returns (output, lengths, states). States are kept only if `prev_states`, zeros to begin with, are given."""
         lengths = (ilens + self.frame_stride - 1) // self.frame_stride
         output, states = run_rnn(self.rnn, xs_pad[:, :: self.frame_stride], lengths, prev_states)
         return self.dropout(output), lengths, states

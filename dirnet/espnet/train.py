@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -83,7 +84,7 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     with atomic_write(exp / "train.json") as stream:
         json.dump({"digest": digest}, stream)
     print(f"{exp}: ESPnet's own log is {exp / LOG}", flush=True)
-    with stderr_to(exp / LOG), full_disk_told(exp):
+    with logged(exp / LOG), full_disk_told(exp):
         run(exp, config, arguments, overrides)
     finish(exp, digest, arguments.init)
 
@@ -137,6 +138,8 @@ def fill(config: dict[str, Any], arguments: argparse.Namespace, tokens: list[str
             path = arguments.exp / "phone_bigram.npz"
             PhoneBigram.estimate(read_lines(arguments.exp / "data/train/text"), phones).save(path)
             conf["phone_bigram"] = str(path)
+        if arguments.init:
+            conf.setdefault("reference", str(arguments.exp / INITIAL))
     config.update(resume=True, use_matplotlib=False, use_tensorboard=False, num_att_plot=0)
 
 
@@ -212,16 +215,25 @@ def refuse_other(exp: Path, digest: str) -> None:
 
 
 @contextlib.contextmanager
-def stderr_to(path: Path) -> Iterator[None]:
-    """Send this process's and its children's standard error to the end of the file `path`."""
+def logged(path: Path) -> Iterator[None]:
+    """Send log records and standard error, those of child processes included, to the end of the file `path`."""
     sys.stderr.flush()
     kept, log = os.dup(2), os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 2)
     os.close(log)
+    stream = open(2, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")
+    handler, root = logging.StreamHandler(stream), logging.getLogger()
+    handler.setFormatter(logging.Formatter("%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
     try:
-        yield
+        with contextlib.redirect_stderr(stream):
+            yield
     finally:
-        sys.stderr.flush()
+        root.removeHandler(handler)
+        root.setLevel(level)
+        stream.flush()
         os.dup2(kept, 2)
         os.close(kept)
 

@@ -31,7 +31,7 @@ def test_bidirectional_and_states():
     encoder = RecurrentEncoder(4, hidden_size=5, num_layers=2).eval()
     x = torch.randn(1, 6, 4)
     whole = encoder(x, torch.tensor([6]))[0]
-    first, _, states = encoder(x[:, :4], torch.tensor([4]))
+    first, _, states = encoder(x[:, :4], torch.tensor([4]), (torch.zeros(2, 1, 5), torch.zeros(2, 1, 5)))
     rest, _, _ = encoder(x[:, 4:], torch.tensor([2]), states)
     torch.testing.assert_close(torch.cat([first, rest], dim=1), whole)
 

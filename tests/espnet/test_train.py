@@ -1,0 +1,142 @@
+"""`python -m dirnet.espnet.train` for real: ESPnet's trainer on a corpus of seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, write_config
+
+from dirnet.espnet.task import read_curves
+from dirnet.factorization.pruning import magnitude
+from dirnet.factorization.svd import truncated
+from dirnet.nn import storage
+from dirnet.nn.grouping import gather, groups_of
+from dirnet.nn.recurrent import DirNetLSTM
+
+FINETUNE = {"max_epoch": 2, "encoder_conf": {"dropout": 0.0}}
+
+
+@pytest.fixture
+def compressed(trained, tmp_path):
+    """The trained model with an SVD input group, a pruned and a block-pruned hidden group."""
+    model = storage.load(trained.exp)
+    first, *rest = groups_of(model.rnn)
+    weights = dict(model.rnn.named_parameters())
+    factors = [truncated(gather(weights, first).detach(), 8)]
+    factors += [magnitude(gather(weights, group).detach(), 600, block=2) for group in rest]
+    model.rnn = DirNetLSTM.from_dense(model.rnn, factors, block=2)
+    storage.save(model, tmp_path / "compressed")
+    return tmp_path / "compressed"
+
+
+def test_training_learns_and_leaves_everything_behind(trained):
+    curves = read_curves(trained.exp)
+    assert [record["epoch"] for record in curves] == [1, 2, 3, 4, 5, 6]
+    assert curves[-1]["dev"]["per"] < 0.6 < curves[0]["dev"]["per"]
+    assert curves[-1]["train"]["loss_ctc"] < curves[0]["train"]["loss_ctc"]
+    training = storage.describe(trained.exp)["extra"]["training"]
+    assert training["epochs"] == 6 and training["best"]["epoch"] == training["averaged"][0]
+    assert "epoch results" in (trained.exp / "train.log").read_text()
+    assert not list(trained.exp.glob("*.ave*.pth"))
+
+
+def test_a_rerun_does_nothing_and_says_so(trained, capfd):
+    before = (trained.exp / "model.json").stat().st_mtime_ns
+    assert trained.train(trained.config, trained.exp) == 0
+    assert "already trained" in capfd.readouterr().out
+    assert (trained.exp / "model.json").stat().st_mtime_ns == before
+
+
+def test_another_training_in_the_same_folder_is_refused(trained, tmp_path, capfd):
+    config = write_config(tmp_path / "other.yaml", encoder_conf={"hidden_size": 30})
+    assert trained.train(config, trained.exp) == 2
+    assert "holds a training with other options or data" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_a_rerun_continues(trained, tmp_path):
+    exp = tmp_path / "exp"
+    more = ["--optim_conf", "lr=0.01"]
+    command = [sys.executable, "-m", "dirnet.espnet.train", *trained.options(trained.config, exp, *more)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    for line in process.stdout:
+        if line.startswith("epoch 2"):
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL and not (exp / "model.json").exists()
+    (exp / "checkpoint.pth").write_bytes(b"PK half")  # the worst moment to be killed
+    done = len(list(exp.glob("*epoch.pth")))
+    assert trained.train(trained.config, exp, *more) == 0
+    assert [record["epoch"] for record in read_curves(exp)] == [1, 2, 3, 4, 5, 6] and done >= 1
+    assert len(re.findall("resumed using", (exp / "train.log").read_text())) == 1
+
+
+def test_fine_tuning_keeps_layout_and_zeros(trained, compressed, tmp_path):
+    config = write_config(tmp_path / "finetune.yaml", "conf/mini/finetune.yaml", **FINETUNE)
+    assert trained.train(config, tmp_path / "exp", "--init", compressed) == 0
+    before, after = storage.load(compressed), storage.load(tmp_path / "exp")
+    assert after.rnn.layout == before.rnn.layout and after.rnn.block == 2
+    for old, new in zip(before.rnn.groups, after.rnn.groups, strict=True):
+        assert torch.equal(old.code_matrix() == 0, new.code_matrix() == 0)
+        assert not torch.equal(old.codes, new.codes)
+    curves = read_curves(tmp_path / "exp")
+    assert curves[-1]["dev"]["per"] < 0.9 and curves[-1]["train"]["loss"] < curves[0]["train"]["loss"] + 0.5
+
+
+def test_smbr_raises_the_expected_accuracy(trained, tmp_path):
+    config = write_config(
+        tmp_path / "smbr.yaml", "conf/mini/train_smbr.yaml", max_epoch=3, optim_conf={"lr": 2e-3},
+        encoder_conf={"dropout": 0.0},
+    )  # fmt: skip
+    assert trained.train(config, tmp_path / "exp", "--init", trained.exp) == 0
+    accuracies = [record["train"]["smbr_acc"] for record in read_curves(tmp_path / "exp")]
+    losses = [record["train"]["loss_smbr"] for record in read_curves(tmp_path / "exp")]
+    assert accuracies == sorted(accuracies) and accuracies[-1] > accuracies[0] + 0.01
+    assert losses[-1] < losses[0]
+    saved = yaml.safe_load((tmp_path / "exp/config.yaml").read_text())
+    assert saved["model"] == "dirnet_smbr" and storage.load(tmp_path / "exp").config.hidden_size == 24
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"encoder_conf": {"num_layers": 3}}, "num_layers is 3, but .* is of another architecture with 2"),
+        ({"max_epochs": 3}, "did you mean 'max_epoch'"),
+        ({"max_epoch": "many"}, "ESPnet refused an option: .*max_epoch"),
+    ],
+)
+def test_mistakes_end_with_status_2_and_one_line(trained, tmp_path, capfd, changes, message):
+    config = write_config(tmp_path / "bad.yaml", "conf/mini/finetune.yaml", **changes)
+    assert trained.train(config, tmp_path / "exp", "--init", trained.exp) == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert re.search(message, error), error
+    assert not (tmp_path / "exp/model.json").exists()
+
+
+def test_an_espnet_checkpoint_of_another_architecture(trained, tmp_path, capfd):
+    state = torch.load(trained.exp / "model.pth")
+    state["encoder.rnn.weight_ih_l5"] = state.pop("encoder.rnn.weight_ih_l1")
+    torch.save(state, tmp_path / "other.pth")  # no config.yaml beside it
+    config = write_config(tmp_path / "c.yaml", encoder_conf={"hidden_size": 24})
+    assert trained.train(config, tmp_path / "exp", "--init", tmp_path / "other.pth") == 2
+    error = capfd.readouterr().err
+    assert "weight_ih_l1 is missing; encoder.rnn.weight_ih_l5 is unknown" in error
+
+
+def test_more_gpus_than_there_are(trained, tmp_path, capfd):
+    assert trained.train(trained.config, tmp_path, "--ngpu", 99) == 2
+    assert "--ngpu is 99, but torch sees" in capfd.readouterr().err
+
+
+def test_the_curves_are_plain_json(trained):
+    record = json.loads((trained.exp / "curves.json").read_text())[0]
+    assert record.keys() == {"epoch", "train", "dev", "lr", "seconds"}
