@@ -132,7 +132,7 @@ def export(
     began = time.monotonic()
     model = storage.load(model_folder)
     weights = storage.describe(model_folder)["sha256"]
-    chunk = chunk or DEFAULT_CHUNK[backend]
+    chunk = DEFAULT_CHUNK[backend] if chunk is None else chunk
     lowered, parity = build(model, backend, chunk, weights)
     calls = sum(lowered.operators.values())
     report = {
@@ -191,7 +191,7 @@ def is_current(model_folder: str | Path, out: str | Path, backend: str, chunk: i
     wanted = {
         "model_sha256": storage.describe(model_folder)["sha256"],
         "backend": backend,
-        "chunk": chunk or DEFAULT_CHUNK[backend],
+        "chunk": DEFAULT_CHUNK[backend] if chunk is None else chunk,
         "versions": _versions(),
     }
     same = all(report.get(name) == value for name, value in wanted.items())

@@ -53,7 +53,7 @@ def lower(model: StreamingModel, constants: dict[str, Any]) -> Lowered:
     if not stock:
         length = model.stride * torch.export.Dim("T", min=1, max=MAX_FRAMES) + 2 * model.context
         shapes = ({0: length}, tuple(None for _ in states))
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         exported = torch.export.export(model, (features, *states), dynamic_shapes=shapes, strict=False)
         edge = to_edge_transform_and_lower(
             exported, partitioner=[XnnpackPartitioner()] if stock else [], constant_methods=constants
@@ -84,7 +84,7 @@ def _name(node: torch.fx.Node) -> str | None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """flatc on ExecuTorch's path; the exporters' warnings about their own internals muted."""
     if shutil.which("flatc") is None:
         os.environ.setdefault("FLATC_EXECUTABLE", str(executorch_folder() / "data/bin/flatc"))

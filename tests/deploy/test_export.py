@@ -1,0 +1,97 @@
+import json
+
+import pytest
+import torch
+
+import dirnet.deploy.export as export_module
+from dirnet.deploy import library
+from dirnet.deploy.export import build, check, export, main
+from dirnet.deploy.program import Program
+from dirnet.errors import UserError
+from dirnet.nn import storage
+
+
+def test_the_report_beside_a_program(exports):
+    for name, backend in (("compressed", "dirnet"), ("dense", "xnnpack")):
+        report = json.loads((exports / name / "encoder.json").read_text())
+        size = (exports / name / "encoder.pte").stat().st_size
+        assert report["bytes"] == size and report["backend"] == backend
+        assert 0 < size - report["weight_bytes"] < 16000  # the graph and the metadata
+        assert report["parity"].keys() == {"noise", "speech_like", "streaming"}
+        assert max(report["parity"].values()) < 1e-5
+    assert set(report["operators"]) >= {"XnnpackBackend: aten.linear"} and report["delegated"] == 1.0
+    compressed = json.loads((exports / "compressed/encoder.json").read_text())
+    assert compressed["operators"] == {"dirnet.project": 3, "dirnet.rnn_layer": 2, "dirnet.splice": 1}
+
+
+@pytest.mark.parametrize(
+    "rnn_type, backend, chunk, options",
+    [
+        ("gru", "dirnet", 5, {"atoms": None, "block": 4, "frame_stride": 3}),
+        ("rnn", "dirnet", 64, {"dense": True}),
+        ("gru", "xnnpack", 2, {"density": None, "frame_stride": 2}),
+    ],
+)
+def test_other_cells_strides_and_layouts(model_of, rnn_type, backend, chunk, options):
+    lowered, parity = build(model_of(rnn_type, **options), backend, chunk)
+    assert max(parity.values()) < 1e-5
+    assert lowered.content[4:6] == b"ET"
+
+
+def test_a_program_of_other_weights_is_refused(exports, model_of):
+    program = Program(exports / "compressed/encoder.pte")
+    model = model_of(block=8)
+    assert max(check(model, program).values()) < 1e-5
+    with torch.no_grad():
+        model.rnn.groups[1].codes[3] += 0.05
+    with pytest.raises(UserError, match="parity of compressed on noise features is .*nothing was written"):
+        check(model, program)
+    with torch.no_grad():
+        model.rnn.groups[1].codes[3] = float("nan")
+    with pytest.raises(UserError, match="features is nan"):
+        check(model, program)
+
+
+def test_nothing_is_written_without_parity(exports, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "TOLERANCE", 0.0)
+    with pytest.raises(UserError, match="parity"):
+        export(exports / "compressed", tmp_path / "encoder.pte")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_run_has_nothing_to_do(exports, program):
+    out = exports / "compressed/encoder.pte"
+    before = out.stat().st_mtime_ns
+    status, text, _ = program(main, "--model", exports / "compressed")
+    assert status == 0 and "nothing to do" in text and out.stat().st_mtime_ns == before
+
+
+def test_a_run_tells_operators_size_and_parity(exports, tmp_path, program):
+    status, text, _ = program(main, "--model", exports / "compressed", "--out", tmp_path / "a.pte", "--chunk", 4)
+    assert status == 0
+    assert "operators: 6 = 6 dirnet + 0 delegated + 0 portable" in text and "parity with torch" in text
+    assert Program(tmp_path / "a.pte").chunk == 4
+
+
+def test_mistakes_are_one_line(exports, tmp_path, program, monkeypatch):
+    out = tmp_path / "encoder.pte"
+    for chunk in (0, 65):
+        status, _, error = program(main, "--model", exports / "compressed", "--out", out, "--chunk", chunk)
+        assert status == 2 and f"chunk is {chunk}, expected 1..64" in error
+    status, _, error = program(main, "--model", tmp_path / "none", "--out", out)
+    assert status == 2 and "does not exist" in error
+    storage_file = exports / "compressed" / storage.WEIGHTS
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / storage.WEIGHTS).write_bytes(storage_file.read_bytes()[:-5])
+    (broken / storage.DESCRIPTION).write_bytes((exports / "compressed" / storage.DESCRIPTION).read_bytes())
+    status, _, error = program(main, "--model", broken, "--out", out)
+    assert status == 2 and "truncated" in error
+
+    def no_compiler():
+        raise UserError("no C++ compiler: g++ and clang++ not found on PATH")
+
+    monkeypatch.setattr(library, "load", no_compiler)
+    status, _, error = program(main, "--model", exports / "compressed", "--out", out)
+    assert status == 2 and "no C++ compiler" in error and error.count("\n") == 1
+    assert not out.exists()
