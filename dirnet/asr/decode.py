@@ -30,7 +30,7 @@ from dirnet.progress import progress
 class DecodeConfig:
     """`conf/decode.yaml`; costs are natural logarithms."""
 
-    beam: float = 14.0
+    beam: float = 12.0
     max_active: int = 3000
     min_active: int = 20
     acoustic_scale: float = 1.0
