@@ -1,0 +1,142 @@
+"""`run.sh` itself: every stage on a corpus of 20 training utterances, a rerun that does nothing, and wrong options."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+RECIPE = ROOT / "egs" / "librispeech_dirnet"
+MODELS = ("smbr", "svd_3x", "dirnet_3x")
+
+
+def run(*options, **variables) -> subprocess.CompletedProcess:
+    """`./run.sh OPTIONS` in the recipe's folder with this interpreter; standard error goes with standard output."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    command = ["./run.sh", "--python", sys.executable, *map(str, options)]
+    return subprocess.run(
+        command, cwd=RECIPE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def tiny(folder: Path) -> list[str]:
+    """Options for models that train in seconds: the mini configurations with fewer units and epochs."""
+    options = []
+    for name in ("train_ctc", "train_smbr", "finetune"):
+        config = yaml.safe_load((ROOT / "conf" / "mini" / f"{name}.yaml").read_text())
+        config["max_epoch"] = 2 if name == "train_ctc" else 1
+        if name == "train_ctc":
+            config["encoder_conf"].update(hidden_size=32, num_layers=2)
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        options += [f"--{name.removeprefix('train_')}_config", str(path)]
+    return options
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """Options, work folder and output of a whole run."""
+    folder = tmp_path_factory.mktemp("recipe")
+    options = ["--corpus", "mini", "--mini_size", "20 6 6", "--workdir", str(folder / "work"), "--nj", "2"]
+    options += ["--methods", "svd dirnet", "--size", "3x", *tiny(folder)]
+    shown = run(*options)
+    assert shown.returncode == 0, shown.stdout[-3000:]
+    return options, folder / "work", shown.stdout
+
+
+@pytest.mark.slow
+def test_every_stage_runs_and_says_so(recipe):
+    _, _, shown = recipe
+    assert [int(number) for number in re.findall(r"Stage (\d+):", shown)] == list(range(11))
+
+
+@pytest.mark.slow
+def test_the_table_shows_what_the_stages_measured(recipe):
+    _, work, shown = recipe
+    lines = [line for line in shown.splitlines() if line.startswith("| ")][2:]
+    table = {cells[0]: cells for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)}
+    assert tuple(table) == MODELS
+    for model in MODELS:
+        folder = work / "exp" / model
+        name, params, size, ratio, per, wer, rtf, speed_up = table[model]
+        for metric, shown_rate in (("per", per), ("wer", wer)):
+            score = json.loads((folder / "decode_test" / f"{metric}.json").read_text())
+            assert shown_rate.split()[0] == f"{score['percent']:.1f}"
+        assert float(rtf) == pytest.approx(json.loads((folder / "rtf.json").read_text())["rtf"], abs=1e-4)
+        header = int.from_bytes((folder / "model.safetensors").read_bytes()[:8], "little") + 8
+        assert int(size.replace(",", "")) == (folder / "model.safetensors").stat().st_size - header
+        assert (folder / "encoder.pte").stat().st_size > 0 and (folder / "model.zip").stat().st_size > 0
+        assert "-" not in (per, wer, rtf, speed_up)
+    dense, *small = (int(table[model][1].replace(",", "")) for model in MODELS)
+    for params in small:
+        assert dense / 3 * 0.95 < params <= dense / 3
+    assert table["smbr"][3] == "1.0x" and table["dirnet_3x"][3] == "3.0x"
+
+
+@pytest.mark.slow
+def test_the_report_is_one_self_contained_page(recipe):
+    _, work, _ = recipe
+    page = (work / "exp" / "report" / "index.html").read_text()
+    assert page.count("<svg") >= 4 and "dirnet_3x" in page
+    assert not re.search(r'(src|href)="(https?:)?//', page)
+
+
+@pytest.mark.slow
+def test_a_rerun_does_nothing(recipe):
+    options, work, _ = recipe
+    kept = ["exp/ctc/model.json", "exp/dirnet_3x/model.safetensors", "exp/dirnet_3x/encoder.pte", "exp/smbr/model.zip",
+            "exp/smbr/decode_test/per.json", "data/lang/TLG.fst", "dump/mfcc/train/feats.scp"]  # fmt: skip
+    before = {name: (work / name).stat().st_mtime_ns for name in kept}
+    shown = run(*options, "--stop_stage", "7")
+    assert shown.returncode == 0, shown.stdout[-3000:]
+    assert {name: (work / name).stat().st_mtime_ns for name in kept} == before
+    assert "epoch 1:" not in shown.stdout and shown.stdout.count("already") >= 8
+
+
+@pytest.mark.slow
+def test_another_corpus_needs_another_work_folder(recipe):
+    _, work, _ = recipe
+    shown = run("--corpus", "kaldi", "--data_root", "/nowhere", "--workdir", work)
+    assert shown.returncode == 2 and "give --workdir for another one" in shown.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "options, status, message",
+    [
+        (["--methodz", "svd"], 1, "invalid option '--methodz'"),
+        (["--stage"], 1, "option --stage has no value"),
+        (["--corpus", "timit"], 2, "--corpus 'timit', expected librispeech, kaldi or mini"),
+        (["--corpus", "kaldi"], 2, "--corpus kaldi needs --data_root DIR"),
+        (["--baseline", "rnnt"], 2, "--baseline 'rnnt', expected smbr or ctc"),
+        (["--ctc_config", "conf/none.yaml"], 2, "config conf/none.yaml does not exist"),
+        (["--stage", "3"], 2, "run stage 0 first"),
+        (["all"], 1, "unexpected argument 'all'"),
+    ],
+)
+def test_wrong_options_are_one_line(tmp_path, options, status, message):
+    shown = run("--workdir", tmp_path / "work", *options)
+    assert shown.returncode == status
+    assert message in shown.stdout and len(shown.stdout.splitlines()) == 1
+
+
+def test_an_unknown_back_end_is_refused(tmp_path):
+    shown = run("--workdir", tmp_path / "work", cmd_backend="pbs")
+    assert shown.returncode == 2 and "expected local or slurm" in shown.stdout
+
+
+def test_help_lists_every_option():
+    shown = run("--help").stdout
+    head = (RECIPE / "run.sh").read_text().split(". utils/parse_options.sh")[0]
+    names = re.findall(r"^([a-z_]+)=", head, re.MULTILINE)
+    assert len(names) > 20 and all(f"--{name} " in shown for name in names if name != "command")
+
+
+def test_run_sh_stays_readable():
+    assert len((RECIPE / "run.sh").read_text().splitlines()) <= 250
