@@ -114,7 +114,7 @@ if stage 2 "lexicon, language model, decoding graph"; then
             --oov "${oov}" --arpa "${arpa}" --lm_text "${lm_text}"
         if [ -z "${arpa}" ]; then
             ${python} -m dirnet.asr.ngram --text "${data}/train/text" --lm_text "${lm_text}" --order "${lm_order}" \
-                --lexicon "${lang}/lexicon.txt" --vocab "${lang}/lexicon.txt" --dev "${data}/dev/text" \
+                --lexicon "${lang}/lexicon.txt" --vocab "${lexicon}" --dev "${data}/dev/text" \
                 --out "${lang}/lm.arpa"
         fi
         ${python} -m dirnet.asr.graph --lang "${lang}" --arpa "${arpa:-${lang}/lm.arpa}"
