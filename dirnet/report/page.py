@@ -36,9 +36,11 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--test_set is empty, expected the name of a decoded set such as test")
     rows = collect(arguments.exp, arguments.models, arguments.test_set)
     table = markdown(rows)
-    page = render(rows, arguments.title, arguments.test_set, arguments.command, origin(arguments.exp, rows))
+    facts = origin(arguments.exp, rows)
+    page = render(rows, arguments.title, arguments.test_set, arguments.command, facts)
     with atomic_write(arguments.out / "results.md") as stream:
-        stream.write(table)
+        stream.write(f"{table}\n```sh\n{arguments.command or '# command not given'}\n```\n\n")
+        stream.writelines(f"* {term}: {value}\n" for term, value in facts)
     with atomic_write(arguments.out / "index.html") as stream:
         stream.write(page)
     print(table, end="")
@@ -91,8 +93,13 @@ def timing_caption(rows: list[Row]) -> str:
 def origin(exp: Path, rows: list[Row]) -> list[tuple[str, str]]:
     """Terms and values that make the page's figures traceable."""
     commits = sorted({storage.describe(exp / row.name).get("commit") or "unknown" for row in rows})
+    epochs = [f"{row.name} {len(row.curves)} ({sum(r['seconds'] for r in row.curves):.0f} s)" for row in rows]
+    timings = {row.timing.get("against") for row in rows} - {None}
     return [
+        ("date", date.today().isoformat()),
         ("commit", ", ".join(commits)),
+        ("epochs of training (seconds)", ", ".join(epochs)),
+        ("dense engines the speed-ups refer to", "; ".join(sorted(timings)) or "not measured"),
         ("processor", processor()),
         ("Python", platform.python_version()),
         *((name, package_version(name)) for name in PACKAGES),
