@@ -58,7 +58,7 @@ def test_rnn_layer_reference_equals_torch(cell, atoms):
 
 
 class Everything(nn.Module):
-    """Cells, layouts, block sizes and odd sizes, each an operator call of one program (kernels_test.cpp has them all)."""
+    """Cells, layouts, block sizes and odd sizes, one operator call each (kernels_test.cpp has all combinations)."""
 
     def __init__(self):
         super().__init__()
