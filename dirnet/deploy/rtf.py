@@ -5,7 +5,8 @@
 
 The second form measures all models and every dense fp32 engine at hand in turns in one process, so that a busy moment
 hits all alike, and tells each model's speed-up over the *fastest* dense engine that works in chunks no longer than its
-own. Timed is the acoustic model without MFCC: handing over a chunk and running it, not Python's copying of results.
+own. Timed is the acoustic model without MFCC: handing over a chunk and running it, not Python's copying of results;
+with one thread by its CPU clock (what waits for a busy core is not the engine's), with more by the wall clock.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def measure(
             if folder == baseline:
                 has = {(program.backend, chunk) for chunk in chunks}
                 engines[folder] += dense_engines(storage.load(folder), own, threads, has)
-        timings = timing.in_turns([engine for own in engines.values() for engine in own], seconds)
+        timings = timing.in_turns([engine for own in engines.values() for engine in own], seconds, threads)
     machine = timing.machine() | {"threads": threads, "cores": cores}
     results = {}
     for folder, program in programs.items():
@@ -220,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{folder}: {rtf_line(result)}")
     load = next(iter(results.values()))["load_average"]
     if load and load[0] > cores:
-        print(f"note: the load average is {load[0]:.1f} on {cores} cores; trust the medians, not the RTF")
+        print(f"note: load average {load[0]:.1f} on {cores} cores: caches were shared, an idle host is faster")
     return 0
 
 

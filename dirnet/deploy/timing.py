@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,9 @@ from torch import Tensor
 WARM_UP_CALLS = 5
 _PERCENTILES = {"min": 0, "p50": 50, "p95": 95}
 TURN_SECONDS = 0.2  # audio an engine works through before the next one has its turn
+
+
+Clock = Callable[[], float]
 
 
 class Runner(Protocol):
@@ -44,27 +47,29 @@ class Engine:
     calls: int = 0
     states: list[Any] = field(default_factory=list)
 
-    def call(self) -> float:
-        """Seconds of one call: hand over the inputs and run. Fetching the results is not timed."""
+    def call(self, clock: Clock) -> tuple[float, float]:
+        """Seconds by `clock` and by the wall of one call: hand over the inputs and run, not fetch the results."""
         states = self.states or self.runner.initial_states()
         window = self.windows[self.calls % len(self.windows)]
-        began = time.perf_counter()
+        wall, began = time.perf_counter(), clock()
         self.runner.prepare(window, states)
         self.runner.compute()
-        elapsed = time.perf_counter() - began
+        elapsed, wall = clock() - began, time.perf_counter() - wall
         self.states = self.runner.results()[1]
         self.calls += 1
-        return elapsed
+        return elapsed, wall
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of every call of an engine."""
+    """Seconds of every call of an engine by the clock `clock` (`cpu` or `wall`), and by the wall altogether."""
 
     engine: str
     chunk: int
     frame_ms: float
     calls: np.ndarray
+    clock: str
+    wall_s: float
 
     def us(self, percentile: float = 50) -> float:
         """Microseconds per output frame at a percentile of the calls."""
@@ -79,21 +84,27 @@ class Timing:
             "chunk": self.chunk,
             "calls": len(self.calls),
             "audio_s": audio,
+            "clock": self.clock,
             "elapsed_s": elapsed,
             "rtf": elapsed / audio,
             "rtf_p50": self.us() / 1000 / self.frame_ms,
+            "wall_s": self.wall_s,
             "us_per_frame": {name: self.us(at) for name, at in _PERCENTILES.items()},
             "us_per_call": {name: self.us(at) * self.chunk for name, at in _PERCENTILES.items()},
         }
 
 
-def in_turns(engines: Sequence[Engine], seconds: float) -> dict[int, Timing]:
-    """Every engine through `seconds` of audio, in short turns one after the other; the result is keyed by `id`."""
+def in_turns(engines: Sequence[Engine], seconds: float, threads: int = 1) -> dict[int, Timing]:
+    """Every engine through `seconds` of audio, in short turns one after the other; the result is keyed by `id`.
+
+    One thread is timed by its own CPU clock, so that waiting for a busy core does not count; more by the wall.
+    """
+    name, clock = ("cpu", time.thread_time) if threads == 1 else ("wall", time.perf_counter)
     for engine in engines:
         for _ in range(WARM_UP_CALLS):
-            engine.call()
+            engine.call(clock)
     left = {id(e): max(1, math.ceil(seconds * 1000 / (e.chunk * e.frame_ms))) for e in engines}
-    calls: dict[int, list[float]] = {id(engine): [] for engine in engines}
+    calls: dict[int, list[tuple[float, float]]] = {id(engine): [] for engine in engines}
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -101,12 +112,16 @@ def in_turns(engines: Sequence[Engine], seconds: float) -> dict[int, Timing]:
             for engine in engines:
                 turn = min(left[id(engine)], math.ceil(TURN_SECONDS * 1000 / (engine.chunk * engine.frame_ms)))
                 left[id(engine)] -= turn
-                engine.call()  # the turn's first call fills the caches again
-                calls[id(engine)] += [engine.call() for _ in range(turn)]
+                engine.call(clock)  # the turn's first call fills the caches again
+                calls[id(engine)] += [engine.call(clock) for _ in range(turn)]
     finally:
         if collecting:
             gc.enable()
-    return {id(e): Timing(e.name, e.chunk, e.frame_ms, np.array(calls[id(e)])) for e in engines}
+    timings = {}
+    for engine in engines:
+        elapsed, wall = np.array(calls[id(engine)]).T
+        timings[id(engine)] = Timing(engine.name, engine.chunk, engine.frame_ms, elapsed, name, float(wall.sum()))
+    return timings
 
 
 @contextlib.contextmanager
