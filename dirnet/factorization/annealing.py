@@ -1,18 +1,34 @@
 """Dictionary and codes at a fixed size (p atoms, k codes), by annealed hard thresholding.
 
-The l1 penalty of the paper also shrinks the codes it keeps. Here the number of codes is the constraint: every round all
-codes are fitted once, so that dropped ones can return, the k largest stay, and k falls from all to the wanted number
-over the first half of the rounds.
+The l1 penalty of the paper also shrinks the codes it keeps; here the number of codes is the constraint. The start
+decides most of the result: the p leading singular vectors, turned within their span until the codes are sparse. Then
+every round moves the atoms, keeps the k largest candidates and fits them, while k falls to the wanted number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from dirnet.factorization import blocks, coordinate_descent, dictionary
 from dirnet.factorization.factors import Factors
+
+
+def turn(matrix: Tensor, basis: Tensor, nonzeros: int, *, rounds: int = 20, block: int = 1) -> Tensor:
+    """Orthonormal atoms with the span of `basis` (N, p), turned so that `nonzeros` codes hold most of the energy.
+
+    Alternates the best codes for orthonormal atoms (the largest of `D^T W`) with the best atoms for these codes
+    (the orthogonal Procrustes problem, Schoenemann 1966), all within the span, where W is `basis^T W` (p, M).
+    """
+    inside, rotation = basis.T @ matrix, torch.eye(basis.shape[1], dtype=basis.dtype)
+    for _ in range(rounds):
+        codes = rotation.T @ inside
+        codes *= blocks.largest(codes, nonzeros, block)
+        left, _, right = torch.linalg.svd(inside @ codes.T)
+        rotation = left @ right
+    return basis @ rotation
 
 
 def anneal(
@@ -24,26 +40,28 @@ def anneal(
     block: int = 1,
     tick: Callable[[], None] = lambda: None,
 ) -> Factors:
-    """Factors of `matrix` (N, M): the atoms of `initial` (N, p) moved, `nonzeros` codes kept and refitted exactly.
+    """Factors of `matrix` (N, M): the atoms of `initial` (N, p) moved, `nonzeros` codes kept.
 
-    One round: a least-squares sweep over all codes; the largest kept; two sweeps on their support; one pass over the
-    atoms. `tick` is called after each round.
+    One round: one pass over the atoms; the largest of the codes and, where there is none, of what a code would be if it
+    came alone (so dropped ones return); two least-squares sweeps on this support. The number kept falls geometrically
+    from twice `nonzeros`, and is the final one in the last tenth of the rounds. `tick` follows each round.
     """
-    atoms = initial.clone()
-    codes = atoms.T @ matrix
-    for done in range(1, rounds + 1):
+    atoms, codes = initial.clone(), initial.T @ matrix
+    for done in range(rounds + 1):
+        if done:
+            dead = dictionary.update(atoms, codes @ codes.T, matrix @ codes.T)
+            if dead.any():
+                dictionary.reseed(atoms, dead, matrix, codes)
         gram, correlations = atoms.T @ atoms, atoms.T @ matrix
-        coordinate_descent.sweep(gram, correlations, codes)
-        keep = round(codes.numel() * (nonzeros / codes.numel()) ** min(1.0, 2 * done / rounds))
-        support = blocks.largest(codes, max(keep, nonzeros), block).to(codes.dtype)
+        keep = round(nonzeros * 2 ** max(0.0, 1 - done / (0.9 * rounds)))
+        support = blocks.largest(_candidates(gram, correlations, codes), keep, block).to(codes.dtype)
         codes *= support
         for _ in range(2):
             coordinate_descent.support_sweep(gram, correlations, codes, support)
-        dead = dictionary.update(atoms, codes @ codes.T, matrix @ codes.T)
-        if dead.any():
-            dictionary.reseed(atoms, dead, matrix, codes)
         tick()
-    gram, correlations = atoms.T @ atoms, atoms.T @ matrix
-    coordinate_descent.sweep(gram, correlations, codes)
-    support = blocks.largest(codes, nonzeros, block)
-    return Factors(atoms, coordinate_descent.refit(gram, correlations, support))
+    return Factors(atoms, codes)
+
+
+def _candidates(gram: Tensor, correlations: Tensor, codes: Tensor) -> Tensor:
+    """The codes, and in place of each zero the value that would lower the error most if it alone became a code."""
+    return torch.where(codes == 0, torch.addmm(correlations, gram, codes, alpha=-1), codes)

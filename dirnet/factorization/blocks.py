@@ -19,6 +19,11 @@ def expand(grid: Tensor, block: int = 1) -> Tensor:
     return grid if block == 1 else grid.repeat_interleave(block, dim=1)
 
 
+def support(codes: Tensor, block: int = 1) -> Tensor:
+    """The mask (p, M) of the blocks that are not all zero."""
+    return expand(norms(codes, block) > 0, block)
+
+
 def count(codes: Tensor, block: int = 1) -> int:
     """How many scalars are stored: `block` for each block that is not all zero."""
     return block * int(norms(codes, block).count_nonzero())

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from dirnet.errors import UserError
 from dirnet.factorization import annealing, blocks, coordinate_descent, dictionary, shrinkage
-from dirnet.factorization.factors import Factors, check_matrix, check_params, check_range, relative_error
+from dirnet.factorization.factors import Factors, check_matrix, check_params, check_range, fewest_atoms, relative_error
 
 PRESETS = ("best", "paper")
-SHARES = (0.3, 0.4, 0.5, 0.6)  # of the budget that `best` tries to spend on the dictionary
-SEARCH_ROUNDS, ROUNDS = 10, 30
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # of the budget that `best` tries to spend on the dictionary
+SEARCH_ROUNDS, ROUNDS = 8, 30
 
 
 def solve(
@@ -32,8 +32,9 @@ def solve(
 
     The size is either `params`, the budget `N * p + nnz(Z)`, with p found (or given as `atoms`), or `atoms` and
     `nonzeros`. block: codes are kept in blocks of so many consecutive columns of a row of Z.
-    preset: "best" (SVD start, annealed hard thresholding, p searched) or "paper" (Steps 1 and 2 as published, then the
-    refit; `atoms` bounds what Step 2 may keep). progress: called with the fraction done. Equal seeds give equal bits.
+    preset: "best" (SVD start, annealed hard thresholding, p searched) or "paper" (Steps 1 and 2 as published; they
+    start from `atoms`, or half the budget in D, and Step 2 drops what it can). Both end with a refit of the codes.
+    progress: called with the fraction done, up to 1.0. Equal seeds give equal bits.
     Raises UserError for a matrix or a size that cannot be.
     """
     matrix = check_matrix(matrix, block)
@@ -49,11 +50,12 @@ def solve(
         raise UserError(f"nonzeros={nonzeros} and params={params} both set the size; give params alone, or with atoms")
     else:
         check_params(matrix, params, atoms, block)
-    report = progress or (lambda fraction: None)
     find = _best if preset == "best" else _paper
-    factors, details = find(matrix, params, atoms, nonzeros, block, seed, report)
-    report(1.0)
+    factors, details = find(matrix, params, atoms, nonzeros, block, seed, progress or (lambda fraction: None))
+    factors = _refitted(matrix, factors, block)
     stored = blocks.count(factors.codes, block)
+    if progress:
+        progress(1.0)
     return factors, {
         "preset": preset,
         "atoms": len(factors.codes),
@@ -66,72 +68,88 @@ def solve(
     }
 
 
+def _refitted(matrix: Tensor, factors: Factors, block: int) -> Factors:
+    """The codes fitted anew, exactly, on their support: this removes what l1 or a few sweeps left."""
+    atoms = factors.dictionary
+    support = blocks.support(factors.codes, block)
+    return Factors(atoms, coordinate_descent.refit(atoms.T @ atoms, atoms.T @ matrix, support))
+
+
 def _best(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factors, dict]:
-    """The yardstick of accuracy: short annealings find p, a long one follows."""
+    """The most accurate factors: short annealings find p, a long one follows."""
     left = torch.linalg.svd(matrix, full_matrices=False)[0]
     generator = torch.Generator().manual_seed(seed)
     candidates = [atoms] if atoms else _candidates(matrix, params, block)
-    searching = len(candidates) > 1
-    rounds = (len(candidates) * SEARCH_ROUNDS if searching else 0) + ROUNDS
-    done = 0
+    total, done = len(candidates) * (SEARCH_ROUNDS + 1) + ROUNDS + 1, 0
 
     def tick() -> None:
         nonlocal done
         done += 1
-        report(done / (rounds + 1))
+        report(done / (total + 1))
 
-    def annealed(width: int, length: int) -> Factors:
+    def annealed(width: int, rounds: int) -> Factors:
         size = nonzeros or check_params(matrix, params, width, block)[1]
-        start = left[:, :width]
+        start = annealing.turn(matrix, left[:, :width], size // 2, rounds=rounds // 2, block=block)
         if width > start.shape[1]:
-            more = dictionary.random_columns(matrix, width - start.shape[1], generator)
-            start = torch.cat([start, more], dim=1)
-        return annealing.anneal(matrix, start, size, rounds=length, block=block, tick=tick)
+            start = torch.cat([start, dictionary.random_columns(matrix, width - start.shape[1], generator)], dim=1)
+        return annealing.anneal(matrix, start, size, rounds=rounds, block=block, tick=tick)
 
-    search = []
-    if searching:
-        search = [(width, relative_error(matrix, annealed(width, SEARCH_ROUNDS))) for width in candidates]
-        atoms = min(search, key=lambda tried: tried[1])[0]
-    else:
-        atoms = candidates[0]
-    return annealed(atoms, ROUNDS), {"search": [{"atoms": p, "relative_error": error} for p, error in search]}
+    tried: dict[int, float] = {}
+    if len(candidates) > 1:
+        tried = _downhill(candidates, lambda width: relative_error(matrix, annealed(width, SEARCH_ROUNDS)))
+    chosen = min(tried, key=tried.get) if tried else candidates[0]
+    done = total - ROUNDS - 1
+    factors = annealed(chosen, ROUNDS)
+    return factors, {"search": [{"atoms": width, "relative_error": tried[width]} for width in sorted(tried)]}
 
 
 def _candidates(matrix: Tensor, params: int, block: int) -> list[int]:
-    """Numbers of atoms to try: shares of the budget in D, and the fewest that can use it up (that is the SVD)."""
+    """Numbers of atoms to try: shares of the budget in D, and the fewest that can use it up (nearly the SVD)."""
     rows, columns = matrix.shape
-    fewest = max(1, -(-(params - block + 1) // (rows + columns)))
+    fewest = fewest_atoms(matrix, params, block)
     most = max(fewest, min((params - block) // rows, rows, columns))
     return sorted({min(max(round(share * params / rows), fewest), most) for share in (0, *SHARES)})
+
+
+def _downhill(candidates: list[int], error: Callable[[int], float]) -> dict[int, float]:
+    """The errors met on the walk from the middle of `candidates` to a minimum, and that of the first candidate."""
+    tried, at = {candidates[0]: error(candidates[0])}, len(candidates) // 2
+    while True:
+        around = candidates[max(at - 1, 0) : at + 2]
+        tried.update({width: error(width) for width in around if width not in tried})
+        lowest = candidates.index(min(around, key=tried.get))
+        if lowest == at:
+            return tried
+        at = lowest
 
 
 def _paper(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factors, dict]:
     """Steps 1 and 2 with the paper's constants, on unit-norm columns; lambda_1 and lambda_2 are meant for these."""
     columns, lengths = dictionary.unit(matrix)
     generator = torch.Generator().manual_seed(seed)
-    start = dictionary.random_columns(columns, atoms or min(matrix.shape), generator)
+    width = atoms or check_params(matrix, params, None, block)[0]
+    start = dictionary.random_columns(columns, width, generator)
     learned, codes = dictionary.learn(columns, start, block=block)
-    report(0.4)
 
     def fits(point: shrinkage.Stage) -> bool:
         if nonzeros is not None:
             return point.nonzeros <= nonzeros
         return len(matrix) * len(point.kept) + point.nonzeros <= params
 
-    points = list(shrinkage.path(columns, learned, codes, block=block))
-    report(0.9)
+    points = []
+    for point in shrinkage.path(columns, learned, codes, block=block):
+        points.append(point)
+        report(0.9 - 0.5 * 0.9 ** len(points))  # the number of stages is not known before the model is empty
     first = next(at for at, point in enumerate(points) if fits(point))
     chosen = points[first]
     if first:
         chosen = _between(columns, learned, points[first - 1], chosen, fits, block)
-    kept = chosen.kept if len(chosen.kept) else points[max(first - 1, 0)].kept[:1]
+    fewest = fewest_atoms(matrix, params, block) if nonzeros is None else -(-nonzeros // matrix.shape[1])
+    kept, codes = _at_least(fewest, chosen, codes)
     learned = learned[:, kept].contiguous()
-    gram, correlations = learned.T @ learned, learned.T @ matrix
     size = nonzeros or check_params(matrix, params, len(kept), block)[1]
-    support = _filled(gram, correlations, chosen.codes * lengths, size, block)
-    codes = coordinate_descent.refit(gram, correlations, support)
-    figures = {"path": [point.figures() for point in points], "chosen": chosen.figures()}
-    return Factors(learned, codes), figures
+    codes = _filled(matrix, learned, codes * lengths, size, block)
+    return Factors(learned, codes), {"path": [point.figures() for point in points], "chosen": chosen.figures()}
 
 
 def _between(columns, learned, dense, sparse, fits, block, steps: int = 8) -> shrinkage.Stage:
@@ -147,10 +165,20 @@ def _between(columns, learned, dense, sparse, fits, block, steps: int = 8) -> sh
     return best
 
 
-def _filled(gram, correlations, codes, size, block) -> Tensor:
-    """The support of `codes`, cut or filled up to `size`: a sweep without penalty says what to add."""
-    support = blocks.largest(codes, min(size, blocks.count(codes, block)), block)
+def _at_least(fewest: int, point: shrinkage.Stage, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """The atoms and codes of a stage; if too few to use the size up, with the atoms that Step 1's `codes` use most."""
+    usage = codes.abs().sum(1)
+    usage[point.kept] = float("inf")
+    kept = usage.argsort(descending=True, stable=True)[: max(fewest, len(point.kept))].sort().values
+    spread = torch.zeros_like(codes)
+    spread[point.kept] = point.codes
+    return kept, spread[kept]
+
+
+def _filled(matrix, atoms, codes, size, block) -> Tensor:
+    """`codes` cut, or filled up, to `size` scalars; a least-squares sweep says what to add."""
+    kept = blocks.largest(codes, min(size, blocks.count(codes, block)), block)
     fitted = codes.clone()
-    coordinate_descent.sweep(gram, correlations, fitted)
-    fitted[support] = 0
-    return support | blocks.largest(fitted, size - int(support.sum()), block)
+    coordinate_descent.sweep(atoms.T @ atoms, atoms.T @ matrix, fitted)
+    added = blocks.largest(fitted * ~kept, size - int(kept.sum()), block)
+    return codes * kept + fitted * added

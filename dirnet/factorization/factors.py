@@ -36,8 +36,8 @@ def check_matrix(matrix: Tensor, block: int = 1) -> Tensor:
     """The matrix itself, detached, if it can be factorized: (N, M), float32 or float64, finite, `block` dividing M."""
     if matrix.ndim != 2 or not matrix.numel():
         raise UserError(f"matrix of shape {tuple(matrix.shape)}: expected two dimensions, none empty")
-    if matrix.dtype not in (torch.float32, torch.float64):
-        raise UserError(f"matrix of dtype {matrix.dtype}: expected float32 or float64; convert it with .float()")
+    if matrix.dtype not in (torch.float32, torch.float64) or matrix.device.type != "cpu":
+        raise UserError(f"matrix is {matrix.dtype} on {matrix.device}: expected float32 or float64 on the cpu")
     broken = int((~matrix.isfinite()).sum())
     if broken:
         raise UserError(f"matrix has {broken} NaN or infinite of {matrix.numel()} values; was the training unstable?")
@@ -57,13 +57,24 @@ def check_range(name: str, value: int, low: int, high: int, multiple: int = 1) -
 
 
 def check_params(matrix: Tensor, params: int, atoms: int | None, block: int) -> tuple[int, int]:
-    """The (atoms, nonzeros) that the budget `N * p + nnz(Z) <= params` means; half goes into D if `atoms` is None."""
+    """The (atoms, nonzeros) that the budget `N * p + nnz(Z) <= params` means.
+
+    Without `atoms`, half of the budget goes into D, but into no more atoms than a basis has.
+    """
     rows, columns = matrix.shape
+    if rows + block > matrix.numel():
+        raise UserError(f"matrix of shape {(rows, columns)} is too small: an atom and a code are {rows + block} values")
     check_range("params", params, rows + block, matrix.numel())
-    fewest = -(-(params - block + 1) // (rows + columns))  # with fewer, dense codes would not use the budget up
     most = (params - block) // rows
     if atoms is None:
-        atoms = min(max(params // (2 * rows), fewest, 1), most)
+        half = min(params // (2 * rows), *matrix.shape)
+        atoms = min(max(half, fewest_atoms(matrix, params, block)), most)
     check_range("atoms", atoms, 1, most)
     nonzeros = min(params - rows * atoms, atoms * columns)
     return atoms, nonzeros - nonzeros % block
+
+
+def fewest_atoms(matrix: Tensor, params: int, block: int = 1) -> int:
+    """The fewest atoms whose codes can use the budget up; with fewer even dense codes would leave some."""
+    room = (params - block) // len(matrix)
+    return min(max(1, -(-(params - block + 1) // sum(matrix.shape))), room)

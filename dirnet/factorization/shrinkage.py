@@ -64,7 +64,7 @@ def stage(
     gamma: float = GAMMA,
     block: int = 1,
     alternations: int = 10,
-    tolerance: float = 1e-3,
+    tolerance: float = 1e-2,
 ) -> Stage:
     """One stage, warm-started at `codes` (p, M) of the atoms `kept`.
 

@@ -1,8 +1,10 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 
 
-def trained_like(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
+def draw_matrix(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
     """What a trained recurrent matrix looks like: a decaying spectrum, a heavy-tailed sparse part, uneven columns."""
     generator = torch.Generator().manual_seed(seed)
     rank = min(rows, columns)
@@ -15,8 +17,13 @@ def trained_like(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
+def trained_like() -> Callable[..., torch.Tensor]:
+    return draw_matrix
+
+
+@pytest.fixture(scope="session")
 def matrix() -> torch.Tensor:
-    return trained_like(48, 192)
+    return draw_matrix(48, 192)
 
 
 @pytest.fixture
