@@ -82,7 +82,8 @@ def read_initial(path: Path, tokens: Sequence[str]) -> tuple[dict[str, Any], dic
             number, (theirs, ours) = next((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])
             raise UserError(f"{path}: output {number} is {theirs!r}, the token list has {ours!r}; use its token list")
         return encoder_conf(model), espnet_state(model, len(tokens))
-    checkpoint = path / "valid.loss_ctc.best.pth" if path.is_dir() else path
+    best = sorted(path.glob("valid.*.best.pth"))
+    checkpoint = (best[0] if best else path / "valid.loss_ctc.best.pth") if path.is_dir() else path
     state = load_state(checkpoint)
     config = checkpoint.parent / "config.yaml"
     conf = yaml.safe_load(config.read_text(encoding="utf-8")).get("encoder_conf", {}) if config.exists() else {}

@@ -119,7 +119,7 @@ def card(exp: Path, model: AcousticModel) -> str:
         f"{config.sample_rate} Hz audio, one output every {config.frame_stride * config.frame_shift_ms:g} ms.",
         "",
         "```python",
-        "import dirnet.espnet  # registers the classes; pip install dirnet",
+        "import dirnet.espnet  # DirNet must be installed: it registers the model's classes",
         "from espnet2.bin.asr_inference import Speech2Text",
         "",
         f'recognise = Speech2Text.from_pretrained("{exp.name}.zip", ctc_weight=1.0, lm_weight=0.0, beam_size=10)',

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import types
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, write_config
+from conftest import FEATURES, ROOT, make_corpus, write_config
 
+from dirnet.asr.ark import write_ark
+from dirnet.errors import UserError
+from dirnet.espnet import train
 from dirnet.espnet.task import read_curves
 from dirnet.factorization.pruning import magnitude
 from dirnet.factorization.svd import truncated
@@ -130,6 +137,27 @@ def test_an_espnet_checkpoint_of_another_architecture(trained, tmp_path, capfd):
     assert trained.train(config, tmp_path / "exp", "--init", tmp_path / "other.pth") == 2
     error = capfd.readouterr().err
     assert "weight_ih_l1 is missing; encoder.rnn.weight_ih_l5 is unknown" in error
+
+
+def test_features_that_are_not_numbers_name_their_utterance(trained, tmp_path, capfd):
+    root = make_corpus(tmp_path)
+    with write_ark(root / "dump/dev/nan.ark", root / "dump/dev/nan.scp", compress=False) as ark:
+        ark.write("dev-004", np.full((40, FEATURES), np.nan, np.float32))
+    line = (root / "dump/dev/nan.scp").read_text()
+    scp = root / "dump/dev/feats.scp"
+    scp.write_text("".join(line if old.startswith("dev-004 ") else old for old in scp.read_text().splitlines(True)))
+    other = dataclasses.replace(trained, root=root)
+    assert other.train(trained.config, tmp_path / "exp") == 2
+    assert "features of utterance dev-004 hold NaN" in capfd.readouterr().err
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=0))
+    with pytest.raises(UserError, match="no space left"), train.full_disk_told(tmp_path):
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1 << 40))
+    with pytest.raises(RuntimeError, match="another"), train.full_disk_told(tmp_path):
+        raise RuntimeError("another")
 
 
 def test_more_gpus_than_there_are(trained, tmp_path, capfd):
