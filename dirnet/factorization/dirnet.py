@@ -11,12 +11,14 @@ from torch import Tensor
 from dirnet.errors import UserError
 from dirnet.factorization import annealing, blocks, coordinate_descent, dictionary, shrinkage
 from dirnet.factorization.factors import Factors, check_matrix, check_params, check_range, fewest_atoms, relative_error
+from dirnet.factorization.threads import one_thread
 
 PRESETS = ("best", "paper")
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # of the budget that `best` tries to spend on the dictionary
-SEARCH_ROUNDS, ROUNDS = 8, 30
+SEARCH_ROUNDS, ROUNDS = 8, 40
 
 
+@one_thread()
 def solve(
     matrix: Tensor,
     *,
@@ -34,7 +36,7 @@ def solve(
     `nonzeros`. block: codes are kept in blocks of so many consecutive columns of a row of Z.
     preset: "best" (SVD start, annealed hard thresholding, p searched) or "paper" (Steps 1 and 2 as published; they
     start from `atoms`, or half the budget in D, and Step 2 drops what it can). Both end with a refit of the codes.
-    progress: called with the fraction done, up to 1.0. Equal seeds give equal bits.
+    progress: called with the fraction done, up to 1.0. Equal seeds give equal bits. Runs on one thread.
     Raises UserError for a matrix or a size that cannot be.
     """
     matrix = check_matrix(matrix, block)

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from dirnet.factorization import blocks, coordinate_descent, dictionary
 from dirnet.factorization.factors import Factors, check_matrix, check_params
+from dirnet.factorization.threads import one_thread
 
 
+@one_thread()
 def online_dictionary_learning(
     matrix: Tensor,
     *,
