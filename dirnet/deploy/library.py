@@ -14,6 +14,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+from dirnet.deploy.runtime import muted
 from dirnet.errors import UserError
 
 SOURCES = Path(__file__).parent / "csrc"
@@ -26,7 +27,8 @@ def load() -> None:
 
     Raises `UserError` without a C++ compiler, or when the build fails.
     """
-    from executorch.runtime import Runtime
+    with muted():
+        from executorch.runtime import Runtime
 
     registered = Runtime.get().operator_registry.operator_names
     if set(OPERATORS) <= set(registered):  # a second copy would abort the process

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from dirnet.deploy.library import executorch_folder
+from dirnet.deploy.runtime import muted
 from dirnet.deploy.streaming import StockModel, StreamingModel
 
 MAX_FRAMES = 64  # the bound of T in a program of our operators: what its memory is planned for
@@ -42,8 +43,9 @@ def lower(model: StreamingModel, constants: dict[str, Any]) -> Lowered:
 
     A `StockModel` goes to XNNPACK with its fixed T, a `KernelModel` takes any T from 1 to MAX_FRAMES.
     """
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
+    with muted():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
 
     stock = isinstance(model, StockModel)
     frames = model.frames if stock else 16

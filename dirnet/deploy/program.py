@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dirnet.deploy import library
+from dirnet.deploy.runtime import portable_lib
 from dirnet.errors import UserError
 
 
@@ -24,15 +25,14 @@ class Program:
     """
 
     def __init__(self, path: str | Path, content: bytes | None = None):
-        from executorch.extension.pybindings import portable_lib
-
+        runtime = portable_lib()
         self.path = Path(path)
         self.content = _read(self.path) if content is None else content
         check_whole(self.content, self.path)
         try:
             # Verification.InternalConsistency is not built into every wheel; the checks above are ours.
-            program = portable_lib._load_program_from_buffer(
-                self.content, program_verification=portable_lib.Verification.Minimal
+            program = runtime._load_program_from_buffer(
+                self.content, program_verification=runtime.Verification.Minimal
             )
             names = [program.get_method_name(index) for index in range(program.num_methods())]
             if "forward" not in names or "dirnet_version" not in names:

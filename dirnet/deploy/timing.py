@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dirnet.deploy.runtime import muted, portable_lib
+
 WARM_UP_CALLS = 5
 _PERCENTILES = {"min": 0, "p50": 50, "p95": 95}
 TURN_SECONDS = 0.2  # audio an engine works through before the next one has its turn
@@ -130,14 +132,14 @@ def pinned(threads: int) -> Iterator[list[int] | None]:
 
     Load programs inside: XNNPACK keeps the pool it saw first and hangs when that one is gone.
     """
-    from executorch.extension.pybindings import portable_lib
-
+    runtime = portable_lib()
     torch_threads = torch.get_num_threads()
     can_pin = hasattr(os, "sched_setaffinity")
     allowed = sorted(os.sched_getaffinity(0)) if can_pin else []
     cores = allowed[-threads:] if can_pin else None
-    if portable_lib._threadpool_get_thread_count() != threads:
-        portable_lib._unsafe_reset_threadpool(threads)
+    if runtime._threadpool_get_thread_count() != threads:
+        with muted():
+            runtime._unsafe_reset_threadpool(threads)
     try:
         if can_pin:
             os.sched_setaffinity(0, cores)

@@ -1,0 +1,38 @@
+"""ExecuTorch's Python runtime without the remarks its libraries print about processors and threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from types import ModuleType
+
+
+def portable_lib() -> ModuleType:
+    """ExecuTorch's pybindings, imported at first use (3 s)."""
+    with muted():
+        from executorch.extension.pybindings import portable_lib
+
+        portable_lib._threadpool_get_thread_count()  # makes the pool, which looks at the processor and talks
+    return portable_lib
+
+
+@contextlib.contextmanager
+def muted() -> Iterator[None]:
+    """Keep what native code writes to standard error off the terminal, unless the block fails: then show it."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as remarks:
+        kept = os.dup(2)
+        os.dup2(remarks.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            remarks.seek(0)
+            os.write(kept, remarks.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
