@@ -30,8 +30,8 @@ class SmbrModel(PhoneCTCModel):
         *args,
         phone_bigram: str | None = None,
         acoustic_scale: float = 1.0,
-        blank_weight: float = 0.5,
-        ctc_smooth: float = 0.1,
+        blank_weight: float = 0.8,
+        ctc_smooth: float = 0.5,
         reference: str | None = None,
         **kwargs,
     ):
