@@ -73,7 +73,7 @@ def atoms_and_density(rows: list[Row]) -> str | None:
     with _drawing(6.8, 4.4) as (figure, axes):
         axes.remove()
         upper, lower = figure.subplots(2, 1, sharex=True)
-        names = [layer["name"] for layer in compressed[0].layers]
+        names = [group["name"] for group in compressed[0].groups]
         width = 0.8 / len(compressed)
         for position, row in enumerate(compressed):
             places = [index + position * width - 0.4 + width / 2 for index in range(len(row.groups))]
@@ -121,9 +121,10 @@ def real_time_factors(rows: list[Row]) -> str | None:
         for place, row in enumerate(timed):
             axes.barh(place, row.rtf, color=COLORS[place % len(COLORS)], edgecolor="black", linewidth=0.4,
                       hatch=HATCHES[place % len(HATCHES)])
-            axes.annotate(f" {row.rtf:.4f}", (row.rtf, place), va="center", fontsize=8)
+            axes.annotate(f" {row.rtf:.2g}", (row.rtf, place), va="center", fontsize=8)
         axes.set_yticks(range(len(timed)), [row.name for row in timed])
         axes.invert_yaxis()
         axes.margins(x=0.15)
+        axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
         axes.set_xlabel("real-time factor, one thread (lower is faster)")
         return _svg(figure)

@@ -56,7 +56,7 @@ class Row:
             f"{self.ratio:.1f}x",
             str(self.per or "-"),
             str(self.wer or "-"),
-            f"{self.rtf:.4f}" if self.rtf else "-",
+            f"{self.rtf:.2g}" if self.rtf else "-",
             f"{self.speed_up:.1f}x" if self.speed_up else "-",
         ]
 
