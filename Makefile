@@ -13,7 +13,7 @@ demo: setup
 	cd egs/librispeech_dirnet && ./run.sh --corpus mini --nj $(JOBS)
 
 test: setup
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check dirnet local utils tests
