@@ -7,6 +7,7 @@ PYTHON ?= $(shell utils/find_python.sh)
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test setup lint clean
 demo: setup

@@ -1,0 +1,82 @@
+"""The results table: real models on disk, scores as the scorer writes them, dashes where nothing was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+
+import dirnet
+from dirnet.asr.lexicon import OUTPUTS
+from dirnet.errors import UserError
+from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
+from dirnet.report import page, results
+
+
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory):
+    """A dense model with scores, its SVD without any."""
+    exp = tmp_path_factory.mktemp("exp")
+    torch.manual_seed(0)
+    model = AcousticModel(AcousticModelConfig("lstm", 32, 2, phones=tuple(OUTPUTS)))
+    storage.save(model, exp / "ctc")
+    dense = sum(parameter.numel() for parameter in model.parameters())
+    small, report = dirnet.compress(model, size="4x", method="svd", progress=False)
+    storage.save(small, exp / "svd_4x")
+    (exp / "svd_4x" / "start").mkdir()
+    (exp / "svd_4x" / "start" / "compression.json").write_text(json.dumps(report))
+    (exp / "ctc" / "decode_test").mkdir()
+    score = {"percent": 12.34, "percent_low": 10.0, "percent_high": 14.0}
+    (exp / "ctc" / "decode_test" / "per.json").write_text(json.dumps(score))
+    (exp / "ctc" / "rtf.json").write_text(json.dumps({"rtf": 0.00123, "speed_up": 1.0, "against": "onnxruntime fp32"}))
+    curves = [{"epoch": e, "seconds": 2, "train": {"loss": 9 / e}, "dev": {"loss": 10 / e}} for e in (1, 2, 3)]
+    (exp / "ctc" / "curves.json").write_text(json.dumps(curves))
+    return exp, dense
+
+
+def test_rows_hold_what_is_on_disk(experiments):
+    exp, dense = experiments
+    ctc, svd = results.collect(exp, ["ctc", "svd_4x"], "test")
+    assert (ctc.params, ctc.ratio, ctc.bytes) == (dense, 1.0, 4 * dense)
+    assert str(ctc.per) == "12.3 [10.0, 14.0]" and ctc.wer is None and len(ctc.curves) == 3
+    assert 4 <= svd.ratio < 4.3 and svd.ratio == dense / svd.params
+    assert svd.cells()[4:] == ["-"] * 4
+    assert sum(group["params"] for group in svd.groups) < svd.params
+
+
+def test_markdown_is_a_table_in_the_order_of_the_models(experiments):
+    exp, _ = experiments
+    lines = results.markdown(results.collect(exp, ["ctc", "svd_4x"], "test")).splitlines()
+    assert len({line.count("|") for line in lines}) == 1 and len({len(line) for line in lines}) == 1
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["ctc", "svd_4x"]
+
+
+def test_missing_and_damaged_files_are_named(experiments, tmp_path):
+    exp, _ = experiments
+    with pytest.raises(UserError, match="none/model.json does not exist"):
+        results.collect(exp, ["none"], "test")
+    (tmp_path / "rtf.json").write_text("{")
+    with pytest.raises(UserError, match="rtf.json is not JSON"):
+        results.read_json(tmp_path / "rtf.json")
+
+
+def test_the_page_holds_table_figures_and_origin(experiments, program, tmp_path):
+    exp, _ = experiments
+    status, shown, _ = program(
+        page.main, "--exp", exp, "--models", "ctc", "svd_4x", "--out", tmp_path, "--command", "./run.sh <x>"
+    )
+    assert status == 0 and "| svd_4x |" in shown
+    text = (tmp_path / "index.html").read_text()
+    assert text.count("<svg") == 4 and "./run.sh &lt;x&gt;" in text and "ctc 3 (6 s)" in text
+    assert not re.search(r'(src|href)="(https?:)?//', text)
+    table = (tmp_path / "results.md").read_text()
+    assert "12.3 [10.0, 14.0]" in table and "* commit: " in table
+
+
+def test_figures_without_data_are_left_out(experiments, program, tmp_path):
+    exp, _ = experiments
+    assert program(page.main, "--exp", exp, "--models", "svd_4x", "--out", tmp_path)[0] == 0
+    assert (tmp_path / "index.html").read_text().count("<svg") == 1  # atoms and density
