@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.metadata
 import json
 import platform
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import dirnet
 from dirnet.deploy import library
 from dirnet.deploy.lowering import MAX_FRAMES, Lowered, lower
 from dirnet.deploy.program import Program
@@ -28,6 +28,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
+from dirnet.provenance import package_version
 
 TOLERANCE = 1e-4  # largest difference of a log posterior between the program and eager torch
 DEFAULT_CHUNK = {"dirnet": 16, "xnnpack": 1}  # stock operators are unrolled: the export grows with the chunk
@@ -47,7 +48,7 @@ def constants(model: AcousticModel, streaming: StreamingModel, chunk: int, sha25
     """
     config = model.config
     return {
-        "dirnet_version": _version("dirnet"),
+        "dirnet_version": dirnet.__version__,
         "name": config.name or "model",
         "backend": streaming.backend,
         "rnn_type": config.rnn_type,
@@ -157,15 +158,8 @@ def export(
 
 
 def _versions() -> dict[str, str]:
-    libraries = {name: _version(name) for name in ("dirnet", "torch", "executorch")}
-    return libraries | {"python": platform.python_version()}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # a source tree that was not installed
-        return "0+source"
+    libraries = {name: package_version(name) for name in ("torch", "executorch")}
+    return libraries | {"dirnet": dirnet.__version__, "python": platform.python_version()}
 
 
 def describe(report: dict[str, Any]) -> str:

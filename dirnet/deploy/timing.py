@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.metadata
 import math
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dirnet.deploy.runtime import muted, portable_lib
+from dirnet.provenance import cpu_name, package_version
 
 WARM_UP_CALLS = 5
 _PERCENTILES = {"min": 0, "p50": 50, "p95": 95}
@@ -154,26 +153,10 @@ def pinned(threads: int) -> Iterator[list[int] | None]:
 def machine() -> dict[str, Any]:
     """Processor, load and library versions of this host."""
     packages = ("torch", "executorch", "onnxruntime", "numpy")
-    versions = {name: version for name in packages if (version := _version(name))}
+    versions = {name: version for name in packages if (version := package_version(name))}
     return {
         "cpu": cpu_name(),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "versions": versions | {"python": platform.python_version()},
     }
-
-
-def cpu_name() -> str:
-    """As the processor calls itself."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith(("model name", "Hardware")):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

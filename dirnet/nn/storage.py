@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from dirnet.errors import UserError
 from dirnet.files import atomic_write
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.coded import CodedMatrix
+from dirnet.provenance import commit
 
 WEIGHTS, DESCRIPTION, FORMAT = "model.safetensors", "model.json", "dirnet-acoustic-model/1"
 
@@ -38,7 +38,7 @@ def save(model: AcousticModel, folder: str | Path, extra: dict[str, Any] | None 
         "config": model.config.to_mapping(),
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "commit": _commit(),
+        "commit": commit(),
         "versions": {"torch": torch.__version__, "safetensors": safetensors.__version__},
         "extra": extra or {},
     }
@@ -138,12 +138,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; give a folder that holds {WEIGHTS} and {DESCRIPTION}") from None
-
-
-def _commit() -> str:
-    """Commit of the source tree, empty outside a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
-    except OSError:
-        return ""

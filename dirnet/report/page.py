@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
-import subprocess
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jinja2
@@ -14,6 +13,7 @@ import jinja2
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
+from dirnet.provenance import cpu_name, package_version
 from dirnet.report import figures
 from dirnet.report.results import COLUMNS, Row, collect, markdown
 
@@ -100,29 +100,10 @@ def origin(exp: Path, rows: list[Row]) -> list[tuple[str, str]]:
         ("commit", ", ".join(commits)),
         ("epochs of training (seconds)", ", ".join(epochs)),
         ("dense engines the speed-ups refer to", "; ".join(sorted(timings)) or "not measured"),
-        ("processor", processor()),
+        ("processor", f"{cpu_name()}, {os.cpu_count()} cores"),
         ("Python", platform.python_version()),
-        *((name, package_version(name)) for name in PACKAGES),
+        *((name, package_version(name) or "not installed") for name in PACKAGES),
     ]
-
-
-def processor() -> str:
-    """Name and number of cores of this machine's processor."""
-    try:
-        shown = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout
-    except FileNotFoundError:
-        shown = ""
-    fields = dict(line.split(":", 1) for line in shown.splitlines() if ":" in line)
-    name = fields.get("Model name", platform.processor() or platform.machine()).strip()
-    return f"{name}, {fields.get('CPU(s)', '?').strip()} cores"
-
-
-def package_version(name: str) -> str:
-    """The installed version of a package."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 if __name__ == "__main__":
