@@ -1,7 +1,8 @@
-"""YAML files read into frozen dataclasses; an unknown key is an error that names the nearest known one."""
+"""Settings: YAML files read into frozen dataclasses, an unknown key being an error, and `true | false` options."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import types
@@ -57,6 +58,13 @@ def load(kind: type[Config], path: str | Path) -> Config:
     return from_mapping(kind, read_yaml(path), str(path))
 
 
+def boolean(text: str) -> bool:
+    """`true` or `false` on a command line, as Kaldi's scripts write them; the `type` of an `argparse` option."""
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text == "true"
+
+
 def _checked(value: Any, hint: Any, where: str) -> Any:
     """`value` as the annotated type `hint`; int is taken for float, a list for a tuple."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
@@ -78,5 +86,11 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
             continue
         if isinstance(plain, type) and isinstance(value, plain):
             return value
-    names = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
-    raise UserError(f"{where} is {value!r}, expected {names}")
+    raise UserError(f"{where} is {value!r}, expected {' or '.join(map(_name, choices))}")
+
+
+def _name(choice: Any) -> str:
+    """A type as a user knows it: its values for a `Literal`."""
+    if typing.get_origin(choice) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(choice)))
+    return "null" if choice is types.NoneType else getattr(choice, "__name__", str(choice))

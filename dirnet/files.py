@@ -1,14 +1,15 @@
-"""Files that are either whole or absent: write to a temporary name, then rename."""
+"""Files that are either whole or absent: write to a temporary name, then rename; a torn record counts as absent."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 @contextlib.contextmanager
@@ -49,3 +50,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def read_json(path: str | Path) -> Any:
+    """The JSON file `path`; None when it is absent or damaged, so that what it records is made again."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from dirnet import config
-from dirnet.asr.audio import AudioReader, boolean
+from dirnet.asr.audio import AudioReader
 from dirnet.asr.decode import DecodeConfig, Decoder, greedy_phones
 from dirnet.asr.features import Mfcc, MfccConfig
 from dirnet.errors import UserError, one_line_errors
@@ -24,8 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="folder with model.safetensors and model.json")
     parser.add_argument("--lang", default="data/lang", type=Path, help="folder with TLG.fst and words.txt")
     parser.add_argument("--config", help="search options, conf/decode.yaml")
-    parser.add_argument("--phones", type=boolean, default=False, help="true: the best phones instead of words")
-    parser.add_argument("--resample", type=boolean, default=False, help="true: convert other sampling rates")
+    parser.add_argument("--phones", type=config.boolean, default=False, help="true: the best phones instead of words")
+    parser.add_argument("--resample", type=config.boolean, default=False, help="true: convert other sampling rates")
     arguments = parser.parse_args(argv)
     model = storage.load(arguments.model)
     mfcc = Mfcc(config.from_mapping(MfccConfig, model.config.mfcc, f"{arguments.model}: mfcc"))
@@ -39,7 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         with torch.inference_mode():
             features = mfcc(torch.as_tensor(samples)[None])
             if features.shape[1] == 0:
-                raise UserError(f"{name} has {len(samples)} samples, expected at least one window of 25 ms")
+                raise UserError(f"{name} has {len(samples)} samples, expected at least one window of "
+                                f"{mfcc.config.frame_length:g} ms")  # fmt: skip
             log_probs = model(features, torch.tensor([features.shape[1]]))[0][0].numpy()
         found = greedy_phones(log_probs) if decoder is None else decoder.decode(log_probs)[0]
         elapsed += time.perf_counter() - started

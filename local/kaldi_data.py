@@ -13,9 +13,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from dirnet.asr.audio import AudioReader, boolean, is_pipe
+from dirnet.asr.audio import AudioReader, is_pipe
 from dirnet.asr.datadir import Utterance, read, read_lines, split_line, split_off, write_sets
 from dirnet.asr.validation import faults
+from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 

@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from dirnet.asr.audio import boolean
+from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
 
 URL = "https://www.openslr.org/resources"

@@ -27,7 +27,7 @@ import torch
 from dirnet.asr.audio import resample
 from dirnet.asr.datadir import Utterance, write_sets
 from dirnet.errors import UserError, one_line_errors
-from dirnet.files import atomic_folder, atomic_write
+from dirnet.files import atomic_folder, atomic_write, read_json
 from dirnet.progress import progress
 
 RATE_HZ = 16000
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--nj is {arguments.nj}, expected at least 1 process")
     corpus = plan(dict(zip(SETS, map(int, sizes), strict=True)), arguments.seed)
     record = {"format": FORMAT, "size": arguments.size.split(), "seed": arguments.seed}
-    if _read(arguments.audio / "mini.json") == record:
+    if read_json(arguments.audio / "mini.json") == record:
         print(f"{arguments.audio}: already done")
     else:
         library()
@@ -215,13 +215,6 @@ def library() -> tuple[ctypes.CDLL, str]:
         return ctypes.CDLL(espeakng_loader.get_library_path()), espeakng_loader.get_data_path()
     except OSError as error:
         raise UserError(f"espeak-ng cannot be loaded ({error}); pip install -e .[mini]") from None
-
-
-def _read(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return None
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def test_values_are_read_and_converted(tmp_path):
         ("max_active: 3", "key 'beam' is missing"),
         ("beam: wide", "beam is 'wide', expected float"),
         ("beam: 1\nmax_active: true", "max_active is True, expected int"),
-        ("beam: 1\nmode: slow", "mode is 'slow', expected"),
+        ("beam: 1\nmode: slow", "mode is 'slow', expected fast or exact"),
         ("- 1\n- 2", "holds a list"),
         ("beam: [1", "is not YAML"),
     ],

@@ -16,11 +16,11 @@ import sys
 from pathlib import Path
 
 from dirnet.asr import datadir
-from dirnet.asr.ark import read_scp, write_scp
-from dirnet.asr.audio import AudioReader, add_audio_options
-from dirnet.asr.features import MfccConfig, Statistics, check_skipped, fingerprint, read_record
+from dirnet.asr.ark import read_scp
+from dirnet.asr.audio import add_audio_options, audio_reader
+from dirnet.asr.features import MfccConfig, Statistics, check_skipped, fingerprint
 from dirnet.errors import UserError, one_line_errors
-from dirnet.files import atomic_write
+from dirnet.files import atomic_write, read_json
 
 
 @one_line_errors
@@ -39,14 +39,14 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.nj < 1:
         raise UserError(f"--nj is {arguments.nj}, expected at least 1 job")
     config = MfccConfig.read(arguments.conf)
-    reader = AudioReader(config.sample_frequency, resample=arguments.resample)
+    reader = audio_reader(arguments, arguments.data, config.sample_frequency)
     entries = datadir.read_table(arguments.data / "wav.scp")
     if _is_done(arguments.out, arguments.data, fingerprint(entries, config, reader)):
         print(f"{arguments.out}: already done")
         return 0
     jobs = min(arguments.nj, len(entries))
     _run_jobs(arguments, jobs)
-    records = [read_record(f"{_job(arguments.out, job)}.json") for job in range(1, jobs + 1)]
+    records = [read_json(f"{_job(arguments.out, job)}.json") for job in range(1, jobs + 1)]
     missing = [job for job, record in enumerate(records, 1) if record is None]
     if missing:
         raise UserError(f"{_job(arguments.out, missing[0])}.json is missing; look at the log in {arguments.out}/log")
@@ -81,7 +81,7 @@ def _job(out: Path, job: int) -> str:
 
 def _is_done(out: Path, data: Path, expected: str) -> bool:
     """Whether the features in `out` are those of the input with the fingerprint `expected`, and all there."""
-    record = read_record(out / "mfcc.json")
+    record = read_json(out / "mfcc.json")
     if record is None or record["fingerprint"] != expected:
         return False
     needed = [out / "feats.scp", out / "cmvn.npz", data / "utt2num_frames", data / "utt2dur"]
@@ -136,7 +136,7 @@ def _merge(data: Path, out: Path, jobs: int) -> int:
         if int(stale.name.split(".")[1]) > jobs:
             stale.unlink()
     statistics.write(out / "cmvn.npz")
-    write_scp(out / "feats.scp", sorted(scp.items()))
+    datadir.write_table(out / "feats.scp", scp)
     datadir.write_table(data / "utt2num_frames", frames)
     datadir.write_table(data / "utt2dur", durations)
     datadir.keep(data, frames)

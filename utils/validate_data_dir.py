@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""List every fault of Kaldi data dirs with its file and line; exit status 1 when there is one."""
+"""List every fault of Kaldi data dirs with its file and line; exit status 1 when there is one.
+
+Audio files are looked for, not read: their sampling rate and content are checked when features are made.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,24 @@ import argparse
 import sys
 from pathlib import Path
 
-from dirnet.asr.audio import AudioReader, add_audio_options, boolean
+from dirnet.asr.audio import add_audio_options, audio_reader
 from dirnet.asr.datadir import read_table
 from dirnet.asr.validation import faults
+from dirnet.config import boolean
 from dirnet.errors import one_line_errors
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Validate each DIR."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path)
     parser.add_argument("--check_audio", type=boolean, default=True, help="false: do not look for the audio files")
     add_audio_options(parser)
     arguments = parser.parse_args(argv)
     status = 0
     for folder in arguments.folders:
-        roots = (folder, *map(Path, arguments.data_root))
-        reader = AudioReader(roots=roots, allow_pipe=arguments.allow_pipe) if arguments.check_audio else None
-        found = faults(folder, reader)
+        found = faults(folder, audio_reader(arguments, folder) if arguments.check_audio else None)
         if found:
             status = 1
             print(*sorted(found, key=_by_line), sep="\n", file=sys.stderr)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from dirnet.asr.datadir import read_table
 from dirnet.errors import UserError
 from dirnet.files import atomic_write
 
@@ -52,37 +53,11 @@ def write_ark(ark: str | Path, scp: str | Path, compress: bool = True) -> Iterat
         yield ArkWriter(path, ark_stream, scp_stream, compress)
 
 
-def read_ark(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield `(key, matrix)` of every entry of the archive `path`, in its order."""
-    try:
-        yield from _kaldi.load_ark(os.fspath(path))
-    except FileNotFoundError:
-        raise UserError(f"archive {path} does not exist; make the features again") from None
-    except (ValueError, EOFError) as error:
-        raise UserError(f"archive {path} is damaged ({error}); delete it and make the features again") from None
-
-
 def read_scp(path: str | Path) -> dict[str, str]:
     """The lines `KEY ARK:OFFSET` of the file `path` as a mapping, in file order."""
-    entries: dict[str, str] = {}
-    try:
-        with open(path, encoding="utf-8") as stream:
-            for number, line in enumerate(stream, 1):
-                key, _, location = line.strip().partition(" ")
-                if not location.strip():
-                    raise UserError(f"{path}:{number}: expected `KEY ARK:OFFSET`, found {line.strip()!r}")
-                if key in entries:
-                    raise UserError(f"{path}:{number}: key {key!r} stands there twice; remove one")
-                entries[key] = location.strip()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; make the features first") from None
-    return entries
-
-
-def write_scp(path: str | Path, entries: Iterable[tuple[str, str]]) -> None:
-    """Write `(KEY, ARK:OFFSET)` pairs to the scp file `path`."""
-    with atomic_write(path) as stream:
-        stream.writelines(f"{key} {location}\n" for key, location in entries)
+    if not Path(path).is_file():
+        raise UserError(f"{path} does not exist; make the features first")
+    return read_table(path)
 
 
 class Matrices(Mapping[str, np.ndarray]):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from dirnet.config import boolean
 from dirnet.errors import UserError
 
 
@@ -95,8 +96,7 @@ def add_audio_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow_pipe", type=boolean, default=False, help="true: run the commands in wav.scp")
 
 
-def boolean(text: str) -> bool:
-    """`true` or `false` on a command line, as Kaldi's scripts write them."""
-    if text not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text == "true"
+def audio_reader(arguments: argparse.Namespace, data: Path, sample_rate: int = 16000) -> AudioReader:
+    """The reader that the options of `add_audio_options` ask for; relative paths start from `data` first."""
+    roots = (data, *map(Path, arguments.data_root))
+    return AudioReader(sample_rate, roots, arguments.resample, arguments.allow_pipe)

@@ -5,7 +5,6 @@ Every table has one entry a line, `ID VALUE`, sorted by ID in byte order (as `LC
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import shutil
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dirnet.errors import UserError
-from dirnet.files import atomic_folder, atomic_write
+from dirnet.files import atomic_folder, atomic_write, read_json
 
 REQUIRED = ("wav.scp", "text", "utt2spk")
 BY_UTTERANCE = (*REQUIRED, "utt2dur", "utt2num_frames")
@@ -51,7 +50,7 @@ def read_lines(path: str | Path) -> list[str]:
     try:
         lines = Path(path).read_bytes().decode("utf-8").split("\n")  # read_text would hide carriage returns
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; give a Kaldi data dir with {', '.join(REQUIRED)}") from None
+        raise UserError(f"{path} does not exist; make it, or correct the path") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}); convert it with iconv") from None
     return lines if lines[-1] else lines[:-1]
@@ -100,7 +99,7 @@ def write(folder: str | Path, utterances: Iterable[Utterance]) -> bool:
     if not utterances:
         raise UserError(f"no utterance is left for {folder}; check the corpus")
     origin = {"utterances": fingerprint(utterances)}
-    if all((folder / name).is_file() for name in (*REQUIRED, "spk2utt")) and _origin(folder) == origin:
+    if all((folder / name).is_file() for name in (*REQUIRED, "spk2utt")) and read_json(folder / ORIGIN) == origin:
         return False
     speakers = {utterance.name: utterance.speaker for utterance in utterances}
     with atomic_folder(folder) as temporary:
@@ -197,12 +196,6 @@ def fingerprint(utterances: Iterable[Utterance]) -> str:
     for utterance in utterances:
         digest.update("\t".join((utterance.name, utterance.audio, utterance.text, utterance.speaker)).encode() + b"\n")
     return digest.hexdigest()
-
-
-def _origin(folder: Path) -> object:
-    with contextlib.suppress(OSError, json.JSONDecodeError):
-        return json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
-    return None
 
 
 def _hash(name: str) -> str:

@@ -22,11 +22,11 @@ import torchaudio
 import yaml
 
 from dirnet.asr.ark import write_ark
-from dirnet.asr.audio import AudioReader, add_audio_options
+from dirnet.asr.audio import AudioReader, add_audio_options, audio_reader
 from dirnet.asr.datadir import read_table, write_table
 from dirnet.config import from_mapping
 from dirnet.errors import UserError, one_line_errors
-from dirnet.files import atomic_write
+from dirnet.files import atomic_write, read_json
 from dirnet.progress import progress
 
 Named = tuple[str, np.ndarray]
@@ -246,14 +246,6 @@ def fingerprint(entries: dict[str, str], config: MfccConfig, reader: AudioReader
     return hashlib.sha256(what.encode()).hexdigest()
 
 
-def read_record(path: str | Path) -> dict[str, Any] | None:
-    """The record that `make` left as `path`; None when there is none, or none that is whole."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return None
-
-
 def check_skipped(skipped: dict[str, str], utterances: int, most: float) -> None:
     """Refuse to go on when more than the fraction `most` of the utterances was skipped."""
     if len(skipped) > most * utterances:
@@ -276,9 +268,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)  # jobs are the parallelism
     config = MfccConfig.read(arguments.conf)
-    roots = (arguments.data, *map(Path, arguments.data_root))
-    reader = AudioReader(config.sample_frequency, roots, arguments.resample, arguments.allow_pipe)
-    record = read_record(f"{arguments.out}.json")
+    reader = audio_reader(arguments, arguments.data, config.sample_frequency)
+    record = read_json(f"{arguments.out}.json")
     if record and record["fingerprint"] == fingerprint(read_table(arguments.data / "wav.scp"), config, reader):
         print(f"{arguments.out}: already done")
     else:

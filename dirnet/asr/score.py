@@ -20,7 +20,8 @@ from pathlib import Path
 import jiwer
 import numpy as np
 
-from dirnet.asr.transcripts import read_lines, read_transcripts
+from dirnet.asr.datadir import read_table
+from dirnet.asr.transcripts import read_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 
@@ -43,6 +44,7 @@ class Counts:
 
     @property
     def errors(self) -> int:
+        """Edits of all three kinds."""
         return self.substitutions + self.deletions + self.insertions
 
 
@@ -132,12 +134,7 @@ def _read_speakers(reference: Path, given: str) -> dict[str, str] | None:
     path = Path(given) if given else reference.parent / "utt2spk"
     if not given and not path.exists():
         return None
-    speakers = {}
-    for number, fields in read_lines(path):
-        if len(fields) != 2:
-            raise UserError(f"{path}:{number}: expected `utt-id speaker-id`, found {' '.join(fields)!r}")
-        speakers[fields[0]] = fields[1]
-    return speakers
+    return read_table(path)
 
 
 @one_line_errors

@@ -7,7 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from dirnet.asr.ark import Matrices, read_ark, read_scp, write_ark, write_scp
+from dirnet.asr.ark import Matrices, read_scp, write_ark
+from dirnet.asr.datadir import write_table
 from dirnet.errors import UserError
 
 
@@ -24,16 +25,16 @@ def write(folder, matrices, **options):
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_round_trip_by_scp_and_in_order(tmp_path, matrices, compress):
+def test_round_trip_in_order(tmp_path, matrices, compress):
     write(tmp_path, matrices, compress=compress)
     lazy = Matrices(tmp_path / "x.scp")
     assert list(lazy) == list(matrices) and len(lazy) == len(matrices)
-    for (key, streamed), expected in zip(read_ark(tmp_path / "x.ark"), matrices.values(), strict=True):
-        np.testing.assert_array_equal(lazy[key], streamed)
-        assert streamed.dtype == np.float32
+    for key, expected in matrices.items():
+        found = lazy[key]
+        assert found.dtype == np.float32
         # 8 bits between a column's percentiles, 16 bits over a short matrix
         tolerance = 0 if not compress else 1e-3 if len(expected) < 9 else np.ptp(expected, axis=0).max() / 128
-        np.testing.assert_allclose(streamed, expected, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
 def test_compressed_entries_have_kaldi_headers(tmp_path, matrices):
@@ -61,15 +62,15 @@ def test_scp_of_several_archives(tmp_path, matrices):
     for part in ("1", "2"):
         (tmp_path / part).mkdir()
         write(tmp_path / part, {f"{part}{key}": matrix for key, matrix in matrices.items()})
-    entries = [item for part in "21" for item in read_scp(tmp_path / part / "x.scp").items()]
-    write_scp(tmp_path / "all.scp", sorted(entries))
+    entries = {**read_scp(tmp_path / "2" / "x.scp"), **read_scp(tmp_path / "1" / "x.scp")}
+    write_table(tmp_path / "all.scp", entries)
     lazy = Matrices(tmp_path / "all.scp")
-    assert list(lazy) == sorted(key for key, _ in entries)
+    assert list(lazy) == sorted(entries)
     np.testing.assert_array_equal(lazy["2utt-é9"], Matrices(tmp_path / "1" / "x.scp")["1utt-é9"])
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [("a\n", "x.scp:1: expected"), ("a b:0\na c:0\n", "x.scp:2: key 'a' stands there twice")]
+    ("content", "expected"), [("a\n", "x.scp:1: expected"), ("a b:0\na c:0\n", "x.scp:2: 'a' stands there twice")]
 )
 def test_bad_scp_names_the_line(tmp_path, content, expected):
     (tmp_path / "x.scp").write_text(content)
@@ -80,15 +81,11 @@ def test_bad_scp_names_the_line(tmp_path, content, expected):
 def test_missing_and_damaged_archives_are_user_errors(tmp_path, matrices):
     with pytest.raises(UserError, match="does not exist"):
         Matrices(tmp_path / "x.scp")
-    with pytest.raises(UserError, match="does not exist"):
-        list(read_ark(tmp_path / "x.ark"))
     write(tmp_path, matrices)
     archive = tmp_path / "x.ark"
     archive.write_bytes(archive.read_bytes()[:-100])
     with pytest.raises(UserError, match="utt-é200.*make the features again"):
         Matrices(tmp_path / "x.scp")["utt-é200"]
-    with pytest.raises(UserError, match="is damaged"):
-        list(read_ark(archive))
     archive.unlink()
     with pytest.raises(UserError, match="utt-é9.*cannot be read"):
         Matrices(tmp_path / "x.scp")["utt-é9"]
