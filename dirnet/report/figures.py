@@ -1,9 +1,9 @@
-"""The figures of the report as inline SVG; distinguishable in black and white by marker, dash and hatch."""
+"""The figures of the report as inline SVG; distinguishable in black and white by marker, line style and hatch."""
 
 from __future__ import annotations
 
 import io
-import itertools
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +16,6 @@ from matplotlib.figure import Figure  # noqa: E402
 from dirnet.report.results import Row  # noqa: E402
 
 MARKERS = "osD^vPX*<>"
-DASHES = ("-", "--", ":", "-.")
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 COLORS = ("#1b4965", "#ca6702", "#2a9d8f", "#9b2226", "#6a4c93", "#7f7f7f")
 
@@ -40,21 +39,17 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg"):]
 
 
-def _styles() -> Iterator[dict]:
-    for color, marker, dash in zip(itertools.cycle(COLORS), itertools.cycle(MARKERS), itertools.cycle(DASHES)):
-        yield {"color": color, "marker": marker, "linestyle": dash}
-
-
 def size_against_error(rows: list[Row]) -> str | None:
     """Stored megabytes (log axis) against PER with its interval, one marker a model; None where nothing is scored."""
     scored = [row for row in rows if row.per]
     if not scored:
         return None
     with _drawing(6.4, 3.6) as (figure, axes):
-        for row, style in zip(scored, _styles(), strict=False):
+        for place, row in enumerate(scored):
             spread = [[row.per.percent - row.per.low], [row.per.high - row.per.percent]]
             axes.errorbar(row.bytes / 1e6, row.per.percent, yerr=spread, capsize=3, label=row.name,
-                          color=style["color"], marker=style["marker"], linestyle="none", markersize=7)
+                          color=COLORS[place % len(COLORS)], marker=MARKERS[place % len(MARKERS)], linestyle="none",
+                          markersize=7)
         axes.set_xscale("log")
         ticks = sorted({float(f"{row.bytes / 1e6:.2g}") for row in scored})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -100,7 +95,7 @@ def training_curves(rows: list[Row]) -> str | None:
         panels = figure.subplots(lines, columns, squeeze=False).flatten()
         for panel, row in zip(panels, trained, strict=False):
             epochs = [record["epoch"] for record in row.curves]
-            dev, train = ([record[phase]["loss"] for record in row.curves] for phase in ("dev", "train"))
+            dev, train = ([record[phase].get("loss", math.nan) for record in row.curves] for phase in ("dev", "train"))
             panel.plot(epochs, dev, label="dev", color=COLORS[0], marker="o", markersize=2.5, linewidth=1)
             panel.plot(epochs, train, label="train", color=COLORS[1], linestyle=":", linewidth=1.5)
             panel.set_title(row.name, fontsize=9)
@@ -113,7 +108,7 @@ def training_curves(rows: list[Row]) -> str | None:
 
 
 def real_time_factors(rows: list[Row]) -> str | None:
-    """Median real-time factor of every model as a bar up to its 95th percentile; None where none was measured."""
+    """The real-time factor of every model as a bar; None where none was measured."""
     timed = [row for row in rows if row.rtf]
     if not timed:
         return None

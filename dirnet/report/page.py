@@ -27,32 +27,33 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dirnet report", description=__doc__)
     parser.add_argument("--exp", default="exp", type=Path, help="folder of the experiments")
     parser.add_argument("--models", nargs="+", required=True, help="folders in it; the first is the dense model")
-    parser.add_argument("--test_set", default="test", help="the set whose error rates are shown")
+    parser.add_argument("--test_set", nargs="+", default=["test"], help="the sets whose error rates are shown")
     parser.add_argument("--out", default=Path("exp/report"), type=Path)
     parser.add_argument("--title", default="DirNet: size, accuracy and speed")
     parser.add_argument("--command", default="", help="the command that made the models, for the last section")
     arguments = parser.parse_args(argv)
-    if arguments.test_set.strip() == "":
+    if "" in arguments.test_set:
         raise UserError("--test_set is empty, expected the name of a decoded set such as test")
-    rows = collect(arguments.exp, arguments.models, arguments.test_set)
-    table = markdown(rows)
-    facts = origin(arguments.exp, rows)
-    page = render(rows, arguments.title, arguments.test_set, arguments.command, facts)
+    results = {name: collect(arguments.exp, arguments.models, name) for name in arguments.test_set}
+    tables = "\n".join(f"{name}:\n\n{markdown(rows)}" for name, rows in results.items())
+    facts = origin(arguments.exp, results[arguments.test_set[0]])
+    page = render(results, arguments.title, arguments.command, facts)
     with atomic_write(arguments.out / "results.md") as stream:
-        stream.write(f"{table}\n```sh\n{arguments.command or '# command not given'}\n```\n\n")
+        stream.write(f"{tables}\n```sh\n{arguments.command or '# command not given'}\n```\n\n")
         stream.writelines(f"* {term}: {value}\n" for term, value in facts)
     with atomic_write(arguments.out / "index.html") as stream:
         stream.write(page)
-    print(table, end="")
+    print(tables, end="")
     print(f"\n{arguments.out}/index.html: the same with figures; {arguments.out}/results.md: the table")
     return 0
 
 
-def render(rows: list[Row], title: str, test_set: str, command: str, facts: list[tuple[str, str]]) -> str:
-    """The HTML page; nothing in it is fetched from elsewhere."""
+def render(results: dict[str, list[Row]], title: str, command: str, facts: list[tuple[str, str]]) -> str:
+    """The HTML page of the rows of each test set, models in the same order; nothing in it is fetched from elsewhere."""
+    rows = next(iter(results.values()))  # what is not an error rate is the same for every set
     drawings = [
-        ("Size against error", f"Test set {test_set}; down and to the left is better.",
-         figures.size_against_error(rows)),
+        *(("Size against error", f"Test set {name}; down and to the left is better.",
+           figures.size_against_error(scored)) for name, scored in results.items()),
         ("Real-time factor", timing_caption(rows), figures.real_time_factors(rows)),
         ("Atoms and density by group", "A group is what reads one vector: the input, then the hidden vector of each "
          "layer (its recurrent matrix and the next layer's input matrix). Pruning has no dictionary, SVD no zeros.",
@@ -65,9 +66,9 @@ def render(rows: list[Row], title: str, test_set: str, command: str, facts: list
     )
     return environment.get_template("page.html").render(
         title=title,
-        lead=f"{len(rows)} models on the test set {test_set}, {date.today().isoformat()}.",
+        lead=f"{len(rows)} models, scored on {', '.join(results)}; {date.today().isoformat()}.",
         columns=COLUMNS,
-        rows=rows,
+        results=results,
         figures=[drawing for drawing in drawings if drawing[2]],
         group_tables=[(row.name, GROUP_HEADER, list(map(group_cells, row.groups))) for row in rows if row.groups],
         command=command or "not given",
@@ -86,8 +87,10 @@ def group_cells(group: dict) -> list[str]:
 def timing_caption(rows: list[Row]) -> str:
     """Where and how the real-time factors were measured."""
     timing = next((row.timing for row in rows if row.timing), {})
-    said = [f"{key.replace('_', ' ')}: {timing[key]}" for key in ("device", "cpu", "threads", "chunk") if key in timing]
-    return "Measured with " + ", ".join(said) + "." if said else ""
+    said = [f"{key}: {timing[key]}" for key in ("device", "cpu", "threads") if key in timing]
+    chunks = [f"{row.name} {row.timing['chunk']}" for row in rows if "chunk" in row.timing]
+    said += [f"outputs a call: {', '.join(chunks)}"] if chunks else []
+    return f"Measured with {'; '.join(said)}." if said else ""
 
 
 def origin(exp: Path, rows: list[Row]) -> list[tuple[str, str]]:

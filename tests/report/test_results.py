@@ -76,6 +76,15 @@ def test_the_page_holds_table_figures_and_origin(experiments, program, tmp_path)
     assert "12.3 [10.0, 14.0]" in table and "* commit: " in table
 
 
+def test_every_test_set_has_its_table(experiments, program, tmp_path):
+    exp, _ = experiments
+    arguments = ("--exp", exp, "--models", "ctc", "svd_4x", "--out", tmp_path, "--test_set", "test", "other")
+    status, shown, _ = program(page.main, *arguments)
+    assert status == 0 and shown.count("| svd_4x |") == 2 and shown.count("12.3 [10.0, 14.0]") == 1
+    assert (tmp_path / "results.md").read_text().startswith("test:\n\n| model")
+    assert re.findall(r"<h3>Test set (\w+)</h3>", (tmp_path / "index.html").read_text()) == ["test", "other"]
+
+
 def test_figures_without_data_are_left_out(experiments, program, tmp_path):
     exp, _ = experiments
     assert program(page.main, "--exp", exp, "--models", "svd_4x", "--out", tmp_path)[0] == 0
