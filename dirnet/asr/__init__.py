@@ -1,0 +1,1 @@
+"""Speech without a toolkit: audio, features, lexicon, language model, graph, sMBR, decoding, scores. Stands alone."""

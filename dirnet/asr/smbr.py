@@ -1,4 +1,4 @@
-"""State-level minimum Bayes risk over phone-bigram x CTC paths (MATH.md, "sMBR"; Kingsbury 2009).
+"""State-level minimum Bayes risk over phone-bigram x CTC paths (Kingsbury 2009).
 
 A path names one output, a phone or blank (index 0), per frame. Its accuracy is the sum over the frames where it agrees
 with the reference alignment `r_t` of `blank_weight` where `r_t` is blank and 1 elsewhere. The paths of the denominator
@@ -100,6 +100,7 @@ class DenominatorGraph:
 
     @classmethod
     def build(cls, phones: PhoneBigram) -> DenominatorGraph:
+        """The graph of a bigram, float64 on the CPU."""
         v = len(phones.start)
         never = -torch.inf
         enter = torch.full((2 * v + 1,), never, dtype=torch.float64)
@@ -117,6 +118,7 @@ class DenominatorGraph:
         return cls(enter, arcs, leave, outputs)
 
     def to(self, device: torch.device) -> DenominatorGraph:
+        """The same tables on `device`."""
         return DenominatorGraph(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 

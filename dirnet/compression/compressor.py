@@ -17,6 +17,7 @@ from dirnet.compression.groups import MatrixGroup, dense_rnns, matrix_groups, re
 from dirnet.compression.methods import METHODS, Method, load_methods
 from dirnet.compression.plan import describe_plan, make_plan
 from dirnet.compression.report import group_figures, markdown, size_figures
+from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
 from dirnet.factorization import Factors
 from dirnet.files import atomic_write
@@ -87,15 +88,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dirnet.compression.compressor", description=__doc__)
     parser.add_argument("--model", required=True, help="folder with the dense model.safetensors and model.json")
     parser.add_argument("--size", required=True, help="7.9x fewer parameters, 1.3M parameters, or 2MB as stored")
-    parser.add_argument("--method", default="dirnet", help="a method of --conf")
-    parser.add_argument("--conf", help="methods, as conf/compress.yaml; default: dirnet, svd, odl, prune")
+    parser.add_argument("--method", default="dirnet", help="a method of --config")
+    parser.add_argument("--config", help="methods, as conf/compress.yaml; default: dirnet, svd, odl, prune")
     parser.add_argument("--out", required=True, help="folder that receives the model, compression.json and .md")
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
     parser.add_argument("--preset", choices=["best", "paper"], help="of solver dirnet, instead of the method's")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dry_run", choices=["true", "false"], default="false", help="print the plan, write nothing")
+    parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
     arguments = parser.parse_args(argv)
-    methods = load_methods(arguments.conf) if arguments.conf else METHODS
+    methods = load_methods(arguments.config) if arguments.config else METHODS
     method = _resolved(arguments.method, methods, arguments.block, arguments.preset)
     request = {
         "dense_sha256": storage.describe(arguments.model)["sha256"],
@@ -109,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{out}: holds this compressed model already; nothing to do")
         return 0
     model = storage.load(arguments.model)
-    if arguments.dry_run == "true":
+    if arguments.dry_run:
         print(describe_plan(make_plan(model, parse_size(arguments.size), method), size_figures(model)))
         return 0
     model, report = compress(model, arguments.size, method, seed=arguments.seed)

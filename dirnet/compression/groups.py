@@ -13,7 +13,7 @@ from dirnet.nn.recurrent import DirNetRecurrent, refuse_projection
 
 @dataclass(frozen=True)
 class MatrixGroup:
-    """`matrix` (N, M) = W of MATH's notation, on the CPU: all weights that read one vector. `name` is unique."""
+    """`matrix` (N, M) = W of `dirnet.factorization`, on the CPU: all weights that read one vector. `name` is unique."""
 
     name: str
     matrix: Tensor

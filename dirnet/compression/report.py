@@ -1,16 +1,11 @@
-"""What a model costs, dense or compressed: params, bytes and multiply-adds, as JSON and as a table."""
+"""What a model costs, dense or compressed: params, bytes and multiply-adds, as plain values and as a table."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from dirnet.errors import one_line_errors
-from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.coded import CodedMatrix
@@ -56,13 +51,15 @@ def group_figures(name: str, matrix: Tensor, coded: CodedMatrix) -> dict[str, An
 
 def markdown(report: dict[str, Any]) -> str:
     """`compression.md`: the totals and one line per group."""
-    dense, small = report["dense"], report["compressed"]
     lines = [
         f"# {report['method']} at {report['size']}: {report['ratio']:.2f}x fewer parameters",
         "",
         "| | params | bytes | multiply-adds per frame |",
         "|---|---:|---:|---:|",
-        *(f"| {k} | {v['params']:,} | {v['bytes']:,} | {v['macs_per_frame']:,} |" for k, v in _named(dense, small)),
+        *(
+            f"| {name} | {cost['params']:,} | {cost['bytes']:,} | {cost['macs_per_frame']:,} |"
+            for name, cost in (("dense", report["dense"]), ("compressed", report["compressed"]))
+        ),
         "",
         "| group | shape | atoms | density | params | bytes with indices | ratio | relative error |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
@@ -78,31 +75,6 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Relative error of all groups together: {report['relative_error']:.4f}.", ""])
 
 
-@one_line_errors
-def main(argv: list[str] | None = None) -> int:
-    """Write `size.json` of a stored model."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.compression.report", description=__doc__)
-    parser.add_argument("--model", required=True, help="folder with model.safetensors and model.json")
-    parser.add_argument("--out", help="file that receives the JSON; default: MODEL/size.json")
-    arguments = parser.parse_args(argv)
-    model = storage.load(arguments.model)
-    groups = [
-        {"name": name, "atoms": coded.atoms, "params": coded.params(), "bytes": coded.stored_bytes()}
-        for name, coded in model.named_modules()
-        if isinstance(coded, CodedMatrix)
-    ]
-    out = Path(arguments.out or Path(arguments.model) / "size.json")
-    figures = size_figures(model) | {"compressed": isinstance(model.rnn, DirNetRecurrent), "groups": groups}
-    with atomic_write(out) as stream:
-        stream.write(json.dumps(figures, indent=1) + "\n")
-    print(f"{out}: {figures['params']:,} parameters, {figures['bytes']:,} bytes")
-    return 0
-
-
-def _named(dense: dict[str, int], small: dict[str, int]) -> list[tuple[str, dict[str, int]]]:
-    return [("dense", dense), ("compressed", small)]
-
-
 def _macs(model: nn.Module) -> int:
     total = 0
     for module in model.modules():
@@ -113,7 +85,3 @@ def _macs(model: nn.Module) -> int:
         elif isinstance(module, nn.RNNBase) and not isinstance(module, DirNetRecurrent):
             total += sum(weight.numel() for name, weight in module.named_parameters() if name.startswith("weight"))
     return total
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 CELLS = ("lstm", "gru", "rnn")
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 BLOCKS = (1, 2, 4, 8, 16)
 PANEL = 16
 

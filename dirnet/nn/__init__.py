@@ -1,0 +1,7 @@
+"""The compressed layers, drop-ins for torch's, and the acoustic model that is made of either."""
+
+from __future__ import annotations
+
+from dirnet.nn.recurrent import DirNetGRU, DirNetLSTM, DirNetRNN
+
+__all__ = ["DirNetGRU", "DirNetLSTM", "DirNetRNN"]

@@ -14,7 +14,7 @@ from dirnet.errors import UserError
 from dirnet.nn.recurrent import RNN_TYPES, DirNetRecurrent
 
 # Log odds of an output that was never trained: e^-30 is below float32's resolution, so the others keep their values.
-_NEVER = -30.0
+NEVER = -30.0
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class AcousticModel(nn.Module):
         weight, bias = self.output.weight.detach(), self.output.bias.detach()
         extra = max((num_outputs or 0) - len(bias), 0)
         weight = torch.cat([weight, weight.new_zeros(extra, weight.shape[1])])
-        bias = torch.cat([bias, bias.new_full((extra,), _NEVER)])
+        bias = torch.cat([bias, bias.new_full((extra,), NEVER)])
         return {name: value.detach() for name, value in self.rnn.state_dict().items()}, weight, bias
 
     @property

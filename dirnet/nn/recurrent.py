@@ -62,9 +62,10 @@ class DirNetRecurrent(nn.RNNBase):
             CodedMatrix(group.rows, group.columns, atoms, blocks, block)
             for group, (atoms, blocks) in zip(shapes, layout, strict=True)
         )
+        gate_rows = shapes[0].columns // len(shapes[0].members)
         for name in self._weight_names():
             if name.startswith("bias"):
-                self.register_parameter(name, nn.Parameter(torch.empty(groups_width(self))))
+                self.register_parameter(name, nn.Parameter(torch.empty(gate_rows)))
         self.reset_parameters()
 
     @classmethod
@@ -222,11 +223,6 @@ def refuse_projection(dense: nn.RNNBase) -> None:
     """A `UserError` for an LSTM with projections: its hidden state is already low-rank."""
     if dense.proj_size:
         raise UserError(f"LSTM has proj_size {dense.proj_size}, expected 0; train without projections to compress it")
-
-
-def groups_width(rnn: nn.RNNBase) -> int:
-    """Gate rows G * H of one weight matrix, the size of one bias."""
-    return groups_of(rnn)[0].columns // (2 if rnn.bidirectional else 1)
 
 
 def _nothing() -> None:

@@ -13,6 +13,7 @@ import dirnet
 from dirnet.compression import compressor
 from dirnet.compression.finetune import refuse_changed_layout
 from dirnet.compression.methods import METHODS, Method, load_methods
+from dirnet.compression.report import size_figures
 from dirnet.errors import UserError
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
@@ -209,7 +210,7 @@ def test_the_program_refuses_in_one_line(dense_folder, tmp_path, capsys):
         (("--model", dense_folder, "--size", "small"), "not understood"),
         (("--model", tmp_path, "--size", "4x"), "model.json does not exist"),
         (("--model", dense_folder, "--size", "4x", "--method", "lora"), "method 'lora' is unknown"),
-        (("--model", dense_folder, "--size", "4x", "--conf", tmp_path / "no.yaml"), "no.yaml does not exist"),
+        (("--model", dense_folder, "--size", "4x", "--config", tmp_path / "no.yaml"), "no.yaml does not exist"),
     ]:
         assert program(*arguments, "--out", out) == 2
         error = capsys.readouterr().err
@@ -217,17 +218,12 @@ def test_the_program_refuses_in_one_line(dense_folder, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_the_size_program(dense_folder):
-    from dirnet.compression import report
-
-    with pytest.raises(SystemExit) as exit_:
-        report.main(["--model", str(dense_folder)])
-    assert exit_.value.code == 0
-    figures = json.loads((dense_folder / "size.json").read_text())
+def test_the_figures_of_a_dense_model(dense_folder):
     model = storage.load(dense_folder)
-    assert figures["params"] == sum(p.numel() for p in model.parameters())
+    figures = size_figures(model)
+    assert figures["params"] == sum(p.numel() for p in model.parameters()) and figures["bytes"] == 4 * figures["params"]
     weights = 4 * 32 * (25 + 32 + 32 + 32) + 4 * 32
-    assert figures["macs_per_frame"] == round(weights / 3) and not figures["compressed"]
+    assert figures["macs_per_frame"] == round(weights / 3)
 
 
 def test_the_shipped_methods_are_valid(request):

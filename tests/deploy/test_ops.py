@@ -9,6 +9,8 @@ from dirnet.deploy.lowering import quiet
 from dirnet.deploy.streaming import KernelMatrix
 from dirnet.nn.coded import CodedMatrix
 
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+
 
 def coded_matrix(rows, columns, atoms, density, block, seed):
     torch.manual_seed(seed)
@@ -39,7 +41,7 @@ def test_rnn_layer_reference_equals_torch(cell, atoms):
     torch.manual_seed(0)
     size, frames = 11, 8
     rnn = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell](5, size)
-    coded = coded_matrix(size, ops.GATES[cell] * size, atoms, None, 1, 1)
+    coded = coded_matrix(size, GATES[cell] * size, atoms, None, 1, 1)
     x, h0, c0 = torch.randn(frames, 5), torch.randn(1, size) * 0.5, torch.randn(1, size)
     with torch.no_grad():
         rnn.weight_hh_l0.copy_(coded.matrix().t())
@@ -67,7 +69,7 @@ class Everything(nn.Module):
         cases += [(0, 80, 300, 0.1, 8), (1, 300, None, 0.1, 1)]  # rows beyond a byte
         self.shapes, layers, inputs = [], [], []
         for seed, (cell, size, atoms, density, block) in enumerate(cases):
-            coded = coded_matrix(size, ops.GATES[ops.CELLS[cell]] * size, atoms, density, block, seed)
+            coded = coded_matrix(size, GATES[ops.CELLS[cell]] * size, atoms, density, block, seed)
             bias = torch.randn(coded.columns) if seed % 3 else None
             layers.append(KernelMatrix(coded, 0, coded.columns, bias, True))
             inputs.append(KernelMatrix(coded_matrix(13, coded.columns, atoms, density, block, seed), 0, coded.columns,
