@@ -10,8 +10,7 @@ from torchaudio.functional import edit_distance
 
 from dirnet.errors import UserError
 from dirnet.espnet.checkpoint import EXTRA_TOKENS
-
-NEVER = -30.0  # initial bias of these outputs: e^-30 is below float32's resolution
+from dirnet.nn.acoustic import NEVER
 
 
 class PhoneCTCModel(ESPnetASRModel):

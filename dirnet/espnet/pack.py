@@ -32,7 +32,7 @@ from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 
 OPTIONAL = ("lexicon.txt", "tokens.txt")  # of the lang folder
-RESULTS = ("compression.json", "size.json", "rtf.json", "curves.json")  # of the experiment
+RESULTS = ("start/compression.json", "rtf.json", "curves.json")  # of the experiment
 
 
 @one_line_errors
@@ -59,7 +59,7 @@ def pack(exp: Path, lang: Path, out: Path) -> None:
         stage = Path(name)
         extra = [stage / "cmvn.npz", stage / "README.md"]
         np.savez(extra[0], **statistics(model))
-        extra[1].write_text(card(exp, model), encoding="utf-8")
+        extra[1].write_text(card(exp, model, out.name), encoding="utf-8")
         for source in [exp / storage.DESCRIPTION, *(lang / n for n in OPTIONAL), *(exp / n for n in RESULTS)]:
             if source.exists():
                 shutil.copyfile(source, stage / source.name)
@@ -107,8 +107,8 @@ def statistics(model: AcousticModel) -> dict[str, Any]:
     return {"count": 1.0, "sum": mean.numpy(), "sum_square": (std.square() + mean.square()).numpy()}
 
 
-def card(exp: Path, model: AcousticModel) -> str:
-    """README of the package: what it is, how to use it, what was measured."""
+def card(exp: Path, model: AcousticModel, package: str) -> str:
+    """README of the package, the file called `package`: what it is, how to use it, what was measured."""
     config, description = model.config, storage.describe(exp)
     kind = "dense" if config.compression is None else "compressed"
     lines = [
@@ -122,14 +122,17 @@ def card(exp: Path, model: AcousticModel) -> str:
         "import dirnet.espnet  # DirNet must be installed: it registers the model's classes",
         "from espnet2.bin.asr_inference import Speech2Text",
         "",
-        f'recognise = Speech2Text.from_pretrained("{exp.name}.zip", ctc_weight=1.0, lm_weight=0.0, beam_size=10)',
+        f'recognise = Speech2Text.from_pretrained("{package}", ctc_weight=1.0, lm_weight=0.0, beam_size=10)',
         "text, phones, *_ = recognise(audio)[0]  # audio: (n,) float in -1..1",
         "```",
         "",
         f"Made by DirNet, commit {description.get('commit') or 'unknown'}, versions {description.get('versions')}.",
     ]
     for file in sorted(exp.glob("decode_*/[pw]er.json")):
-        lines += ["", f"{file.parent.name} {file.stem.upper()}: `{' '.join(file.read_text(encoding='utf-8').split())}`"]
+        score = json.loads(file.read_text(encoding="utf-8"))
+        low, high = score["percent_low"], score["percent_high"]
+        name = f"{file.parent.name.removeprefix('decode_')} {file.stem.upper()}"
+        lines += ["", f"{name}: {score['percent']:.2f} % ({low:.2f} to {high:.2f}, {score['interval']})"]
     return "\n".join(lines) + "\n"
 
 

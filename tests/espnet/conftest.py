@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,13 +60,6 @@ def write_config(path: Path, base: str = "conf/mini/train_ctc.yaml", **changes) 
             config[key] = value
     path.write_text(yaml.safe_dump(config))
     return path
-
-
-def run_program(module: str, *arguments: object, **options) -> subprocess.CompletedProcess:
-    """`python -m MODULE ARGUMENTS` in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import torch
 from conftest import FEATURES, TOKENS
 
 from dirnet.errors import UserError
-from dirnet.espnet.ctc_model import NEVER, check_features
+from dirnet.espnet.ctc_model import check_features
+from dirnet.nn.acoustic import NEVER
 
 
 @pytest.fixture(scope="module")
