@@ -1,6 +1,6 @@
 # make demo   set up .venv and run the recipe on the embedded mini corpus, all stages
 # make test   set up what is missing and run every test
-# make lint   ruff;  make clean   remove .venv and the demo's output
+# make lint   ruff;  make clean   remove .venv and the demo's output, never a real corpus or its models
 
 # Python 3.11 or 3.12, the newest that is there; PYTHON=/path/to/python3.11 overrides.
 PYTHON ?= $(shell utils/find_python.sh)
@@ -32,4 +32,4 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 
 clean:
 	rm -rf $(VENV) build *.egg-info
-	cd egs/librispeech_dirnet && rm -rf data dump exp downloads
+	cd egs/librispeech_dirnet && { ! grep -qs '^mini' data/.corpus || rm -rf data dump exp downloads/mini; }
