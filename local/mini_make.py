@@ -52,6 +52,7 @@ class Voice:
 
     @property
     def name(self) -> str:
+        """The speaker's name in the data dirs."""
         return f"{self.accent}-{self.variant}-{self.pitch}".lower()
 
 

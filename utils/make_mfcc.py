@@ -31,14 +31,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", metavar="OUT", type=Path, help="folder of the features: dump/mfcc/train")
     parser.add_argument("--cmd", default="utils/run.pl", help="how jobs are run: utils/run.pl, utils/slurm.pl --mem 2G")
     parser.add_argument("--nj", type=int, default=4, help="number of jobs")
-    parser.add_argument("--conf", default="conf/mfcc.conf", help="Kaldi-style MFCC options")
+    parser.add_argument("--config", default="conf/mfcc.conf", help="Kaldi-style MFCC options")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that runs the jobs")
     parser.add_argument("--max_skipped", type=float, default=0.05, help="fraction of utterances that may be unusable")
     add_audio_options(parser)
     arguments = parser.parse_args(argv)
     if arguments.nj < 1:
         raise UserError(f"--nj is {arguments.nj}, expected at least 1 job")
-    config = MfccConfig.read(arguments.conf)
+    config = MfccConfig.read(arguments.config)
     reader = audio_reader(arguments, arguments.data, config.sample_frequency)
     entries = datadir.read_table(arguments.data / "wav.scp")
     if _is_done(arguments.out, arguments.data, fingerprint(entries, config, reader)):
@@ -97,7 +97,7 @@ def _run_jobs(arguments: argparse.Namespace, jobs: int) -> None:
     log = arguments.out / "log" / "make_mfcc.JOB.log"
     command = [
         *shlex.split(arguments.cmd), f"JOB=1:{jobs}", str(log),
-        arguments.python, "-m", "dirnet.asr.features", "--conf", arguments.conf,
+        arguments.python, "-m", "dirnet.asr.features", "--config", arguments.config,
         "--data", f"{arguments.data}/split{jobs}/JOB", "--out", _job(arguments.out, 0)[:-1] + "JOB",
         "--resample", str(arguments.resample).lower(), "--allow_pipe", str(arguments.allow_pipe).lower(),
         "--max_skipped", "1",  # counted over all jobs, below

@@ -207,7 +207,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.nj < 1:
         raise UserError(f"--nj is {arguments.nj}, expected 1 or more processes")
-    frame_seconds = arguments.frame_seconds or read_frame_shift(Path(arguments.posteriors).parent / "frame_shift")
+    frame_seconds = arguments.frame_seconds
+    if frame_seconds is None:
+        frame_seconds = read_frame_shift(Path(arguments.posteriors).parent / "frame_shift")
     if frame_seconds <= 0:
         raise UserError(f"--frame_seconds is {frame_seconds}, expected a positive number such as 0.03")
     mapping = config.read_yaml(arguments.config) if arguments.config else {}

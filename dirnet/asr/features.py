@@ -260,14 +260,14 @@ def check_skipped(skipped: dict[str, str], utterances: int, most: float) -> None
 def main(argv: list[str] | None = None) -> int:
     """Make OUT.ark, OUT.scp and their tables from DATA/wav.scp; a rerun on the same input does nothing."""
     parser = argparse.ArgumentParser(prog="python -m dirnet.asr.features", description=main.__doc__)
-    parser.add_argument("--conf", default="conf/mfcc.conf", help="Kaldi-style MFCC options")
+    parser.add_argument("--config", default="conf/mfcc.conf", help="Kaldi-style MFCC options")
     parser.add_argument("--data", required=True, type=Path, help="data dir with wav.scp")
     parser.add_argument("--out", required=True, help="what the outputs' names begin with: dump/mfcc/train/raw_mfcc.1")
     parser.add_argument("--max_skipped", type=float, default=0.05, help="fraction of utterances that may be unusable")
     add_audio_options(parser)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)  # jobs are the parallelism
-    config = MfccConfig.read(arguments.conf)
+    config = MfccConfig.read(arguments.config)
     reader = audio_reader(arguments, arguments.data, config.sample_frequency)
     record = read_json(f"{arguments.out}.json")
     if record and record["fingerprint"] == fingerprint(read_table(arguments.data / "wav.scp"), config, reader):

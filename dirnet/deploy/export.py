@@ -194,7 +194,10 @@ def is_current(model_folder: str | Path, out: str | Path, backend: str, chunk: i
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Write the program of a stored model and its report; one that is current is left alone."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dirnet.deploy.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True, help="folder with model.safetensors and model.json")
     parser.add_argument("--out", help="the program to write (default: encoder.pte in that folder)")
     parser.add_argument("--backend", choices=sorted(DEFAULT_CHUNK), default="dirnet",

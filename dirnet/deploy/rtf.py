@@ -185,10 +185,13 @@ def _write(results: dict[Path, dict[str, Any]], out: str | None) -> None:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Time one program, or several and the dense engines in turns; write `rtf.json` and print the figures."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dirnet.deploy.rtf", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", type=Path, help="an exported program, encoder.pte")
-    what.add_argument("--compare", type=Path, nargs="+", metavar="DIR", 
+    what.add_argument("--compare", type=Path, nargs="+", metavar="DIR",
                       help="folders with encoder.pte; writes rtf.json in each")  # fmt: skip
     parser.add_argument("--baseline", type=Path, metavar="DIR",
                         help="dense model of the comparison (default: the first)")  # fmt: skip

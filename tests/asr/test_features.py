@@ -140,7 +140,7 @@ def test_statistics_add_up_and_round_trip(tmp_path):
 def make(program, request):
     def run(data, out, *options):
         conf = request.config.rootpath / "conf" / "mfcc.conf"
-        return program(features.main, "--conf", conf, "--data", data, "--out", out, *options)
+        return program(features.main, "--config", conf, "--data", data, "--out", out, *options)
 
     return run
 

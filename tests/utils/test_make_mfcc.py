@@ -20,7 +20,7 @@ def make(script, program, request, monkeypatch):
     root = request.config.rootpath
     monkeypatch.setenv("PYTHONPATH", str(root))
     module = script("utils/make_mfcc.py")
-    fixed = ("--cmd", root / "utils" / "run.pl", "--conf", root / "conf" / "mfcc.conf")
+    fixed = ("--cmd", root / "utils" / "run.pl", "--config", root / "conf" / "mfcc.conf")
     return lambda *arguments: program(module.main, *fixed, *arguments)
 
 
@@ -79,7 +79,7 @@ def test_mistakes(make, corpus, tmp_path):
     data = corpus(tmp_path / "train", speakers=1)
     assert "--nj is 0" in make(data, tmp_path / "dump", "--nj", "0")[2]
     assert "does not exist" in make(tmp_path / "nowhere", tmp_path / "dump")[2]
-    assert "does not exist" in make(data, tmp_path / "dump", "--conf", "nowhere")[2]
+    assert "does not exist" in make(data, tmp_path / "dump", "--config", "nowhere")[2]
 
 
 def test_ctrl_c_ends_the_jobs_and_leaves_nothing(make, corpus, tmp_path, request):
@@ -88,8 +88,8 @@ def test_ctrl_c_ends_the_jobs_and_leaves_nothing(make, corpus, tmp_path, request
     slow = f"spk00-002 sleep 30; cat {data}/audio/spk00-002.flac |"
     table = (data / "wav.scp").read_text()
     (data / "wav.scp").write_text("".join(f"{line}\n" for line in [*table.splitlines()[:2], slow]))
-    command = [sys.executable, str(root / "utils" / "make_mfcc.py"), "--cmd", str(root / "utils" / "run.pl"), "--conf"]
-    command += [str(root / "conf" / "mfcc.conf"), "--nj", "1", "--allow_pipe", "true", str(data), str(out)]
+    command = [sys.executable, str(root / "utils" / "make_mfcc.py"), "--cmd", str(root / "utils" / "run.pl")]
+    command += ["--config", str(root / "conf" / "mfcc.conf"), "--nj", "1", "--allow_pipe", "true", str(data), str(out)]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)})
     deadline = time.monotonic() + 60
     while not list(out.glob(".raw_mfcc.1.ark.*")):  # the job is in the middle of its work
