@@ -70,13 +70,21 @@ sub footer {
     write_to('>>', $path, "# Ended (code $code) at " . now() . ", elapsed time $seconds seconds\n");
 }
 
-# Report the failed jobs; returns the exit status of the program.
+# Report the failed jobs and the first cause found in their logs; returns the exit status of the program.
 sub verdict {
     my ($program, $log, $name, $jobs, @failed) = @_;
     return 0 unless @failed;
-    @failed = sort { $a <=> $b } @failed;
-    my $logs = join ' ', map { named($log, $name, $_) } @failed > 3 ? @failed[0 .. 2] : @failed;
-    print STDERR "$program: " . @failed . " / $jobs failed, log is in $logs" . (@failed > 3 ? " ...\n" : "\n");
+    @failed = map { named($log, $name, $_) } sort { $a <=> $b } @failed;
+    my $logs = join ' ', @failed > 3 ? (@failed[0 .. 2], '...') : @failed;
+    print STDERR "$program: " . @failed . " / $jobs failed, log is in $logs\n";
+    for my $path (@failed) {
+        open my $stream, '<', $path or next;
+        my @lines = <$stream>;
+        my ($cause) = grep { /^[\w.\/-]+: error: / } reverse @lines;
+        next unless defined $cause;
+        print STDERR $cause;
+        return (grep { /^# Ended \(code 2\)/ } $lines[-1]) ? 2 : 1;
+    }
     return 1;
 }
 

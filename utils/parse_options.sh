@@ -5,13 +5,13 @@
 #   . utils/parse_options.sh
 #
 # Then `--nj 8` sets nj, `--skip-train true` sets skip_train, `--config FILE` sources FILE, and what is left in "$@" are
-# the arguments. An option without a variable is an error, exit status 1; so is a value other than true or false for
-# a variable that is one of them. `--help` prints $help_message or, where the script has none, the comment at its
+# the arguments. An option without a variable is an error, exit status 1. A variable that is true or false takes only
+# these, one that is a whole number only such; another value is exit status 2. `--help` prints $help_message or, where the script has none, the comment at its
 # head and its variables with their defaults and remarks.
 
-_option_error() {
-    echo "$0: error: $*; see $0 --help" >&2
-    exit 1
+_option_error() {   # STATUS MESSAGE
+    echo "$0: error: $2; see $0 --help" >&2
+    exit "$1"
 }
 
 _print_help() {
@@ -31,7 +31,7 @@ for ((_i = 1; _i <= $#; _i++)); do   # a config comes first, so that the command
     if [ "${!_i}" == --config ] && [ -z "${config+set}" ]; then
         _next=$((_i + 1))
         _config=${!_next:-}
-        [ -r "${_config}" ] || _option_error "--config '${_config}' is not a readable file"
+        [ -r "${_config}" ] || _option_error 2 "--config '${_config}' is not a readable file"
         # shellcheck disable=SC1090
         . "${_config}"
     fi
@@ -41,15 +41,18 @@ while [ $# -gt 0 ]; do
     case $1 in
         --help|-h) _print_help; exit 0 ;;
         --) shift; break ;;
-        --*=*) _option_error "'$1' has the form --name=value, expected --name value" ;;
+        --*=*) _option_error 1 "'$1' has the form --name=value, expected --name value" ;;
         --*)
             _name=${1#--}; _name=${_name//-/_}
-            [[ ${_name} =~ ^[a-z][A-Za-z0-9_]*$ ]] || _option_error "invalid option '$1'"
-            [ $# -ge 2 ] || _option_error "option $1 has no value"
+            [[ ${_name} =~ ^[a-z][A-Za-z0-9_]*$ ]] || _option_error 1 "invalid option '$1'"
+            [ $# -ge 2 ] || _option_error 1 "option $1 has no value"
             if [ "${_name}" == config ] && [ -z "${config+set}" ]; then shift 2; continue; fi
-            [ -n "${!_name+set}" ] || _option_error "invalid option '$1'"
+            [ -n "${!_name+set}" ] || _option_error 1 "invalid option '$1'"
             if [[ ${!_name} =~ ^(true|false)$ ]] && ! [[ $2 =~ ^(true|false)$ ]]; then
-                _option_error "option $1 is '$2', expected true or false"
+                _option_error 2 "option $1 is '$2', expected true or false"
+            fi
+            if [[ ${!_name} =~ ^[0-9]+$ ]] && ! [[ $2 =~ ^[0-9]+$ ]]; then
+                _option_error 2 "option $1 is '$2', expected a whole number"
             fi
             printf -v "${_name}" '%s' "$2"
             shift 2 ;;

@@ -7,7 +7,8 @@
 # Options: --max-jobs-run N (default: all at once); --mem, --num-threads, --gpu and --time VALUE are for queue systems
 # and change nothing here. The log receives the command, the host, both outputs, the times and the exit code. An
 # argument without blanks reaches the shell as it is (`\|`, `>` and `&&` work), others are quoted. Exit status:
-# 0, or 1 when any job failed, with a line that names the logs; 130 on Ctrl-C, which ends every job.
+# 0, or 1 when any job failed, with a line that names the logs and the line `PROGRAM: error: ...` of the first that has
+# one; 2 where that job ended with 2, as programs do on a user's mistake; 130 on Ctrl-C, which ends every job.
 
 use strict;
 use warnings;

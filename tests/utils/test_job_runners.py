@@ -84,6 +84,19 @@ def test_failed_jobs_are_counted_and_their_logs_named(runner, tmp_path):
     assert "# Ended (code 0)" in (tmp_path / "x.3.log").read_text()
 
 
+def test_the_first_cause_is_shown_and_a_mistake_of_the_user_is_status_2(runner):
+    program = "echo 'x.py: error: rate is 8 kHz in JOB' >&2; echo more"
+    name = os.path.basename(runner.path)
+    done = runner("JOB=1:3", "x.JOB.log", "test", "JOB", "-eq", "1", "||", "{", "bash", "-c", program, ";", "exit", "2;}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"{name}: 2 / 3 failed, log is in x.2.log x.3.log",
+        "x.py: error: rate is 8 kHz in 2",
+    ]
+    done = runner("JOB=1:1", "y.JOB.log", "echo", "y.py:", "error:", "broken", ";", "exit", "3")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "y.py: error: broken"
+
+
 def test_a_killed_job_is_a_failed_job(run_pl, tmp_path):
     done = run_pl("x.log", "bash", "-c", "kill -9 $$")
     assert done.returncode == 1 and "# Ended (code 137)" in (tmp_path / "x.log").read_text()

@@ -46,19 +46,21 @@ def test_options(run, arguments, expected):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("arguments", "expected_status", "expected"),
     [
-        (["--nope", "1"], "invalid option '--nope'"),
-        (["--PATH", "1"], "invalid option '--PATH'"),
-        (["--nj"], "option --nj has no value"),
-        (["--nj=3"], "expected --name value"),
-        (["--skip-train", "yes"], "option --skip-train is 'yes', expected true or false"),
-        (["--config", "/nowhere"], "--config '/nowhere' is not a readable file"),
+        (["--nope", "1"], 1, "invalid option '--nope'"),
+        (["--PATH", "1"], 1, "invalid option '--PATH'"),
+        (["--nj"], 1, "option --nj has no value"),
+        (["--nj=3"], 1, "expected --name value"),
+        (["--nj", "four"], 2, "option --nj is 'four', expected a whole number"),
+        (["--nj", "-1"], 2, "option --nj is '-1', expected a whole number"),
+        (["--skip-train", "yes"], 2, "option --skip-train is 'yes', expected true or false"),
+        (["--config", "/nowhere"], 2, "--config '/nowhere' is not a readable file"),
     ],
 )
-def test_mistakes_end_with_status_1_and_one_line(run, arguments, expected):
+def test_mistakes_are_one_line(run, arguments, expected_status, expected):
     status, out, error = run(*arguments)
-    assert status == 1 and out == "" and expected in error and len(error.splitlines()) == 1
+    assert status == expected_status and out == "" and expected in error and len(error.splitlines()) == 1
 
 
 def test_a_config_comes_before_the_command_line(run, tmp_path):
