@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import yaml
-from conftest import TOKENS
+from tiny_corpus import TOKENS
 
 from dirnet.asr.ark import Matrices
 from dirnet.errors import UserError

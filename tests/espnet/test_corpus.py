@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import PHONES, make_set
+from tiny_corpus import PHONES, make_set
 
 from dirnet.errors import UserError
 from dirnet.espnet.corpus import ctc_frames, prepare

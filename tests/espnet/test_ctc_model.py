@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import FEATURES, TOKENS
+from tiny_corpus import FEATURES, TOKENS
 
 from dirnet.errors import UserError
 from dirnet.espnet.ctc_model import check_features

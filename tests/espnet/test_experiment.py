@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from tiny_corpus import ROOT
 
 from dirnet.errors import UserError
 from dirnet.espnet import experiment

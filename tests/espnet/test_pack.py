@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from conftest import PHONES
+from tiny_corpus import PHONES
 
 from dirnet.asr.features import Mfcc, MfccConfig
 from dirnet.espnet.pack import card, main

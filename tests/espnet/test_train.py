@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import FEATURES, ROOT, make_corpus, write_config
+from tiny_corpus import FEATURES, ROOT, make_corpus, write_config
 
 from dirnet.asr.ark import write_ark
 from dirnet.errors import UserError
