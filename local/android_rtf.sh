@@ -10,9 +10,9 @@ python=${python:-python3}
 . utils/parse_options.sh
 
 if [ $# -ne 1 ]; then
-  echo "Usage: $0 [--serial SERIAL] [--out FILE.json] MODEL.pte" >&2
-  exit 1
+    echo "Usage: $0 [--serial SERIAL] [--out FILE.json] MODEL.pte" >&2
+    exit 1
 fi
 model=$1
 exec "${python}" -m dirnet.deploy.rtf --model "${model}" --device "adb${serial:+:${serial}}" \
-  --out "${out:-$(dirname "${model}")/rtf_android.json}"
+    --out "${out:-$(dirname "${model}")/rtf_android.json}"

@@ -25,7 +25,7 @@ from kaldifst import StdArc, StdVectorFst
 
 from dirnet.asr.lexicon import BLANK, OUTPUTS, SIL, Pronunciations, read_lexicon
 from dirnet.asr.ngram import BOS, EOS, read_arpa_words
-from dirnet.asr.transcripts import read_lines
+from dirnet.asr.transcripts import read_fields
 from dirnet.errors import UserError, one_line_errors
 
 LABELS = {token: number for number, token in enumerate(OUTPUTS, start=1)}
@@ -157,7 +157,7 @@ def compile_graph(
 def read_words(path: str | Path) -> dict[str, int]:
     """The symbol table `words.txt`: word -> id."""
     words = {}
-    for number, fields in read_lines(path):
+    for number, fields in read_fields(path):
         if len(fields) != 2 or not fields[1].isdigit():
             raise UserError(f"{path}:{number}: expected `word id`; make the lexicon again")
         words[fields[0]] = int(fields[1])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dirnet.asr import g2p
 from dirnet.asr.ngram import BOS, EOS, UNK, read_arpa_words, read_sentences
-from dirnet.asr.transcripts import read_lines, read_transcripts, write_transcripts
+from dirnet.asr.transcripts import read_fields, read_transcripts, write_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 
@@ -43,7 +43,7 @@ def read_lexicon(path: str | Path) -> Pronunciations:
     without words are `UserError`s.
     """
     lexicon: Pronunciations = {}
-    for number, fields in read_lines(path):
+    for number, fields in read_fields(path):
         if not fields or fields[0] == "#" or fields[0].startswith(";;;"):
             continue
         word = re.sub(r"(?<=.)\(\d+\)$", "", fields[0])
@@ -171,6 +171,7 @@ def main(argv: list[str] | None = None) -> int:
             counts.update(words)
             for word in words:
                 where.setdefault(word, f"{path}: utterance {utterance}")
+    spoken = set(counts)
     for path in filter(None, arguments.lm_text):
         for words in read_sentences(path):
             counts.update(words)
@@ -184,6 +185,12 @@ def main(argv: list[str] | None = None) -> int:
             if word not in (BOS, EOS) and word.lower() != UNK:
                 counts[word] += 1
                 where.setdefault(word, arguments.arpa)
+    strange = [word for word in counts if word not in spoken and spoken & {word.upper(), word.lower()}]
+    if strange:
+        print(
+            f"warning: {len(strange)} words of the language model (the first: {strange[0]}) are in the transcripts in"
+            " another letter case and count as other words; give it in the letter case of the transcripts"
+        )
     given = read_lexicon(arguments.lexicon) if arguments.lexicon else None
     lexicon, unknown = _complete(given, counts, where, arguments.oov)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dirnet.asr.transcripts import read_lines, read_transcripts
+from dirnet.asr.transcripts import read_fields, read_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 
@@ -207,13 +207,13 @@ def _probabilities(words: tuple[str, ...], levels: list[_Level], discounts: list
 
 def read_sentences(path: str | Path) -> Iterator[list[str]]:
     """The non-blank lines of a sentence file (plain or .gz) as words."""
-    return (words for _, words in read_lines(path) if words)
+    return (words for _, words in read_fields(path) if words)
 
 
 def read_arpa_words(path: str | Path) -> list[str]:
     """The words of the ARPA file `path` (plain or .gz), <s> and its like too; without unigrams it is a `UserError`."""
     words, inside = [], False
-    for number, fields in read_lines(path):
+    for number, fields in read_fields(path):
         if not fields:
             continue
         if fields[0].startswith("\\"):
@@ -234,7 +234,7 @@ def read_words(path: str | Path, limit: int | None = None) -> list[str]:
 
     Counts are the second field; a list without counts is taken as sorted by frequency.
     """
-    rows = [fields for _, fields in read_lines(path) if fields and not fields[0].startswith((";;;", "#"))]
+    rows = [fields for _, fields in read_fields(path) if fields and not fields[0].startswith((";;;", "#"))]
     if limit is not None and all(len(fields) > 1 and fields[1].isdigit() for fields in rows):
         rows.sort(key=lambda fields: -int(fields[1]))
     return list(dict.fromkeys(fields[0] for fields in rows))[:limit]

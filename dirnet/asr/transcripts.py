@@ -21,7 +21,7 @@ def open_text(path: str | Path) -> IO[str]:
         raise UserError(f"{path} is a folder, expected a text file") from None
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+def read_fields(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number from 1, tokens) of every line, blank ones included; broken text is a `UserError`."""
     number = 0
     with open_text(path) as stream:
@@ -42,7 +42,7 @@ def read_transcripts(path: str | Path, allow_empty: bool = False) -> dict[str, l
     utterance without tokens are `UserError`s.
     """
     transcripts: dict[str, list[str]] = {}
-    for number, fields in read_lines(path):
+    for number, fields in read_fields(path):
         if not fields:
             raise UserError(f"{path}:{number} is blank, expected `utt-id word word ...`; delete the line")
         utterance, *tokens = fields

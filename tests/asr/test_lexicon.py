@@ -117,6 +117,13 @@ def test_without_a_lexicon_the_cmu_dictionary_serves_any_letter_case(program, da
     assert set(words) == {"Hello", "WORLD", "THE", "CAT", "READ"}  # what is needed, not 126 k words
 
 
+def test_text_in_another_letter_case_is_told(program, data, small_dictionary):
+    (data / "more").write_text("the cat WORLD\n")
+    assert "2 words of the language model (the first: the)" in make(program, data, "--lm_text", data / "more")[1]
+    (data / "more").write_text("THE CAT WORLD\n")
+    assert "warning" not in make(program, data, "--lm_text", data / "more")[1]
+
+
 def test_words_of_the_language_model_are_needed_too(program, data):
     (data / "more").write_text("WORLD SPEECH\n")
     (data / "lm.arpa").write_text("\\data\\\nngram 1=4\n\n\\1-grams:\n-9 <s>\n-1 </s>\n-1 <unk>\n-1 HELLO\n\n\\end\\\n")

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from dirnet.asr.transcripts import read_lines, read_transcripts, write_transcripts
+from dirnet.asr.transcripts import read_fields, read_transcripts, write_transcripts
 from dirnet.errors import UserError
 
 
@@ -20,7 +20,7 @@ def test_packed_files_read_like_plain_ones(tmp_path):
     with gzip.open(tmp_path / "text.gz", "wt") as stream:
         stream.write((tmp_path / "text").read_text())
     expected = [(1, ["u1", "A", "B"]), (2, []), (3, ["u2", "C"])]
-    assert list(read_lines(tmp_path / "text")) == list(read_lines(tmp_path / "text.gz")) == expected
+    assert list(read_fields(tmp_path / "text")) == list(read_fields(tmp_path / "text.gz")) == expected
 
 
 @pytest.mark.parametrize(
