@@ -11,11 +11,26 @@ stage() {
     echo "$(date '+%Y-%m-%dT%H:%M:%S') (${0##*/}:${BASH_LINENO[0]}) Stage $1: $2"
 }
 
-# finished MARKER OPTIONS [INPUT...]: true when MARKER was left with the same OPTIONS after every INPUT changed.
+# mistake TEXT: end the script for what its user did wrong.
+mistake() {
+    echo "$0: error: $*" >&2
+    exit 2
+}
+
+# one_of NAME CHOICE...: the option NAME must have one of the values.
+one_of() {
+    local name=$1 choice; shift
+    for choice in "$@"; do [ "${!name}" != "${choice}" ] || return 0; done
+    mistake "--${name} is '${!name}', expected one of: $*"
+}
+
+# finished MARKER OPTIONS OUTPUT [INPUT...]: true when MARKER was left with the same OPTIONS after every INPUT changed,
+# and OUTPUT is still there. Otherwise the marker goes, as what it stood for is about to change.
 finished() {
-    local marker=$1 options=$2 input; shift 2
-    [ -f "${marker}" ] && [ "$(cat "${marker}")" == "${options}" ] || return 1
-    for input in "$@"; do [ ! "${input}" -nt "${marker}" ] || return 1; done
+    local marker=$1 options=$2 output=$3 input stale=; shift 3
+    [ -f "${marker}" ] && [ "$(cat "${marker}")" == "${options}" ] && [ -f "${output}" ] || stale=yes
+    for input in "$@"; do [ ! "${input}" -nt "${marker}" ] || stale=yes; done
+    [ -z "${stale}" ] || { rm -f "${marker}"; return 1; }
     echo "    already done: ${marker%/.done*} (delete ${marker} to do it again)"
 }
 
@@ -27,9 +42,9 @@ finish() {
 
 # one_corpus DIR NAME: refuse to mix two corpora in one work folder.
 one_corpus() {
-    mkdir -p "$1"
+    [[ $1 != *[[:space:]]* ]] || mistake "'$1' has blanks in its path; give another --workdir"
+    mkdir -p "$1" 2>/dev/null && [ -w "$1" ] || mistake "the folder $1 cannot be made or written to; give another --workdir"
     [ -f "$1/.corpus" ] || printf '%s\n' "$2" > "$1/.corpus"
     [ "$(cat "$1/.corpus")" == "$2" ] && return
-    echo "$0: error: $1 holds the corpus '$(cat "$1/.corpus")', not '$2'; give --workdir for another one" >&2
-    exit 2
+    mistake "$1 holds the corpus '$(cat "$1/.corpus")', not '$2'; give --workdir for another one"
 }

@@ -71,9 +71,8 @@ class Matrices(Mapping[str, np.ndarray]):
         try:
             return _kaldi.load_mat(location)
         except (OSError, ValueError, EOFError) as error:
-            raise UserError(
-                f"{self._scp}: {key!r} cannot be read from {location} ({error}); make the features again"
-            ) from None
+            again = f"delete {location.rpartition(':')[0]} and make it again"
+            raise UserError(f"{self._scp}: {key!r} cannot be read from {location} ({error}); {again}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import signal
 import time
+import typing
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from dirnet.asr.transcripts import write_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.progress import progress
+
+if typing.TYPE_CHECKING:
+    from kaldifst import StdVectorFst
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,12 @@ class Decoder:
 
     def __init__(self, lang: str | Path, settings: DecodeConfig | None = None):
         from kaldi_decoder import FasterDecoder, FasterDecoderOptions
-        from kaldifst import StdVectorFst
 
         lang, self.settings = Path(lang), settings or DecodeConfig()
         self._words = _read_ids(lang / "words.txt")
         if not (lang / "TLG.fst").is_file():
-            raise UserError(f"{lang}/TLG.fst does not exist; compile it with dirnet.asr.graph")
-        self._fst = StdVectorFst.read(str(lang / "TLG.fst"))  # kept: the decoder only refers to it
-        if self._fst is None or self._fst.start < 0:
-            raise UserError(f"{lang}/TLG.fst is damaged or empty; compile it again with dirnet.asr.graph")
+            raise UserError(f"{lang}/TLG.fst does not exist; compile it with dirnet.asr.graph (stage 2)")
+        self._fst = _read_graph(lang / "TLG.fst")  # kept: the decoder only refers to it
         options = FasterDecoderOptions(
             beam=self.settings.beam, max_active=self.settings.max_active, min_active=self.settings.min_active
         )
@@ -132,6 +133,18 @@ def greedy_phones(log_probs: np.ndarray) -> list[str]:
     first = np.ones(len(best), bool)
     first[1:] = best[1:] != best[:-1]
     return [OUTPUTS[token] for token in best[first] if token != 0]
+
+
+def _read_graph(path: Path) -> StdVectorFst:
+    from kaldifst import StdVectorFst
+
+    try:
+        graph = StdVectorFst.read(str(path))
+    except (ValueError, RuntimeError, MemoryError):  # sizes in a damaged file are taken at their word
+        graph = None
+    if graph is None or graph.start < 0:
+        raise UserError(f"{path} is damaged or empty; delete it and compile it again with dirnet.asr.graph (stage 2)")
+    return graph
 
 
 def _read_ids(path: Path) -> dict[int, str]:

@@ -74,8 +74,9 @@ def load(folder: str | Path) -> AcousticModel:
 def describe(folder: str | Path) -> dict[str, Any]:
     """The content of `model.json` in `folder`: config, sha256, commit, versions, extra."""
     path = Path(folder) / DESCRIPTION
+    content = _read(path)
     try:
-        description = json.loads(_read(path))
+        description = json.loads(content)
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); write the model again") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:

@@ -64,15 +64,18 @@ decode_config=${decode_config:-conf/decode.yaml}
 [ "${corpus}" != librispeech ] || [ -n "${arpa}${librispeech}" ] || arpa=${downloads}/3-gram.pruned.1e-7.arpa.gz
 audio_options="--resample ${resample} --allow_pipe ${allow_pipe}"
 for file in ${mfcc_config} ${ctc_config} ${smbr_config} ${finetune_config} ${decode_config} ${compress_config}; do
-    [ -f "${file}" ] || { echo "$0: error: config ${file} does not exist; give the path of a file" >&2; exit 2; }
+    [ -f "${file}" ] || mistake "config ${file} does not exist; give the path of a file"
 done
-case ${corpus} in librispeech|mini) ;;
-    kaldi) [ -n "${data_root}" ] || { echo "$0: error: --corpus kaldi needs --data_root DIR" >&2; exit 2; } ;;
-    *) echo "$0: error: --corpus '${corpus}', expected librispeech, kaldi or mini" >&2; exit 2 ;;
-esac
-case ${baseline} in smbr|ctc) ;;
-    *) echo "$0: error: --baseline '${baseline}', expected smbr or ctc" >&2; exit 2 ;;
-esac
+one_of corpus librispeech kaldi mini
+one_of oov g2p spn error
+one_of baseline smbr ctc
+[ "${corpus}" != kaldi ] || [ -n "${data_root}" ] || mistake "--corpus kaldi needs --data_root DIR"
+[ "${stage}" -le "${stop_stage}" ] || mistake "--stage ${stage} comes after --stop_stage ${stop_stage}; nothing to run"
+${python} -c 'from importlib.util import find_spec; exit(not find_spec("torch"))' 2>/dev/null \
+    || mistake "--python '${python}' is no Python with the project's packages; run \`make setup\` in ${root} first"
+if [ "${stage}" -le 5 ] && [ "${stop_stage}" -ge 5 ]; then   # before the hours of training
+    ${python} -m dirnet.compression.request --config "${compress_config}" --methods "${methods}" --sizes "${size}"
+fi
 one_corpus "${data}" "${corpus} ${data_root}${librispeech}"
 
 models="${baseline}"   # the rows of the table: the baseline and every compressed model
@@ -91,7 +94,7 @@ if stage 0 "corpus ${corpus}"; then
                 --out "${data}" --audio "${downloads}/mini" ;;
     esac
 fi
-[ -f "${data}/test_sets" ] || { echo "$0: error: ${data}/test_sets is missing; run stage 0 first" >&2; exit 2; }
+[ -f "${data}/test_sets" ] || mistake "${data}/test_sets is missing; run stage 0 first"
 test_sets=$(tr '\n' ' ' < "${data}/test_sets")
 [ -n "${test_sets// }" ] || log "no test set in this corpus: stages 6 to 10 have nothing to score"
 sets="train dev ${test_sets}"
@@ -109,7 +112,7 @@ fi
 if stage 2 "lexicon, language model, decoding graph"; then
     options="lexicon=${lexicon} oov=${oov} arpa=${arpa} order=${lm_order} text=${lm_text}"
     inputs=; for set in ${sets}; do inputs+=" ${data}/${set}/text"; done
-    finished "${lang}/.done" "${options}" ${inputs} ${arpa} ${lexicon} ${lm_text} || {
+    finished "${lang}/.done" "${options}" "${lang}/TLG.fst" ${inputs} ${arpa} ${lexicon} ${lm_text} || {
         ${python} -m dirnet.asr.lexicon --data "${data}" --sets ${sets} --lang "${lang}" --lexicon "${lexicon}" \
             --oov "${oov}" --arpa "${arpa}" --lm_text "${lm_text}"
         if [ -z "${arpa}" ]; then
@@ -155,7 +158,7 @@ if stage 6 "decoding and scoring"; then
     for model in ${models}; do
         for set in ${test_sets}; do
             folder=${exp}/${model}/decode_${set}
-            finished "${folder}/.done" "${options}" "${exp}/${model}/model.json" "${lang}/TLG.fst" \
+            finished "${folder}/.done" "${options}" "${folder}/per.json" "${exp}/${model}/model.json" "${lang}/TLG.fst" \
                 "${dump}/${set}/feats.scp" && continue
             ${cuda_cmd} "${folder}/log/posteriors.log" \
                 ${python} -m dirnet.posteriors --model "${exp}/${model}" --feats "${dump}/${set}/feats.scp" --out "${folder}"
@@ -174,7 +177,8 @@ fi
 if stage 7 "ExecuTorch export"; then
     for model in ${models}; do
         backend=dirnet; [ "${model}" != "${baseline}" ] || backend=xnnpack
-        finished "${exp}/${model}/.done.export" "${backend} ${chunk}" "${exp}/${model}/model.json" && continue
+        finished "${exp}/${model}/.done.export" "${backend} ${chunk}" "${exp}/${model}/encoder.pte" \
+            "${exp}/${model}/model.json" && continue
         ${python} -m dirnet.deploy.export --model "${exp}/${model}" --backend "${backend}" \
             --chunk "$([ ${backend} == xnnpack ] && echo 1 || echo "${chunk}")" --out "${exp}/${model}/encoder.pte"
         finish "${exp}/${model}/.done.export" "${backend} ${chunk}"
@@ -188,7 +192,7 @@ fi
 
 if stage 9 "packages for the ESPnet model zoo"; then
     for model in ${models}; do
-        finished "${exp}/${model}/.done.pack" "" "${exp}/${model}/model.json" && continue
+        finished "${exp}/${model}/.done.pack" "" "${exp}/${model}/model.zip" "${exp}/${model}/model.json" && continue
         ${python} -m dirnet.espnet.pack --exp "${exp}/${model}" --lang "${lang}" --out "${exp}/${model}/model.zip"
         finish "${exp}/${model}/.done.pack" ""
     done

@@ -84,7 +84,7 @@ def test_missing_and_damaged_archives_are_user_errors(tmp_path, matrices):
     write(tmp_path, matrices)
     archive = tmp_path / "x.ark"
     archive.write_bytes(archive.read_bytes()[:-100])
-    with pytest.raises(UserError, match="utt-é200.*make the features again"):
+    with pytest.raises(UserError, match="utt-é200.*delete .*x.ark and make it again"):
         Matrices(tmp_path / "x.scp")["utt-é200"]
     archive.unlink()
     with pytest.raises(UserError, match="utt-é9.*cannot be read"):

@@ -141,6 +141,9 @@ def test_bad_settings_and_missing_files(lang, scp, tmp_path, program):
     (tmp_path / "empty" / "words.txt").write_text("<eps> 0\n")
     status, _, err = program(decode.main, "--lang", tmp_path / "empty", *arguments)
     assert status == 2 and "TLG.fst does not exist" in err
-    (tmp_path / "empty" / "TLG.fst").write_bytes(b"no graph")
-    status, _, err = program(decode.main, "--lang", tmp_path / "empty", *arguments)
-    assert status == 2 and "damaged" in err
+    graph = bytearray((lang / "TLG.fst").read_bytes())
+    graph[len(graph) // 2 : len(graph) // 2 + 600] = b"\xff" * 600  # impossible sizes
+    for content in (b"no graph", graph):
+        (tmp_path / "empty" / "TLG.fst").write_bytes(content)
+        status, _, err = program(decode.main, "--lang", tmp_path / "empty", *arguments)
+        assert status == 2 and "damaged" in err

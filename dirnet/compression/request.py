@@ -1,0 +1,32 @@
+"""Look at a recipe's methods and sizes before the hours of training that come first."""
+
+from __future__ import annotations
+
+import argparse
+
+from dirnet.compression.budget import parse_size
+from dirnet.compression.methods import load_methods
+from dirnet.errors import UserError, one_line_errors
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Refuse a method that the configuration lacks and a size that cannot be understood."""
+    parser = argparse.ArgumentParser(prog="python -m dirnet.compression.request", description=__doc__)
+    parser.add_argument("--config", required=True, help="methods, as conf/compress.yaml")
+    parser.add_argument("--methods", required=True, help="names, separated by blanks; may be empty")
+    parser.add_argument("--sizes", required=True, help="7.9x, 1.3M or 2MB, separated by blanks")
+    arguments = parser.parse_args(argv)
+    known = load_methods(arguments.config)
+    for name in arguments.methods.split():
+        if name not in known:
+            raise UserError(f"method {name!r} is unknown; {arguments.config} has {', '.join(known)}")
+    if arguments.methods.split() and not arguments.sizes.split():
+        raise UserError("no size is given; expected a ratio (7.9x), parameters (1.3M) or bytes (2MB)")
+    for size in arguments.sizes.split():
+        parse_size(size)
+    return 0
+
+
+if __name__ == "__main__":
+    main()
