@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 
-from dirnet.errors import UserError, one_line_errors
+from dirnet.errors import UserError, did_you_mean, one_line_errors
 
 COMMANDS = {
     "compress": ("dirnet.compression.compressor", "compress the recurrent layers of a model to a size"),
@@ -31,9 +30,7 @@ def main() -> int:
         return 0
     name = sys.argv[1]
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command {name!r}; {hint}")
+        raise UserError(f"unknown command {name!r}; {did_you_mean(name, COMMANDS)}")
     module = importlib.import_module(COMMANDS[name][0])
     return module.main(sys.argv[2:])
 

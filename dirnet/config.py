@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import types
 import typing
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from dirnet.errors import UserError
+from dirnet.errors import UserError, did_you_mean
 
 Config = TypeVar("Config")
 
@@ -42,9 +41,7 @@ def from_mapping(kind: type[Config], mapping: dict[str, Any], where: str) -> Con
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for key in mapping:
         if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
-            raise UserError(f"{where}: unknown key {key!r}; {hint}")
+            raise UserError(f"{where}: unknown key {key!r}; {did_you_mean(str(key), fields)}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in mapping:

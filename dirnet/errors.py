@@ -6,16 +6,24 @@ exit status 2 and no traceback; every other exception is a failure of ours and k
 
 from __future__ import annotations
 
+import difflib
 import errno
 import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class UserError(ValueError):
     """A mistake in what the user gave; its text is one line: name, value, expectation, next step."""
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """The end of a message about the unknown `word`: the nearest of `known`, else `otherwise`, else all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise or f"expected one of {', '.join(known)}"
 
 
 def one_line_errors(main: Callable[..., int | None]) -> Callable[..., None]:

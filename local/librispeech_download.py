@@ -9,7 +9,6 @@ OUT/librispeech-lexicon.txt and OUT/3-gram.pruned.1e-7.arpa.gz.
 from __future__ import annotations
 
 import argparse
-import difflib
 import gzip
 import hashlib
 import http.client
@@ -24,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dirnet.config import boolean
-from dirnet.errors import UserError, one_line_errors
+from dirnet.errors import UserError, did_you_mean, one_line_errors
 
 URL = "https://www.openslr.org/resources"
 PARTS = (
@@ -50,8 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     parts = arguments.parts.split()
     for part in parts:
         if part not in PARTS:
-            near = difflib.get_close_matches(part, PARTS, n=1)
-            raise UserError(f"--parts names {part!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {PARTS}"))
+            raise UserError(f"--parts names {part!r}; {did_you_mean(part, PARTS)}")
     server = Server(arguments.url.rstrip("/"), arguments.retries)
     out = arguments.out
     done = True

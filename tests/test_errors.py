@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dirnet.errors import UserError, one_line_errors
+from dirnet.errors import UserError, did_you_mean, one_line_errors
 
 
 def status(action) -> int:
@@ -52,3 +52,9 @@ def test_other_failures_keep_their_traceback():
 
 def test_return_value_is_the_status():
     assert status(lambda: 0) == 0 and status(lambda: 1) == 1
+
+
+def test_the_nearest_known_word_is_offered():
+    assert did_you_mean("becm", ["beam", "size"]) == "did you mean 'beam'?"
+    assert did_you_mean("zzz", ["beam", "size"]) == "expected one of beam, size"
+    assert did_you_mean("zzz", ["beam"], "see the manual") == "see the manual"

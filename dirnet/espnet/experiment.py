@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import inspect
 import io
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dirnet.errors import UserError
+from dirnet.errors import UserError, did_you_mean
 
 REQUIRED = {"frontend": "mfcc", "normalize": "global_mvn", "preencoder": "splice", "encoder": "dirnet_rnn"}
 MODELS = ("dirnet_ctc", "dirnet_smbr")
@@ -83,6 +82,5 @@ def take_shape(config: dict[str, Any], shape: Mapping[str, Any], where: Path, in
 
 def _known(key: str, names: set[str], where: str) -> None:
     if key not in names:
-        near = difflib.get_close_matches(key, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "see ESPnet's asr_train --help"
+        hint = did_you_mean(key, names, "see ESPnet's asr_train --help")
         raise UserError(f"{where}unknown key {key!r}; {hint}")
