@@ -149,7 +149,10 @@ def finish(exp: Path, digest: str, initial: Path | None) -> None:
     config = yaml.safe_load((exp / "config.yaml").read_text(encoding="utf-8"))
     curves = json.loads((exp / "curves.json").read_text(encoding="utf-8"))
     phase, name, mode = config["best_model_criterion"][0]
-    scores = {record["epoch"]: record["dev" if phase == "valid" else phase][name] for record in curves}
+    where = "dev" if phase == "valid" else phase
+    scores = {record["epoch"]: record[where][name] for record in curves if name in record[where]}
+    if not scores:  # the curves leave out what is not finite
+        raise UserError(f"{exp}: no epoch has a finite {name}; remove the folder and train with a lower learning rate")
     ranked = sorted(scores, key=lambda epoch: scores[epoch] if mode == "min" else -scores[epoch])
     best = [epoch for epoch in ranked if (exp / f"{epoch}epoch.pth").exists()][: max(config["keep_nbest_models"])]
     state = checkpoint.average([exp / f"{epoch}epoch.pth" for epoch in best])

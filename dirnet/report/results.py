@@ -61,7 +61,7 @@ class Row:
         ]
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_result(path: Path) -> dict[str, Any] | None:
     """The JSON file `path`, None where it is absent, a `UserError` where it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -77,8 +77,8 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
     for name in models:
         folder = exp / name
         size = size_figures(storage.load(folder))
-        timing = read_json(folder / "rtf.json") or {}
-        compression = read_json(folder / "start" / "compression.json") or {}
+        timing = read_result(folder / "rtf.json") or {}
+        compression = read_result(folder / "start" / "compression.json") or {}
         rows.append(
             Row(
                 name=name,
@@ -90,7 +90,7 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
                 rtf=timing.get("rtf"),
                 speed_up=timing.get("speed_up"),
                 groups=compression.get("groups", []),
-                curves=read_json(folder / "curves.json") or [],
+                curves=read_result(folder / "curves.json") or [],
                 timing=timing,
             )
         )
@@ -99,7 +99,7 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
 
 def error_rate(path: Path) -> ErrorRate | None:
     """The rate that `dirnet.asr.score` left in `path`, None where it did not run."""
-    score = read_json(path)
+    score = read_result(path)
     return score and ErrorRate(score["percent"], score["percent_low"], score["percent_high"])
 
 

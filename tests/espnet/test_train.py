@@ -160,6 +160,14 @@ def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
         raise RuntimeError("another")
 
 
+def test_a_training_that_diverged_is_said(tmp_path):
+    config = {"best_model_criterion": [["valid", "loss_ctc", "min"]], "keep_nbest_models": [1]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "curves.json").write_text(json.dumps([{"epoch": 1, "train": {}, "dev": {}}]))
+    with pytest.raises(UserError, match="no epoch has a finite loss_ctc"):
+        train.finish(tmp_path, "digest", None)
+
+
 def test_more_gpus_than_there_are(trained, tmp_path, capfd):
     assert trained.train(trained.config, tmp_path, "--ngpu", 99) == 2
     assert "--ngpu is 99, but torch sees" in capfd.readouterr().err

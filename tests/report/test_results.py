@@ -60,7 +60,7 @@ def test_missing_and_damaged_files_are_named(experiments, tmp_path):
         results.collect(exp, ["none"], "test")
     (tmp_path / "rtf.json").write_text("{")
     with pytest.raises(UserError, match="rtf.json is not JSON"):
-        results.read_json(tmp_path / "rtf.json")
+        results.read_result(tmp_path / "rtf.json")
 
 
 def test_the_page_holds_table_figures_and_origin(experiments, program, tmp_path):
