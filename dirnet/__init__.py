@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+from dirnet.errors import one_line_interrupts
+
 __version__ = "0.1.0"
 __all__ = ["__version__", "compress"]
+
+_program = Path(sys.argv[0] if sys.argv else "").resolve()
+if sys.argv[:1] == ["-m"] or _program.parent.parent == Path(__file__).resolve().parent.parent:
+    one_line_interrupts()  # `python -m dirnet.X` or utils/X.py is starting; what it imports takes seconds
 
 
 def __getattr__(name: str):

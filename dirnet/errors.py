@@ -26,6 +26,22 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     return f"did you mean {near[0]!r}?" if near else otherwise or f"expected one of {', '.join(known)}"
 
 
+INTERRUPTED = "interrupted; nothing half-written was kept, run it again to continue"
+
+
+def one_line_interrupts() -> None:
+    """From here on an unhandled Ctrl-C, as in the imports before `main`, is one line and no traceback."""
+    hook = sys.excepthook
+
+    def told(kind, error, trace) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            print(f"{os.path.basename(sys.argv[0])}: {INTERRUPTED}", file=sys.stderr)
+        else:
+            hook(kind, error, trace)
+
+    sys.excepthook = told
+
+
 def one_line_errors(main: Callable[..., int | None]) -> Callable[..., None]:
     """Decorate a program's `main`: exits 2 on a `UserError` or a full disk, 130 on Ctrl-C, its own value else."""
 
@@ -38,7 +54,7 @@ def one_line_errors(main: Callable[..., int | None]) -> Callable[..., None]:
             print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
-            print(f"{name}: interrupted; nothing half-written was kept, run it again to continue", file=sys.stderr)
+            print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -22,7 +22,6 @@ from pathlib import Path
 import mini_grammar
 import numpy as np
 import soundfile
-import torch
 
 from dirnet.asr.audio import resample
 from dirnet.asr.datadir import Utterance, write_sets
@@ -130,6 +129,9 @@ def synthesise(tasks: list[Task], folder: Path, jobs: int) -> float:
     espeak-ng keeps state from one sentence to the next, so each voice speaks in a fresh process: what it says cannot
     depend on the number of jobs.
     """
+    import torch  # once, for all processes; at the head of the file it would cost every rerun its seconds
+
+    torch.set_num_threads(1)
     for name in {os.path.dirname(file) for task in tasks for _, file in task.lines}:
         (folder / name).mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("fork")
@@ -144,7 +146,6 @@ def _ignore_interrupts() -> None:
 
 def _speak(job: tuple[Task, str]) -> float:
     task, folder = job
-    torch.set_num_threads(1)
     rng = np.random.default_rng(task.seed)
     espeak, seconds = Espeak(task), 0.0
     for sentence, file in task.lines:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import subprocess
 import sys
 
@@ -40,6 +42,15 @@ def test_interrupt_is_130(capsys):
 
     assert status(main) == 130
     assert "run it again to continue" in capsys.readouterr().err
+
+
+def test_an_interrupt_while_a_program_imports_is_one_line(tmp_path):
+    (tmp_path / "kaldiio.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-m", "dirnet.asr.decode", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    assert shown.returncode == -signal.SIGINT
+    assert len(shown.stderr.splitlines()) == 1 and "run it again to continue" in shown.stderr
 
 
 def test_other_failures_keep_their_traceback():

@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{arguments.out}: already done")
         return 0
     jobs = min(arguments.nj, len(entries))
-    _run_jobs(arguments, jobs)
+    if status := _run_jobs(arguments, jobs):
+        return status
     records = [read_json(f"{_job(arguments.out, job)}.json") for job in range(1, jobs + 1)]
     missing = [job for job, record in enumerate(records, 1) if record is None]
     if missing:
@@ -91,8 +92,8 @@ def _is_done(out: Path, data: Path, expected: str) -> bool:
     return all(Path(archive).is_file() for archive in archives)
 
 
-def _run_jobs(arguments: argparse.Namespace, jobs: int) -> None:
-    """Run `python -m dirnet.asr.features` on each part of the data dir, through the job runner."""
+def _run_jobs(arguments: argparse.Namespace, jobs: int) -> int:
+    """Run `python -m dirnet.asr.features` on each part of the data dir; status of the job runner, which tells why."""
     datadir.split(arguments.data, jobs)
     log = arguments.out / "log" / "make_mfcc.JOB.log"
     command = [
@@ -110,18 +111,7 @@ def _run_jobs(arguments: argparse.Namespace, jobs: int) -> None:
         except KeyboardInterrupt:
             runner.terminate()  # the runner ends its jobs, which remove what they have half-written
             raise
-    if status != 0:
-        raise UserError(_first_error(log, jobs) or f"the jobs ended with status {status}; look at {log}")
-
-
-def _first_error(log: Path, jobs: int) -> str | None:
-    """What the first job that failed by a user's mistake says."""
-    for job in range(1, jobs + 1):
-        path = Path(str(log).replace("JOB", str(job)))
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-            if ": error: " in line:
-                return line.partition(": error: ")[2]
-    return None
+    return status
 
 
 def _merge(data: Path, out: Path, jobs: int) -> int:

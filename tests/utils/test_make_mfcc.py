@@ -66,11 +66,15 @@ def test_unusable_utterances_leave_the_tables_or_stop_the_run(make, corpus, soun
     assert "already done" in make(data, out, "--nj", "1")[1]
 
 
-def test_the_jobs_mistake_is_told_in_one_line(make, corpus, sound, tmp_path):
+def test_the_jobs_mistake_is_told_in_one_line(make, corpus, sound, tmp_path, request):
     data, out = corpus(tmp_path / "train"), tmp_path / "dump"
     path = sound(data / "audio" / "spk01-000.flac", rate=8000)
-    status, _, error = make(data, out, "--nj", "1")
-    assert status == 2
+    root = request.config.rootpath
+    command = [sys.executable, root / "utils" / "make_mfcc.py", "--cmd", root / "utils" / "run.pl", "--nj", "1"]
+    command += ["--config", root / "conf" / "mfcc.conf", data, out]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    error = done.stderr
+    assert done.returncode == 2 and len(error.splitlines()) == 2  # the cause, and where the log is
     assert f"utterance 'spk01-000': audio {path} has 8000 Hz" in error.splitlines()[-1]
     assert not (out / "feats.scp").exists() and not list(out.glob("raw_mfcc*"))
 
