@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
@@ -29,9 +32,10 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        name_full_disk(error, path)
         raise
 
 
@@ -47,9 +51,16 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        name_full_disk(error, path)
         raise
+
+
+def name_full_disk(error: BaseException, path: str | Path) -> None:
+    """Put `path` into the error of a full disk: a failed write does not know its file, only a failed open does."""
+    if isinstance(error, OSError) and error.errno in FULL_DISK and error.filename is None:
+        error.filename = os.fspath(path)
 
 
 def read_json(path: str | Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -40,6 +41,13 @@ def test_a_file_size_limit_in_the_middle_leaves_the_old_file(tmp_path):
     shown = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert shown.returncode != 0 and "File too large" in shown.stderr
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["big.bin"]
+
+
+@pytest.mark.parametrize("writer", [atomic_write, atomic_folder])
+def test_a_full_disk_is_told_with_the_file(tmp_path, writer):
+    with pytest.raises(OSError) as full, writer(tmp_path / "table.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert full.value.filename == str(tmp_path / "table.txt") and os.listdir(tmp_path) == []
 
 
 def test_a_folder_is_replaced_whole(tmp_path):

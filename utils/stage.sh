@@ -36,15 +36,16 @@ finished() {
 
 # finish MARKER OPTIONS: leave the marker that `finished` reads.
 finish() {
-    mkdir -p "$(dirname "$1")"
-    printf '%s\n' "$2" > "$1.tmp" && mv "$1.tmp" "$1"
+    { mkdir -p "$(dirname "$1")" && printf '%s\n' "$2" > "$1.tmp" && mv "$1.tmp" "$1"; } 2>/dev/null && return
+    rm -f "$1.tmp"
+    mistake "$1 cannot be written; free some space and run it again"
 }
 
 # one_corpus DIR NAME: refuse to mix two corpora in one work folder.
 one_corpus() {
     [[ $1 != *[[:space:]]* ]] || mistake "'$1' has blanks in its path; give another --workdir"
     mkdir -p "$1" 2>/dev/null && [ -w "$1" ] || mistake "the folder $1 cannot be made or written to; give another --workdir"
-    [ -f "$1/.corpus" ] || printf '%s\n' "$2" > "$1/.corpus"
+    [ -f "$1/.corpus" ] || finish "$1/.corpus" "$2"
     [ "$(cat "$1/.corpus")" == "$2" ] && return
     mistake "$1 holds the corpus '$(cat "$1/.corpus")', not '$2'; give --workdir for another one"
 }

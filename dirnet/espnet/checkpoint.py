@@ -5,9 +5,11 @@ ESPnet itself loads with `strict=False`, writes checkpoints in place and adds up
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ import yaml
 from torch import Tensor
 
 from dirnet.errors import UserError
+from dirnet.files import name_full_disk
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 
 EXTRA_TOKENS = ("<unk>", "<sos/eos>")  # ESPnet's token lists must have them, phone transcripts lack them
 RNN, OUTPUT, NORMALIZE = "encoder.rnn.", "ctc.ctc_lo.", "normalize."
 SHAPE = ("rnn_type", "hidden_size", "num_layers", "frame_stride", "bidirectional", "compression", "block")
+FULL_DISK_BYTES = 16 << 20  # less than this free after a failed write is a full disk
 CHECKPOINT, PREVIOUS = "checkpoint.pth", "checkpoint.previous.pth"
 
 
@@ -127,6 +131,20 @@ def average(paths: Sequence[Path]) -> dict[str, Tensor]:
                 raise RuntimeError(f"{key} changed between epochs; the support of compressed layers must not")
             mean[key] = value
     return mean
+
+
+@contextlib.contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """`torch.save` reports a full disk as a RuntimeError; say what it is, and where."""
+    try:
+        yield
+    except OSError as error:
+        name_full_disk(error, folder)
+        raise
+    except RuntimeError:
+        if shutil.disk_usage(folder).free < FULL_DISK_BYTES:
+            raise UserError(f"no space left while writing {folder}; free some and run it again to continue") from None
+        raise
 
 
 def recover(folder: Path) -> None:

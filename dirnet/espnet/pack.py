@@ -55,7 +55,8 @@ def pack(exp: Path, lang: Path, out: Path) -> None:
     model = storage.load(exp)
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+    scratch = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+    with scratch as name, checkpoint.full_disk_told(out.parent):
         stage = Path(name)
         extra = [stage / "cmvn.npz", stage / "README.md"]
         np.savez(extra[0], **statistics(model))

@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +33,6 @@ from dirnet.nn import storage
 
 LOG, CONFIG, INITIAL, FINAL = "train.log", "train.yaml", "initial.pth", "model.pth"
 FREE = ("ngpu", "num_workers", "log_interval", "max_epoch", "patience")  # may change when a training goes on
-FULL_DISK_BYTES = 16 << 20
 
 
 @one_line_errors
@@ -85,7 +83,7 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     with atomic_write(exp / "train.json") as stream:
         json.dump({"digest": digest}, stream)
     print(f"{exp}: ESPnet's own log is {exp / LOG}", flush=True)
-    with logged(exp / LOG), full_disk_told(exp):
+    with logged(exp / LOG), checkpoint.full_disk_told(exp):
         run(exp, config, arguments, overrides)
     finish(exp, digest, arguments.init)
 
@@ -232,17 +230,6 @@ def logged(path: Path) -> Iterator[None]:
         stream.flush()
         os.dup2(kept, 2)
         os.close(kept)
-
-
-@contextlib.contextmanager
-def full_disk_told(exp: Path) -> Iterator[None]:
-    """`torch.save` reports a full disk as a RuntimeError; say what it is."""
-    try:
-        yield
-    except RuntimeError:
-        if shutil.disk_usage(exp).free < FULL_DISK_BYTES:
-            raise UserError(f"no space left while writing {exp}; free some and run it again to continue") from None
-        raise
 
 
 if __name__ == "__main__":

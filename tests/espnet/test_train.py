@@ -20,7 +20,7 @@ from tiny_corpus import FEATURES, ROOT, make_corpus, write_config
 
 from dirnet.asr.ark import write_ark
 from dirnet.errors import UserError
-from dirnet.espnet import train
+from dirnet.espnet import checkpoint, train
 from dirnet.espnet.task import read_curves
 from dirnet.factorization.pruning import magnitude
 from dirnet.factorization.svd import truncated
@@ -153,10 +153,10 @@ def test_features_that_are_not_numbers_name_their_utterance(trained, tmp_path, c
 
 def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=0))
-    with pytest.raises(UserError, match="no space left"), train.full_disk_told(tmp_path):
+    with pytest.raises(UserError, match="no space left"), checkpoint.full_disk_told(tmp_path):
         raise RuntimeError("PytorchStreamWriter failed writing file")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1 << 40))
-    with pytest.raises(RuntimeError, match="another"), train.full_disk_told(tmp_path):
+    with pytest.raises(RuntimeError, match="another"), checkpoint.full_disk_told(tmp_path):
         raise RuntimeError("another")
 
 
