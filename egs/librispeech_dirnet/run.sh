@@ -105,7 +105,7 @@ if stage 1 "data dirs and MFCC features"; then
         ${python} utils/fix_data_dir.py "${data}/${set}"
         ${python} utils/validate_data_dir.py "${data}/${set}" ${audio_options}
         ${python} utils/make_mfcc.py "${data}/${set}" "${dump}/${set}" --cmd "${train_cmd}" --nj "${nj}" \
-            --conf "${mfcc_config}" ${audio_options}
+            --config "${mfcc_config}" ${audio_options}
     done
 fi
 
@@ -147,7 +147,7 @@ if stage 5 "compression to ${size}: ${methods}"; then
     for s in ${size}; do
         for m in ${methods}; do
             ${python} -m dirnet.compression.compressor --model "${exp}/${baseline}" --size "${s}" --method "${m}" \
-                --conf "${compress_config}" --seed "${seed}" --out "${exp}/${m}_${s}/start"
+                --config "${compress_config}" --seed "${seed}" --out "${exp}/${m}_${s}/start"
             train "${finetune_config}" "${exp}/${m}_${s}" --init "${exp}/${m}_${s}/start" --seed "${seed}"
         done
     done
@@ -160,7 +160,7 @@ if stage 6 "decoding and scoring"; then
             folder=${exp}/${model}/decode_${set}
             finished "${folder}/.done" "${options}" "${folder}/per.json" "${exp}/${model}/model.json" "${lang}/TLG.fst" \
                 "${dump}/${set}/feats.scp" && continue
-            ${cuda_cmd} "${folder}/log/posteriors.log" \
+            ${decode_cmd} "${folder}/log/posteriors.log" \
                 ${python} -m dirnet.posteriors --model "${exp}/${model}" --feats "${dump}/${set}/feats.scp" --out "${folder}"
             ${decode_cmd} "${folder}/log/decode.log" \
                 ${python} -m dirnet.asr.decode --lang "${lang}" --posteriors "${folder}/posteriors.scp" \
@@ -199,8 +199,8 @@ if stage 9 "packages for the ESPnet model zoo"; then
 fi
 
 if stage 10 "report"; then
-    for set in ${test_sets}; do
-        ${python} -m dirnet.report.page --exp "${exp}" --models ${models} --test_set "${set}" --command "${command}" \
-            --out "${exp}/report"
-    done
+    if [ -n "${test_sets// }" ]; then
+        ${python} -m dirnet.report.page --exp "${exp}" --models ${models} --test_set ${test_sets} \
+            --command "${command}" --out "${exp}/report"
+    fi
 fi
