@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
@@ -70,9 +71,21 @@ class Matrices(Mapping[str, np.ndarray]):
         location = self._entries[key]
         try:
             return _kaldi.load_mat(location)
-        except (OSError, ValueError, EOFError) as error:
-            again = f"delete {location.rpartition(':')[0]} and make it again"
-            raise UserError(f"{self._scp}: {key!r} cannot be read from {location} ({error}); {again}") from None
+        except (OSError, ValueError, EOFError, AssertionError, struct.error) as error:  # the reader asserts its input
+            why, again = str(error) or "it ends too early", f"delete {location.rpartition(':')[0]} and make it again"
+            raise UserError(f"{self._scp}: {key!r} cannot be read from {location} ({why}); {again}") from None
+
+    def check_archives(self) -> None:
+        """Read the last matrix of every archive: one that is missing or cut short is a `UserError`."""
+        last: dict[str, tuple[int, str]] = {}
+        for key, location in self._entries.items():
+            archive, _, offset = location.rpartition(":")
+            last[archive] = max(last.get(archive, (-1, "")), (int(offset) if offset.isdigit() else 0, key))
+        for _, key in last.values():
+            self[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries  # without reading it, as Mapping would
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

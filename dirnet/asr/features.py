@@ -11,6 +11,7 @@ import json
 import math
 import re
 import time
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -163,9 +164,14 @@ class Statistics:
 
     @classmethod
     def read(cls, path: str | Path) -> Statistics:
-        """Read what `write` wrote."""
-        with np.load(path) as stored:
-            return cls(stored["count"], stored["sum"], stored["sum_square"])
+        """Read what `write` wrote; missing or damaged is a `UserError`."""
+        try:
+            with np.load(path) as stored:
+                return cls(stored["count"], stored["sum"], stored["sum_square"])
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist; make the features first (stage 1)") from None
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} is damaged ({error}); delete it and make the features again (stage 1)") from None
 
 
 def extract(audio: Iterable[Named], mfcc: Mfcc, batch_s: float = 60) -> Iterator[Named]:

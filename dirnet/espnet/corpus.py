@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dirnet.asr.ark import read_scp
+from dirnet.asr.ark import Matrices
 from dirnet.asr.datadir import read_lines, read_table, split_line
 from dirnet.errors import UserError
 from dirnet.files import atomic_folder
@@ -40,7 +40,8 @@ def prepare(
     after the stride than CTC needs. More than the fraction `max_skipped`, or a phone outside
     `phones`, is a `UserError`.
     """
-    features = read_scp(dump / "feats.scp")
+    features = Matrices(dump / "feats.scp")
+    features.check_archives()  # ESPnet would fail in the middle of an epoch
     frames = read_table(data / "utt2num_frames")
     transcripts = dict(map(split_line, read_lines(data / "text_phones")))
     known = set(phones)

@@ -21,14 +21,14 @@ import torch
 import yaml
 
 from dirnet.asr.datadir import read_lines
-from dirnet.asr.features import MfccConfig
+from dirnet.asr.features import MfccConfig, Statistics
 from dirnet.asr.smbr import PhoneBigram
 from dirnet.compression.finetune import refuse_changed_layout
 from dirnet.config import read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment
 from dirnet.espnet.corpus import prepare
-from dirnet.files import atomic_write
+from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
 
 LOG, CONFIG, INITIAL, FINAL = "train.log", "train.yaml", "initial.pth", "model.pth"
@@ -110,8 +110,7 @@ def fill(config: dict[str, Any], arguments: argparse.Namespace, tokens: list[str
     """Add to the user's `config` what the recipe knows: data, tokens, statistics, and files it needs made."""
     mfcc = MfccConfig.read(arguments.mfcc_config) if arguments.mfcc_config else MfccConfig()
     stats = arguments.dump / arguments.train / "cmvn.npz"
-    if not stats.exists():
-        raise UserError(f"{stats} does not exist; make the features first (stage 1)")
+    Statistics.read(stats)  # ESPnet would fail late
     config["frontend_conf"] = {"mfcc": dataclasses.asdict(mfcc)}
     config["normalize_conf"] = {"stats_file": str(stats)}
     config["preencoder_conf"] = {"context": 9, **(config.get("preencoder_conf") or {}), "input_size": mfcc.num_ceps}
@@ -203,8 +202,8 @@ def finished(exp: Path, digest: str) -> bool:
 
 def refuse_other(exp: Path, digest: str) -> None:
     """A `UserError` when `exp` holds another training, finished or not."""
-    path = exp / "train.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8"))["digest"] != digest:
+    record = read_json(exp / "train.json")
+    if record is not None and record["digest"] != digest:
         raise UserError(f"{exp} holds a training with other options or data; remove the folder or give another --exp")
 
 

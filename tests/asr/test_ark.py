@@ -86,6 +86,12 @@ def test_missing_and_damaged_archives_are_user_errors(tmp_path, matrices):
     archive.write_bytes(archive.read_bytes()[:-100])
     with pytest.raises(UserError, match="utt-é200.*delete .*x.ark and make it again"):
         Matrices(tmp_path / "x.scp")["utt-é200"]
+    with pytest.raises(UserError, match="utt-é200"):
+        Matrices(tmp_path / "x.scp").check_archives()
+    archive.write_bytes(archive.read_bytes()[:20])  # not even the beginning of some
+    for key in Matrices(tmp_path / "x.scp"):
+        with pytest.raises(UserError, match="cannot be read"):
+            Matrices(tmp_path / "x.scp")[key]
     archive.unlink()
     with pytest.raises(UserError, match="utt-é9.*cannot be read"):
         Matrices(tmp_path / "x.scp")["utt-é9"]

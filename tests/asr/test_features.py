@@ -134,6 +134,9 @@ def test_statistics_add_up_and_round_trip(tmp_path):
     np.testing.assert_allclose(mean, everything.mean(0))
     np.testing.assert_allclose(variance, everything.var(0))
     assert Statistics.read(tmp_path / "cmvn.npz").count == 53
+    (tmp_path / "cmvn.npz").write_bytes((tmp_path / "cmvn.npz").read_bytes()[:100])
+    with pytest.raises(UserError, match="cmvn.npz is damaged"):
+        Statistics.read(tmp_path / "cmvn.npz")
 
 
 @pytest.fixture
