@@ -15,7 +15,7 @@ import pytest
 
 PARTS = ("dev-clean", "train-clean-100")
 LEXICON = b"A AH0\nABLE EY1 B AH0 L\n" * 2000
-ARPA = gzip.compress(b"\\data\\\nngram 1=2\n" * 5000)
+ARPA = gzip.compress(b"\\data\\\nngram 1=2\n" * 5000, mtime=0)
 
 
 def archive(part: str) -> bytes:
