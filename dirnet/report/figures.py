@@ -51,7 +51,8 @@ def size_against_error(rows: list[Row]) -> str | None:
                           color=COLORS[place % len(COLORS)], marker=MARKERS[place % len(MARKERS)], linestyle="none",
                           markersize=7)
         axes.set_xscale("log")
-        ticks = sorted({float(f"{row.bytes / 1e6:.2g}") for row in scored})
+        sizes = [math.log2(row.bytes / 1e6) for row in scored]
+        ticks = [2.0**power for power in range(math.floor(min(sizes)), math.ceil(max(sizes)) + 1)]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set_xlabel("stored size, MB with indices (log scale)")
