@@ -21,7 +21,7 @@ lint: setup
 
 setup: $(VENV)/.installed
 
-# pip 26 refuses ci_sdr, a dependency of ESPnet whose metadata names a git address; the range here is the tested one.
+# pip 26.3 refuses ci_sdr, a dependency of ESPnet whose metadata names a git address; older ones take it.
 $(VENV)/.installed: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or 3.12 found; install one or give PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "Installing into $(VENV): about 3 minutes and 6 GB (torch comes with CUDA)"
