@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+# A shell that starts the tests in the background has them, and all that they start, ignore SIGINT: hear it again.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
