@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -77,6 +78,8 @@ def test_killed_in_the_middle_a_rerun_continues(trained, tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     for line in process.stdout:
         if line.startswith("epoch 2"):
+            while not (exp / "checkpoint.previous.pth").exists() and process.poll() is None:
+                time.sleep(0.001)  # it is set aside right after the line; only then is the other one written
             process.send_signal(signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL and not (exp / "model.json").exists()
