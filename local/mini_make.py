@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make the mini corpus: synthetic English read by espeak-ng voices, for trying the recipe in minutes.
 
-Sentences come from mini_grammar.py. A voice is an accent, a variant, a pitch and a rate; sentences and voices of train,
+Sentences come from mini_grammar.py, or from a text file for a larger bench. A voice is an accent, a variant, a pitch and a rate; sentences and voices of train,
 dev and test are disjoint. Every utterance has noise 15 to 30 dB below the speech. The same sizes and seed give the
 same corpus, however many jobs make it. It says nothing about real speech.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import hashlib
 import io
 import json
 import multiprocessing
@@ -25,6 +26,7 @@ import soundfile
 
 from dirnet.asr.audio import resample
 from dirnet.asr.datadir import Utterance, write_sets
+from dirnet.asr.transcripts import read_fields
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_folder, atomic_write, read_json
 from dirnet.progress import progress
@@ -71,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", default="data", type=Path, help="folder of the data dirs")
     parser.add_argument("--audio", default="downloads/mini", type=Path, help="folder of the flac files")
     parser.add_argument("--size", default="400 60 60", help="training, dev and test utterances")
+    parser.add_argument("--text", default="", help="sentences, one a line, instead of the grammar's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel processes")
     arguments = parser.parse_args(argv)
@@ -79,8 +82,15 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--size is {arguments.size!r}, expected three numbers above 0: training, dev, test utterances")
     if arguments.nj < 1:
         raise UserError(f"--nj is {arguments.nj}, expected at least 1 process")
-    corpus = plan(dict(zip(SETS, map(int, sizes), strict=True)), arguments.seed)
-    record = {"format": FORMAT, "size": arguments.size.split(), "seed": arguments.seed}
+    number = sum(map(int, sizes))
+    if arguments.text:
+        sentences = drawn(arguments.text, number, arguments.seed)
+    else:
+        sentences = mini_grammar.sentences(number, arguments.seed)
+    corpus = plan(dict(zip(SETS, map(int, sizes), strict=True)), sentences, arguments.seed)
+    record = {"format": FORMAT, "size": sizes, "seed": arguments.seed}
+    if arguments.text:
+        record["sentences"] = hashlib.sha256("\n".join(sentences).encode()).hexdigest()
     if read_json(arguments.audio / "mini.json") == record:
         print(f"{arguments.audio}: already done")
     else:
@@ -89,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
             seconds = synthesise([task for tasks in corpus.values() for task in tasks], temporary, arguments.nj)
             with atomic_write(temporary / "mini.json") as stream:
                 json.dump(record, stream)
-        print(f"{arguments.audio}: {sum(map(int, sizes))} utterances, {seconds / 60:.1f} minutes of synthetic speech")
+        print(f"{arguments.audio}: {number} utterances, {seconds / 60:.1f} minutes of synthetic speech")
     root = arguments.audio.absolute()
     write_sets(
         arguments.out,
@@ -105,12 +115,21 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def plan(sizes: dict[str, int], seed: int) -> dict[str, list[Task]]:
-    """Who says what in each set; depends on the sizes and the seed only."""
+def drawn(path: str, number: int, seed: int) -> list[str]:
+    """`number` different sentences of the text file `path`, in an order that `seed` decides."""
+    sentences = list(dict.fromkeys(" ".join(words).upper() for _, words in read_fields(path) if words))
+    if len(sentences) < number:
+        raise UserError(f"{path} has {len(sentences)} different sentences, expected {number}; give a smaller --size")
+    random.Random(f"sentences {seed}").shuffle(sentences)
+    return sentences[:number]
+
+
+def plan(sizes: dict[str, int], sentences: list[str], seed: int) -> dict[str, list[Task]]:
+    """Who says which of `sentences` in each set; depends on the arguments only."""
     rng = random.Random(f"voices {seed}")
     voices = [Voice(a, v, rng.randint(30, 70), rng.randint(140, 185)) for a in ACCENTS for v in VARIANTS]
     rng.shuffle(voices)
-    texts = iter(mini_grammar.sentences(sum(sizes.values()), seed))
+    texts = iter(sentences)
     corpus = {}
     for name, size in sizes.items():
         number = min(max(1, round(size / UTTERANCES_PER_VOICE)), len(ACCENTS) * len(VARIANTS) // len(sizes))

@@ -22,6 +22,7 @@ data_root=          # corpus kaldi: the folder that holds train/ and test/
 allow_pipe=false    # corpus kaldi: run the commands in a wav.scp
 resample=false      # take audio of another sampling rate and resample it
 mini_size="400 60 60"  # corpus mini: training, dev and test utterances
+mini_text=          # corpus mini: a file of sentences to be read, one a line; empty: a small grammar's
 
 # lexicon and language model
 lexicon=            # a lexicon file; empty: the corpus's own, else cmudict
@@ -90,7 +91,7 @@ if stage 0 "corpus ${corpus}"; then
             fi
             ${python} local/librispeech_data.py --corpus "${librispeech:-${downloads}/LibriSpeech}" --out "${data}" ;;
         kaldi) ${python} local/kaldi_data.py --data_root "${data_root}" --out "${data}" --allow_pipe "${allow_pipe}" ;;
-        mini) ${python} local/mini_make.py --size "${mini_size}" --seed "${seed}" --nj "${nj}" \
+        mini) ${python} local/mini_make.py --size "${mini_size}" --text "${mini_text}" --seed "${seed}" --nj "${nj}" \
                 --out "${data}" --audio "${downloads}/mini" ;;
     esac
 fi

@@ -54,15 +54,32 @@ def test_sentences_differ_and_depend_on_the_seed_only(script):
 
 def test_plan_keeps_sentences_and_voices_of_the_sets_apart(mini):
     sizes = {"train": 400, "dev": 60, "test": 60}
-    corpus = mini.plan(sizes, 0)
+    sentences = [f"SENTENCE {number}" for number in range(6800)]
+    corpus = mini.plan(sizes, sentences, 0)
     voices = {name: {(t.voice.accent, t.voice.variant) for t in tasks} for name, tasks in corpus.items()}
     texts = {name: {s for task in tasks for s, _ in task.lines} for name, tasks in corpus.items()}
     assert {name: len(texts[name]) for name in texts} == sizes
     assert len(voices["train"]) == 50 and len({accent for accent, _ in voices["train"]}) == len(mini.ACCENTS)
     for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
         assert not voices[one] & voices[other] and not texts[one] & texts[other]
-    assert mini.plan(sizes, 0) == corpus != mini.plan(sizes, 1)
-    assert len(mini.plan({"train": 5000, "dev": 900, "test": 900}, 0)["train"]) == 56  # a third of all voices
+    assert mini.plan(sizes, sentences, 0) == corpus != mini.plan(sizes, sentences, 1)
+    large = mini.plan({"train": 5000, "dev": 900, "test": 900}, sentences, 0)
+    assert len(large["train"]) == 56  # a third of all voices
+
+
+def test_sentences_of_a_file_are_read_each_once(mini, make, tmp_path):
+    text = tmp_path / "sentences.txt"
+    text.write_text("\n".join(f"the number is {word}" for word in "one two three four five six seven one".split()))
+    options = ("--size", "4 2 1", "--text", text)
+    status, said, _ = make("read", *options)
+    assert status == 0 and "7 utterances" in said
+    said = {name: {u.text for u in read(tmp_path / "read/data" / name)} for name in mini.SETS}
+    assert said["train"] | said["dev"] | said["test"] == {line.upper() for line in text.read_text().splitlines()}
+    assert "already done" in make("read", *options)[1]
+    text.write_text(text.read_text().replace("seven", "eight"))
+    assert "7 utterances" in make("read", *options)[1]
+    status, _, complaint = make("more", "--size", "8 2 1", "--text", text)
+    assert status == 2 and "has 7 different sentences, expected 11" in complaint and not (tmp_path / "more").exists()
 
 
 def test_the_corpus_is_speech_and_the_same_for_any_number_of_jobs(make, script, program, tmp_path):
@@ -103,7 +120,8 @@ def test_ctrl_c_leaves_nothing(make, mini, tmp_path, monkeypatch):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_told_and_leaves_nothing(make, mini, tmp_path, monkeypatch):
     voice = mini.Voice("en-us", "m1", 50, 160)
-    monkeypatch.setattr(mini, "plan", lambda sizes, seed: {"train": [mini.Task(voice, 1, (("HELLO", "/dev/full"),))]})
+    tasks = {"train": [mini.Task(voice, 1, (("HELLO", "/dev/full"),))]}
+    monkeypatch.setattr(mini, "plan", lambda sizes, sentences, seed: tasks)
     status, _, error = make("a", "--nj", "1")
     assert status == 2 and "no space left" in error and len(error.splitlines()) == 1
     assert list((tmp_path / "a").iterdir()) == []
