@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Make the mini corpus: synthetic English read by espeak-ng voices, for trying the recipe in minutes.
 
-Sentences come from mini_grammar.py, or from a text file for a larger bench. A voice is an accent, a variant, a pitch and a rate; sentences and voices of train,
-dev and test are disjoint. Every utterance has noise 15 to 30 dB below the speech. The same sizes and seed give the
-same corpus, however many jobs make it. It says nothing about real speech.
+Sentences come from mini_grammar.py, or from a text file for a larger bench. A voice is an accent, a variant, a pitch
+and a rate; sentences and voices of train, dev and test are disjoint. Every utterance has noise 15 to 30 dB below the
+speech. The same sizes, sentences and seed give the same corpus, however many jobs make it. It says nothing about real
+speech.
 """
 
 from __future__ import annotations
