@@ -1,0 +1,189 @@
+"""Every method from the same trained models, with the same fine-tuning: phone and word errors, before and after.
+
+    egs/librispeech_dirnet/run.sh --corpus mini --mini_text SENTENCES --mini_size "4700 300 300" --stop_stage 2 \
+        --workdir WORK                      # the corpus; or any other, real one
+    python bench/accuracy.py --workdir WORK --config bench/conf/lstm_5x500.yaml --out OUT
+    python bench/accuracy_table.py OUT      # tables with intervals
+
+For every seed a dense model is trained once (OUT/dense_SEED); then each (method, size, seed) is a task: compress,
+measure, fine-tune, measure. A task appends lines to OUT/results.jsonl; a rerun does what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import multiprocessing
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from corpus import Corpus
+from ctc import Training, phone_errors, posteriors, train, word_errors
+
+from dirnet import compress
+from dirnet.asr.decode import DecodeConfig, Decoder
+from dirnet.compression.methods import load_methods
+from dirnet.compression.report import size_figures
+from dirnet.config import from_mapping, read_yaml
+from dirnet.errors import UserError, one_line_errors
+from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel
+from dirnet.provenance import commit, cpu_name
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is compared. sizes: as `--size` of `dirnet compress`; methods: names in `compress_config`."""
+
+    rnn_type: str
+    num_layers: int
+    hidden_size: int
+    train: dict
+    finetune: dict
+    methods: tuple
+    sizes: tuple
+    compress_config: str = "conf/compress.yaml"
+    frame_stride: int = 3
+    beam: float = 10.0
+    max_active: int = 1000
+
+
+@dataclass(frozen=True)
+class Task:
+    """One line of the tables, for one seed; the dense control has no size."""
+
+    method: str
+    size: str
+    seed: int
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Train the dense models, then run the tasks that OUT/results.jsonl lacks, JOBS at a time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", required=True, help="of the recipe, with stages 0 to 2 done")
+    parser.add_argument("--config", required=True, help="as bench/conf/lstm_5x500.yaml")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the models and results")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="*", help="instead of the configuration's")
+    parser.add_argument("--sizes", nargs="*", help="instead of the configuration's")
+    parser.add_argument("--jobs", type=int, default=1, help="tasks at a time, on one device")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args(argv)
+    bench = from_mapping(Bench, read_yaml(arguments.config), arguments.config)
+    methods, sizes = arguments.methods or bench.methods, arguments.sizes or bench.sizes
+    known = load_methods(bench.compress_config)
+    for method in methods:
+        if method not in known:
+            raise UserError(f"method {method!r} is unknown; {bench.compress_config} has {', '.join(known)}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    setting = (bench, arguments.workdir, arguments.device, arguments.out)
+    _run(_train_dense, [(seed,) for seed in arguments.seeds], arguments.jobs, setting)
+    tasks = [Task("dense", "1x", seed) for seed in arguments.seeds]
+    tasks += [Task(m, s, seed) for s in sizes for m in methods if m != "dense" for seed in arguments.seeds]
+    finished = {(row["method"], row["size"], row["seed"]) for row in _rows(arguments.out) if row["stage"] == "after"}
+    _run(_run_task, [(task,) for task in tasks if (task.method, task.size, task.seed) not in finished],
+         arguments.jobs, setting)  # fmt: skip
+    return 0
+
+
+def _rows(out: Path) -> list[dict[str, Any]]:
+    path = out / "results.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _run(work, tasks: list[tuple], jobs: int, setting: tuple) -> None:
+    """Call `work(*task)` for each task in processes that hold the corpus; here when there is one job."""
+    jobs = min(jobs, len(tasks))
+    if jobs <= 1:
+        if tasks:
+            _start(*setting)
+        for task in tasks:
+            work(*task)
+        return
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(jobs, _start, setting) as pool:
+        for _ in pool.imap_unordered(_Star(work), tasks):
+            pass
+
+
+@dataclass(frozen=True)
+class _Star:
+    work: Any
+
+    def __call__(self, task: tuple) -> None:
+        self.work(*task)
+
+
+def _start(bench: Bench, workdir: str, device: str, out: Path) -> None:
+    """What a process keeps for its tasks."""
+    global _bench, _corpus, _out, _decoder
+    _bench, _out = bench, out
+    if device == "cuda":
+        torch.set_num_threads(1)
+    _corpus = Corpus(workdir, torch.device(device))
+    graph = (_corpus.lang / "TLG.fst").is_file()
+    _decoder = Decoder(_corpus.lang, DecodeConfig(beam=bench.beam, max_active=bench.max_active)) if graph else None
+
+
+def _train_dense(seed: int) -> None:
+    folder = _out / f"dense_{seed}"
+    if (folder / storage.DESCRIPTION).exists():
+        return
+    torch.manual_seed(seed)
+    config = _corpus.model_config(_bench.rnn_type, _bench.num_layers, _bench.hidden_size, _bench.frame_stride)
+    settings = from_mapping(Training, _bench.train, "train")
+    started = time.monotonic()
+    model = train(AcousticModel(config), _corpus, settings, seed, log=_log(f"dense {seed}"))
+    seconds = round(time.monotonic() - started, 1)
+    storage.save(model.cpu(), folder, {"training": asdict(settings) | {"seed": seed, "seconds": seconds}})
+
+
+def _run_task(task: Task) -> None:
+    dense = storage.load(_out / f"dense_{task.seed}")
+    log, started = _log(f"{task.method} {task.size} {task.seed}"), time.monotonic()
+    model, told = copy.deepcopy(dense), {}
+    if task.method != "dense":
+        method = load_methods(_bench.compress_config)[task.method]
+        model, report = compress(model, task.size, method, seed=task.seed, progress=False)
+        told = {"relative_error": report["relative_error"], "ratio": report["ratio"]}
+    told["compress_s"] = round(time.monotonic() - started, 1)
+    _measure(model, task, "before", told, log)
+    started = time.monotonic()
+    teacher = dense.to(_corpus.device)
+    train(model, _corpus, from_mapping(Training, _bench.finetune, "finetune"), task.seed, teacher, log=log)
+    told["finetune_s"] = round(time.monotonic() - started, 1)
+    _measure(model, task, "after", told, log)
+    storage.save(model.cpu(), _out / f"{task.method}_{task.size}_{task.seed}")
+
+
+def _measure(model: AcousticModel, task: Task, stage: str, told: dict[str, Any], log) -> None:
+    """Append a line of results: sizes, and errors of every test utterance."""
+    model.to(_corpus.device)
+    found = posteriors(model, _corpus.test)
+    phones = phone_errors(model, _corpus.test, found)
+    row = asdict(task) | {"stage": stage} | size_figures(model) | told
+    row |= {"phone_errors": phones[0], "phones": phones[1]}
+    if _decoder is not None:
+        words = word_errors(_corpus, found, _decoder)
+        row |= {"word_errors": words[0], "words": words[1]}
+    device = torch.cuda.get_device_name() if _corpus.device.type == "cuda" else cpu_name()
+    row |= {"commit": commit(), "device": device, "torch": torch.__version__, "hours": round(_corpus.train.hours, 2)}
+    with open(_out / "results.jsonl", "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")
+    log(f"{stage}: test PER {100 * sum(phones[0]) / sum(phones[1]):.2f} %, {row['params']:,} params")
+
+
+def _log(name: str):
+    return lambda line: print(f"{time.strftime('%H:%M:%S')} {name}: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    main()

@@ -1,0 +1,103 @@
+"""Tables of bench/accuracy.py's results: error rates with 95 % bootstrap intervals, pooled over seeds.
+
+Utterances are drawn together for all seeds and methods, so the difference to the dense control is a paired one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from dirnet.errors import UserError, one_line_errors
+
+SAMPLES = 2000
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Print one Markdown table a size; rows by phone error rate after fine-tuning."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder with results.jsonl")
+    arguments = parser.parse_args(argv)
+    path = arguments.out / "results.jsonl"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; run bench/accuracy.py first")
+    rows = {}
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        rows[row["size"], row["method"], row["seed"], row["stage"]] = row
+    some = next(iter(rows.values()))
+    commits = ", ".join(sorted({row["commit"] for row in rows.values() if row["commit"]}))
+    print(f"{some['hours']} h of training audio, {len(some['phones'])} test utterances; {some['device']}, "
+          f"torch {some['torch']}; commit {commits}")  # fmt: skip
+    for size in dict.fromkeys(size for size, *_ in rows if size != "1x"):
+        print(f"\n## {size}\n")
+        print(table({key: row for key, row in rows.items() if key[0] in (size, "1x")}))
+    return 0
+
+
+def table(rows: dict[tuple, dict]) -> str:
+    """Markdown: one line a method."""
+    groups = defaultdict(dict)
+    for (_, method, seed, stage), row in rows.items():
+        groups[method].setdefault(stage, {})[seed] = row
+    control = groups["dense"].get("after")
+    lines = [
+        "| method | params | R | bytes | R (bytes) | PER before | PER | to the dense control | WER before | WER | seeds |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    dense = next(iter(control.values())) if control else None
+    sortable = []
+    for method, stages in groups.items():
+        after = stages.get("after")
+        if not after:
+            continue
+        row = next(iter(after.values()))
+        params, size = (np.mean([r[unit] for r in after.values()]) for unit in ("params", "bytes"))
+        ratios = (dense["params"] / params, dense["bytes"] / size) if dense else (float("nan"),) * 2
+        per = rate(after, "phone_errors", "phones")
+        shared = {seed: (after[seed], control[seed]) for seed in after if control and seed in control}
+        gap = "" if method == "dense" or not shared else difference(shared)
+        cells = [
+            method, f"{params:,.0f}", f"{ratios[0]:.2f}", f"{size:,.0f}", f"{ratios[1]:.2f}",
+            shown(rate(stages["before"], "phone_errors", "phones")), shown(per), gap,
+            shown(rate(stages["before"], "word_errors", "words")) if "words" in row else "",
+            shown(rate(after, "word_errors", "words")) if "words" in row else "", str(len(after)),
+        ]  # fmt: skip
+        sortable.append((method != "dense", per[0], "| " + " | ".join(cells) + " |"))
+    return "\n".join(lines + [line for *_, line in sorted(sortable)])
+
+
+def rate(rows: dict[int, dict], errors: str, tokens: str) -> tuple[float, float, float]:
+    """Mean error rate over seeds in per cent, and the ends of its interval."""
+    edits = np.sum([row[errors] for row in rows.values()], axis=0)
+    total = np.sum([row[tokens] for row in rows.values()], axis=0)
+    draws = _draws(len(edits))
+    rates = 100 * edits[draws].sum(1) / total[draws].sum(1)
+    return 100 * edits.sum() / total.sum(), *np.percentile(rates, [2.5, 97.5])
+
+
+def difference(pairs: dict[int, tuple[dict, dict]]) -> str:
+    """The relative change of the phone errors to the control of the same seeds, with its interval."""
+    ours = np.sum([pair[0]["phone_errors"] for pair in pairs.values()], axis=0)
+    base = np.sum([pair[1]["phone_errors"] for pair in pairs.values()], axis=0)
+    draws = _draws(len(ours))
+    low, high = np.percentile(100 * (ours[draws].sum(1) / base[draws].sum(1) - 1), [2.5, 97.5])
+    return f"{100 * (ours.sum() / base.sum() - 1):+.1f} % [{low:+.1f}, {high:+.1f}]"
+
+
+def shown(found: tuple[float, float, float]) -> str:
+    """`12.3 [11.8, 12.9]`."""
+    return f"{found[0]:.2f} [{found[1]:.2f}, {found[2]:.2f}]"
+
+
+def _draws(number: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(number, size=(SAMPLES, number))
+
+
+if __name__ == "__main__":
+    main()
