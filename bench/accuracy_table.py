@@ -47,7 +47,8 @@ def table(rows: dict[tuple, dict]) -> str:
         groups[method].setdefault(stage, {})[seed] = row
     control = groups["dense"].get("after")
     lines = [
-        "| method | params | R | bytes | R (bytes) | PER before | PER | to the dense control | WER before | WER | seeds |",
+        "| method | params | R | bytes | R (bytes) | PER before | PER | to the dense control | WER before | WER "
+        "| seeds |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     dense = next(iter(control.values())) if control else None

@@ -12,7 +12,7 @@ from torch import Tensor
 from dirnet.compression.budget import Price
 from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError
-from dirnet.factorization import Factors, annealing, blocks, dirnet, odl, pruning, svd
+from dirnet.factorization import Factors, annealing, blocks, dirnet, odl, pruning, shrinkage, svd
 
 CLOSE = 0.98  # of a budget counts as having used it
 SAMPLE_ROUNDS = 6  # of annealing tell groups apart; the full solver takes five to ten times as many
@@ -23,19 +23,32 @@ class Method:
     """One method. solver: what factorizes. preset, block: see `dirnet.factorization.dirnet.solve`.
 
     allocation: `error` divides the budget over the groups to leave the least squared error, `equal` shrinks every
-    group by the same factor.
+    group by the same factor. vartheta, gamma, penalty, fill: Step 2 of preset paper, see `shrinkage.Schedule`.
     """
 
     solver: Literal["dirnet", "svd", "odl", "prune"]
     preset: Literal["best", "paper"] = "best"
     block: int = 1
     allocation: Literal["error", "equal"] = "error"
+    vartheta: float = shrinkage.VARTHETA
+    gamma: float = shrinkage.GAMMA
+    penalty: float | None = None
+    fill: bool = True
 
     def __post_init__(self) -> None:
+        if self.vartheta <= 0 or self.gamma <= 0 or (self.penalty is not None and self.penalty <= 0):
+            raise UserError(f"vartheta {self.vartheta}, gamma {self.gamma}, penalty {self.penalty}: expected above 0")
+        if self.preset != "paper" and self.schedule != shrinkage.Schedule():
+            raise UserError(f"vartheta, gamma, penalty and fill belong to preset paper, not {self.preset}")
         if self.block < 1:
             raise UserError(f"block is {self.block}, expected 1 or more gate rows")
         if self.solver == "svd" and self.block != 1:
             raise UserError(f"block is {self.block}, expected 1: the codes of solver svd are dense")
+
+    @property
+    def schedule(self) -> shrinkage.Schedule:
+        """Of Step 2."""
+        return shrinkage.Schedule(self.vartheta, self.gamma, self.penalty, self.fill)
 
     def least(self, price: Price) -> int:
         """The smallest budget a group can have: rank one, or for pruning one block."""
@@ -77,13 +90,14 @@ def load_methods(path: str | Path) -> dict[str, Method]:
 
 
 def _dirnet(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
-    settings = {"block": method.block, "preset": method.preset, "seed": seed}
+    schedule = method.schedule if method.preset == "paper" else None
+    settings = {"block": method.block, "preset": method.preset, "seed": seed, "schedule": schedule}
     values = budget // price.value
     if price.unit == "bytes":  # about 0.6 of the values are codes, and these have indices
         per_code = price.factors(1, method.block) - price.factors(1, 0)
         values = int(budget / (0.4 * price.value + 0.6 * per_code / method.block))
     factors, report = dirnet.solve(matrix, params=max(values, price.rows + method.block), **settings)
-    if CLOSE * budget <= _cost(factors, price) <= budget:
+    if (CLOSE * budget if method.fill else 0) <= _cost(factors, price) <= budget:
         return factors, report
     atoms = report["atoms"]
     while price.nonzeros(atoms, budget) < method.block:

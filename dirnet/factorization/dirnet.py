@@ -28,6 +28,7 @@ def solve(
     block: int = 1,
     preset: str = "best",
     seed: int = 0,
+    schedule: shrinkage.Schedule | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[Factors, dict]:
     """Sparse factors `W ~ D Z` of `matrix` (N, M), float32 or float64 on the CPU, and a report of plain numbers.
@@ -36,6 +37,7 @@ def solve(
     `nonzeros`. block: codes are kept in blocks of so many consecutive columns of a row of Z.
     preset: "best" (SVD start, annealed hard thresholding, p searched) or "paper" (Steps 1 and 2 as published; they
     start from `atoms`, or half the budget in D, and Step 2 drops what it can). Both end with a refit of the codes.
+    schedule: of Step 2, for preset "paper"; None is the published one.
     progress: called with the fraction done, up to 1.0. Equal seeds give equal bits. Runs on one thread.
     Raises UserError for a matrix or a size that cannot be.
     """
@@ -52,8 +54,14 @@ def solve(
         raise UserError(f"nonzeros={nonzeros} and params={params} both set the size; give params alone, or with atoms")
     else:
         check_params(matrix, params, atoms, block)
-    find = _best if preset == "best" else _paper
-    factors, details = find(matrix, params, atoms, nonzeros, block, seed, progress or (lambda fraction: None))
+    if schedule and preset != "paper":
+        raise UserError(f"a schedule of Step 2 is given with preset={preset!r}; it belongs to preset paper")
+    report = progress or (lambda fraction: None)
+    if preset == "best":
+        factors, details = _best(matrix, params, atoms, nonzeros, block, seed, report)
+    else:
+        schedule = schedule or shrinkage.Schedule()
+        factors, details = _paper(matrix, params, atoms, nonzeros, block, seed, schedule, report)
     factors = _refitted(matrix, factors, block)
     stored = blocks.count(factors.codes, block)
     if progress:
@@ -125,7 +133,7 @@ def _downhill(candidates: list[int], error: Callable[[int], float]) -> dict[int,
         at = lowest
 
 
-def _paper(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factors, dict]:
+def _paper(matrix, params, atoms, nonzeros, block, seed, schedule, report) -> tuple[Factors, dict]:
     """Steps 1 and 2 with the paper's constants, on unit-norm columns; lambda_1 and lambda_2 are meant for these."""
     columns, lengths = dictionary.unit(matrix)
     generator = torch.Generator().manual_seed(seed)
@@ -139,27 +147,35 @@ def _paper(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factor
         return len(matrix) * len(point.kept) + point.nonzeros <= params
 
     points = []
-    for point in shrinkage.path(columns, learned, codes, block=block):
+    gamma, options = schedule.gamma, {"penalty": schedule.penalty, "vartheta": schedule.vartheta}
+    for point in shrinkage.path(columns, learned, codes, gamma=gamma, block=block, **options):
         points.append(point)
         report(0.9 - 0.5 * 0.9 ** len(points))  # the number of stages is not known before the model is empty
     first = next(at for at, point in enumerate(points) if fits(point))
     chosen = points[first]
     if first:
-        chosen = _between(columns, learned, points[first - 1], chosen, fits, block)
+        chosen = _between(columns, learned, points[first - 1], chosen, fits, gamma, block)
+    details = {"path": [point.figures() for point in points], "chosen": chosen.figures()}
+    if not schedule.fill:
+        if not len(chosen.kept):  # nothing survived: one atom, no code
+            return Factors(learned[:, :1].contiguous(), matrix.new_zeros(1, matrix.shape[1])), details
+        return Factors(learned[:, chosen.kept].contiguous(), chosen.codes * lengths), details
     fewest = fewest_atoms(matrix, params, block) if nonzeros is None else -(-nonzeros // matrix.shape[1])
     kept, codes = _at_least(fewest, chosen, codes)
     learned = learned[:, kept].contiguous()
     size = nonzeros or check_params(matrix, params, len(kept), block)[1]
     codes = _filled(matrix, learned, codes * lengths, size, block)
-    return Factors(learned, codes), {"path": [point.figures() for point in points], "chosen": chosen.figures()}
+    return Factors(learned, codes), details
 
 
-def _between(columns, learned, dense, sparse, fits, block, steps: int = 8) -> shrinkage.Stage:
+def _between(columns, learned, dense, sparse, fits, gamma, block, steps: int = 8) -> shrinkage.Stage:
     """The largest stage that fits, between one that does not and the next that does: vartheta is bisected."""
     over, under, best = dense.vartheta, sparse.vartheta, sparse
     for _ in range(steps):
         middle = math.sqrt(over * under)
-        point = shrinkage.stage(columns, learned, dense.codes, dense.kept, dense.penalty, middle, block=block)
+        point = shrinkage.stage(
+            columns, learned, dense.codes, dense.kept, dense.penalty, middle, gamma=gamma, block=block
+        )
         if fits(point):
             under, best = middle, point
         else:

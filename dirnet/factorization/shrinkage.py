@@ -22,6 +22,19 @@ VARTHETA = 1e7
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """Where the path starts and how it weighs atoms: Theta^0 and gamma of Sec. 4.3, lambda_2 (None: `first_penalty`).
+
+    fill: whether a stage that uses less than the budget is filled up with the codes that help most; the paper does not.
+    """
+
+    vartheta: float = VARTHETA
+    gamma: float = GAMMA
+    penalty: float | None = None
+    fill: bool = True
+
+
+@dataclass(frozen=True)
 class Stage:
     """A point of the path. `kept` (p,) indexes the atoms left of the dictionary, `codes` (p, M) belong to these."""
 
