@@ -1,4 +1,4 @@
-"""The sweeps on a model that has learned a toy language: the curve is the path's own, rows survive, wrong input is told."""
+"""The sweeps on a model that has learned a toy language: the curve is the path's own, rows last, bad input is told."""
 
 from __future__ import annotations
 
