@@ -23,22 +23,26 @@ class Method:
     """One method. solver: what factorizes. preset, block: see `dirnet.factorization.dirnet.solve`.
 
     allocation: `error` divides the budget over the groups to leave the least squared error, `equal` shrinks every
-    group by the same factor.
+    group by the same factor. dtype: how the values of D and Z are kept, also while the model is fine-tuned. The solver
+    `dense` keeps every value: with int8 it is the plain quantisation that the others have to beat.
     """
 
-    solver: Literal["dirnet", "svd", "odl", "prune"]
+    solver: Literal["dirnet", "svd", "odl", "prune", "dense"]
     preset: Literal["best", "paper"] = "best"
     block: int = 1
     allocation: Literal["error", "equal"] = "error"
+    dtype: Literal["float32", "int8"] = "float32"
 
     def __post_init__(self) -> None:
         if self.block < 1:
             raise UserError(f"block is {self.block}, expected 1 or more gate rows")
-        if self.solver == "svd" and self.block != 1:
-            raise UserError(f"block is {self.block}, expected 1: the codes of solver svd are dense")
+        if self.solver in ("svd", "dense") and self.block != 1:
+            raise UserError(f"block is {self.block}, expected 1: the codes of solver {self.solver} are dense")
 
     def least(self, price: Price) -> int:
-        """The smallest budget a group can have: rank one, or for pruning one block."""
+        """The smallest budget a group can have: rank one, for pruning one block, for dense all of it."""
+        if self.solver == "dense":
+            return price.dense
         if self.solver == "prune":
             return price.factors(None, self.block)
         return price.factors(1, None if self.solver == "svd" else price.columns)
