@@ -118,7 +118,7 @@ def test_what_int8_cannot_be_is_refused():
 @pytest.mark.parametrize("block, density", [(1, 0.2), (8, 0.2), (1, 1.0)])
 @pytest.mark.parametrize("with_dictionary", [True, False])
 def test_little_is_lost_on_matrices_like_trained_ones(block, density, with_dictionary):
-    """Spectra that decay and tails heavier than Gaussian: trained LSTMs lose 0.5-1.2 % of the norm, these up to 1.5 %."""
+    """Spectra that decay, tails heavier than Gaussian: trained LSTMs lose 0.5-1.2 % of the norm, these up to 1.5 %."""
     torch.manual_seed(0)
     gains = torch.arange(1.0, 65)[:, None] ** -0.7
     kept = torch.rand(64, 512 // block).lt(density).repeat_interleave(block, dim=1)
