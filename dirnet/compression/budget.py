@@ -49,13 +49,17 @@ def parse_size(text: str) -> Size:
 
 @dataclass(frozen=True)
 class Price:
-    """What an (N, M) matrix costs in `unit`, with values of `value_bytes` and codes kept in blocks of `block`."""
+    """What an (N, M) matrix costs in `unit`, with values of `value_bytes` and codes kept in blocks of `block`.
+
+    scale_bytes: of each atom and each row of Z, for int8 values.
+    """
 
     unit: Unit
     rows: int
     columns: int
     block: int = 1
     value_bytes: int = 4
+    scale_bytes: int = 0
 
     @property
     def value(self) -> int:
@@ -64,14 +68,16 @@ class Price:
 
     @property
     def dense(self) -> int:
-        """Of the matrix as it is."""
-        return self.rows * self.columns * self.value
+        """Of the matrix as it is, all of its values kept."""
+        return self.factors(None, None)
 
     def factors(self, atoms: int | None, nonzeros: int | None) -> int:
         """Of D (N, atoms), or none, and Z with `nonzeros` stored codes; None for a dense Z."""
         code_rows = self.rows if atoms is None else atoms
         stored = code_rows * self.columns if nonzeros is None else nonzeros
         cost = (self.rows * (atoms or 0) + stored) * self.value
+        if self.unit == "bytes":
+            cost += self.scale_bytes * ((atoms or 0) + code_rows)
         if self.unit == "bytes" and nonzeros is not None:
             cost += index_bytes(code_rows, self.columns, nonzeros // self.block, self.block)
         return cost

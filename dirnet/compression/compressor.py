@@ -22,6 +22,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.factorization import Factors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
+from dirnet.nn.quantised import DTYPES, check_dtype
 from dirnet.nn.recurrent import coded_class
 from dirnet.progress import progress as shown
 
@@ -34,16 +35,18 @@ def compress(
     preset: str | None = None,
     seed: int = 0,
     progress: bool = True,
+    dtype: str | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Compress every nn.LSTM, nn.GRU and nn.RNN of `model`, in place; returns the model and a report.
 
     Use the returned model: where `model` is itself an RNN it cannot be changed in place. size: of the whole model,
     everything uncompressed counted: `7.9x` fewer parameters, `1.3M` parameters, `2MB` as stored; the result is at
-    most this. method: a name of `METHODS`, or a `Method`. block, preset: instead of the method's. Equal seeds give
-    equal models. Raises UserError for an unknown method, a size out of reach, or a model without RNNs.
+    most this. method: a name of `METHODS`, or a `Method`. block, preset, dtype: instead of the method's; with `int8`
+    fine-tuning is quantisation-aware, biases and all else stay float32. Equal seeds give equal models. Raises UserError
+    for an unknown method, a size out of reach, or a model without RNNs.
     """
     name = method if isinstance(method, str) else method.solver
-    method = _resolved(method, METHODS, block, preset)
+    method = _resolved(method, METHODS, block, preset, dtype)
     rnns = dense_rnns(model)
     dense = size_figures(model)
     plan = make_plan(model, parse_size(size), method)
@@ -59,7 +62,7 @@ def compress(
     groups, ready = iter(zip(plan.groups, details, strict=True)), iter(factors)
     for rnn in rnns.values():
         count = len(matrix_groups(rnn))
-        layer = coded_class(rnn).from_dense(rnn, [next(ready) for _ in range(count)], method.block)
+        layer = coded_class(rnn).from_dense(rnn, [next(ready) for _ in range(count)], method.block, method.dtype)
         replacements[rnn] = layer
         for coded in layer.groups:
             group, detail = next(groups)
@@ -93,11 +96,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="folder that receives the model, compression.json and .md")
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
     parser.add_argument("--preset", choices=["best", "paper"], help="of solver dirnet, instead of the method's")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
     arguments = parser.parse_args(argv)
     methods = load_methods(arguments.config) if arguments.config else METHODS
-    method = _resolved(arguments.method, methods, arguments.block, arguments.preset)
+    method = _resolved(arguments.method, methods, arguments.block, arguments.preset, arguments.dtype)
     request = {
         "dense_sha256": storage.describe(arguments.model)["sha256"],
         "size": arguments.size,
@@ -138,13 +142,17 @@ def _finished(out: Path, request: dict[str, Any]) -> bool:
 
 
 def _resolved(
-    method: str | Method, methods: dict[str, Method], block: int | None = None, preset: str | None = None
+    method: str | Method,
+    methods: dict[str, Method],
+    block: int | None = None,
+    preset: str | None = None,
+    dtype: str | None = None,
 ) -> Method:
     if isinstance(method, str):
         if method not in methods:
             raise UserError(f"method {method!r} is unknown; choose one of {', '.join(methods)}")
         method = methods[method]
-    changes = {"block": block, "preset": preset}
+    changes = {"block": block, "preset": preset, "dtype": dtype if dtype is None else check_dtype(dtype)}
     return dataclasses.replace(method, **{name: value for name, value in changes.items() if value is not None})
 
 

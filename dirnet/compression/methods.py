@@ -24,9 +24,11 @@ class Method:
 
     allocation: `error` divides the budget over the groups to leave the least squared error, `equal` shrinks every
     group by the same factor. vartheta, gamma, penalty, fill: Step 2 of preset paper, see `shrinkage.Schedule`.
+    group by the same factor. dtype: how the values of D and Z are kept, also while the model is fine-tuned. The solver
+    `dense` keeps every value: with int8 it is the plain quantisation that the others have to beat.
     """
 
-    solver: Literal["dirnet", "svd", "odl", "prune"]
+    solver: Literal["dirnet", "svd", "odl", "prune", "dense"]
     preset: Literal["best", "paper"] = "best"
     block: int = 1
     allocation: Literal["error", "equal"] = "error"
@@ -34,6 +36,7 @@ class Method:
     gamma: float = shrinkage.GAMMA
     penalty: float | None = None
     fill: bool = True
+    dtype: Literal["float32", "int8"] = "float32"
 
     def __post_init__(self) -> None:
         if self.vartheta <= 0 or self.gamma <= 0 or (self.penalty is not None and self.penalty <= 0):
@@ -42,8 +45,8 @@ class Method:
             raise UserError(f"vartheta, gamma, penalty and fill belong to preset paper, not {self.preset}")
         if self.block < 1:
             raise UserError(f"block is {self.block}, expected 1 or more gate rows")
-        if self.solver == "svd" and self.block != 1:
-            raise UserError(f"block is {self.block}, expected 1: the codes of solver svd are dense")
+        if self.solver in ("svd", "dense") and self.block != 1:
+            raise UserError(f"block is {self.block}, expected 1: the codes of solver {self.solver} are dense")
 
     @property
     def schedule(self) -> shrinkage.Schedule:
@@ -51,7 +54,9 @@ class Method:
         return shrinkage.Schedule(self.vartheta, self.gamma, self.penalty, self.fill)
 
     def least(self, price: Price) -> int:
-        """The smallest budget a group can have: rank one, or for pruning one block."""
+        """The smallest budget a group can have: rank one, for pruning one block, for dense all of it."""
+        if self.solver == "dense":
+            return price.dense
         if self.solver == "prune":
             return price.factors(None, self.block)
         return price.factors(1, None if self.solver == "svd" else price.columns)

@@ -12,6 +12,7 @@ from dirnet.compression.groups import MatrixGroup, dense_rnns, matrix_groups
 from dirnet.compression.methods import Method
 from dirnet.compression.report import size_figures
 from dirnet.errors import UserError
+from dirnet.nn.quantised import SCALE_BYTES
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,19 @@ def make_plan(model: nn.Module, size: Size, method: Method) -> Plan:
         group for name, rnn in dense_rnns(model).items() for group in matrix_groups(rnn, f"{name}." if name else "")
     ]
     dense = size_figures(model)
-    value_bytes = next(model.parameters()).element_size()
-    prices = [Price(size.unit, *group.shape, method.block, value_bytes) for group in groups]
+    float_bytes = next(model.parameters()).element_size()
+    kept = (1, SCALE_BYTES) if method.dtype == "int8" else (float_bytes, 0)
+    prices = [Price(size.unit, *group.shape, method.block, *kept) for group in groups]
     for group in groups:
         if group.matrix.shape[1] % method.block:
             raise UserError(f"block {method.block} does not divide the {group.matrix.shape[1]} columns of {group.name}")
     wholes, least = [price.dense for price in prices], [method.least(price) for price in prices]
     least = [min(pair) for pair in zip(least, wholes, strict=True)]
-    rest = dense[size.unit] - sum(wholes)
+    rest = dense[size.unit] - sum(Price(size.unit, *group.shape, 1, float_bytes).dense for group in groups)
     limit = size.limit(dense["params"])
     if not rest + sum(least) <= limit <= dense[size.unit]:
         raise UserError(_infeasible(size, limit, rest + sum(least), dense))
-    available = limit - rest
+    available = min(limit - rest, sum(wholes))  # in int8 the whole model is smaller than the dense one
     if method.allocation == "equal":
         shares = allocation.equal(available, wholes, least)
     else:

@@ -72,7 +72,10 @@ def markdown(report: dict[str, Any]) -> str:
         )
     rest = report["uncompressed"]
     lines.append(f"| biases, output and all else | | | | {rest['params']:,} | {rest['bytes']:,} | 1.00 | 0 |")
-    return "\n".join([*lines, "", f"Relative error of all groups together: {report['relative_error']:.4f}.", ""])
+    lines += ["", f"Relative error of all groups together: {report['relative_error']:.4f}."]
+    if report["settings"]["dtype"] == "int8":
+        lines += ["", "Dictionaries and codes are int8 with a bfloat16 scale per atom and row; all else is float32."]
+    return "\n".join([*lines, ""])
 
 
 def _macs(model: nn.Module) -> int:

@@ -23,8 +23,10 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"method {name!r} is unknown; {arguments.config} has {', '.join(known)}")
     if arguments.methods.split() and not arguments.sizes.split():
         raise UserError("no size is given; expected a ratio (7.9x), parameters (1.3M) or bytes (2MB)")
-    for size in arguments.sizes.split():
-        parse_size(size)
+    for size in map(parse_size, arguments.sizes.split()):
+        for name in arguments.methods.split():
+            if known[name].solver == "dense" and size.kind == "ratio" and size.value > 1:
+                raise UserError(f"method {name} keeps every value, size {size.text} is out of reach; run it with 1x")
     return 0
 
 

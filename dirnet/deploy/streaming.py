@@ -100,7 +100,7 @@ class KernelMatrix(nn.Module):
     def __init__(self, group: CodedMatrix, start: int, stop: int, bias: Tensor | None, dictionary: bool):
         super().__init__()
         has_dictionary = dictionary and group.dictionary is not None
-        self.dictionary = nn.Buffer(panels(group.dictionary.detach())) if has_dictionary else None
+        self.dictionary = nn.Buffer(panels(group.dictionary_values().detach())) if has_dictionary else None
         values, index, counts, self.block = stored_codes(group, start, stop)
         self.values = nn.Buffer(values)
         self.index = None if index is None else nn.Buffer(index)
@@ -135,7 +135,7 @@ def stored_codes(group: CodedMatrix, start: int, stop: int) -> tuple[Tensor, Ten
 
     A block that the kernels do not know, or that straddles two consumers, is cut into the widest that fits.
     """
-    codes = group.codes.detach()
+    codes = group.code_values().detach()
     if group.index is None:
         return panels(codes[:, start:stop]), None, None, 0
     common = math.gcd(group.block, start, stop)
@@ -161,7 +161,7 @@ class StockMatrix(nn.Module):
     def __init__(self, group: CodedMatrix, start: int, stop: int, bias: Tensor | None, dictionary: bool):
         super().__init__()
         has_dictionary = dictionary and group.dictionary is not None
-        self.dictionary = nn.Buffer(group.dictionary.detach().t().contiguous()) if has_dictionary else None
+        self.dictionary = nn.Buffer(group.dictionary_values().detach().t().contiguous()) if has_dictionary else None
         self.codes = nn.Buffer(group.code_matrix().detach()[:, start:stop].t().contiguous())
         self.bias = None if bias is None else nn.Buffer(bias.detach().clone())
 

@@ -9,7 +9,7 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from torch import nn
 
 from dirnet.errors import UserError
-from dirnet.nn.acoustic import run_rnn
+from dirnet.nn.acoustic import check_layout, run_rnn
 from dirnet.nn.recurrent import RNN_TYPES
 
 
@@ -19,6 +19,7 @@ class RecurrentEncoder(AbsEncoder):
     rnn_type: lstm, gru or rnn; dropout: after every layer, in training; bidirectional: both directions, not streamable
     compression: `[atoms | null, blocks | null]` per group of the compressed layers, null for dense ones
     block: consecutive gate rows kept or dropped together
+    dtype: float32, or int8 for the values of compressed layers: training is then quantisation-aware
     The parameters are `rnn.*`, named as in the layer itself.
     """
 
@@ -33,12 +34,14 @@ class RecurrentEncoder(AbsEncoder):
         bidirectional: bool = False,
         compression: Sequence[Sequence[int | None]] | None = None,
         block: int = 1,
+        dtype: str = "float32",
     ):
         super().__init__()
         if rnn_type not in RNN_TYPES:
             raise UserError(f"rnn_type is {rnn_type!r}, expected one of {', '.join(RNN_TYPES)}")
         if frame_stride not in (1, 2, 3):
             raise UserError(f"frame_stride is {frame_stride!r}, expected 1, 2 or 3")
+        check_layout(compression, dtype)
         dense, coded = RNN_TYPES[rnn_type]
         options = {
             "batch_first": True,
@@ -48,7 +51,8 @@ class RecurrentEncoder(AbsEncoder):
         if compression is None:
             self.rnn = dense(input_size, hidden_size, num_layers, **options)
         else:
-            self.rnn = coded(input_size, hidden_size, num_layers, layout=compression, block=block, **options)
+            options |= {"layout": compression, "block": block, "dtype": dtype}
+            self.rnn = coded(input_size, hidden_size, num_layers, **options)
         self.dropout = nn.Dropout(dropout)
         self.frame_stride = frame_stride
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dirnet.errors import UserError
+from dirnet.nn.quantised import check_dtype
 from dirnet.nn.recurrent import RNN_TYPES, DirNetRecurrent
 
 # Log odds of an output that was never trained: e^-30 is below float32's resolution, so the others keep their values.
@@ -24,7 +26,7 @@ class AcousticModelConfig:
     phones: name of every output, the CTC blank first. mfcc: the fields of `dirnet.asr.features.MfccConfig`.
     cmvn_mean, cmvn_istd: global mean and 1 / standard deviation per feature; empty means 0 and 1.
     context: frames spliced on each side. frame_stride: every how many frames the RNN steps.
-    compression: `[atoms | None, blocks | None]` per group, None for a dense model; block: as in `CodedMatrix`.
+    compression: `[atoms | None, blocks | None]` per group, None for a dense model; block, dtype: as in `CodedMatrix`.
     """
 
     rnn_type: str
@@ -43,6 +45,7 @@ class AcousticModelConfig:
     cmvn_istd: tuple[float, ...] = ()
     compression: tuple | None = None
     block: int = 1
+    dtype: str = "float32"
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -52,6 +55,7 @@ class AcousticModelConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, expected at least 1")
+        check_layout(self.compression, self.dtype)
         if self.context < 0:
             raise UserError(f"context is {self.context}, expected 0 or more frames on each side")
         if len(self.phones) != self.num_outputs:
@@ -68,6 +72,12 @@ class AcousticModelConfig:
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON values; `dirnet.config.from_mapping` reads them back."""
         return dataclasses.asdict(self)
+
+
+def check_layout(compression: Sequence | None, dtype: str) -> None:
+    """A `UserError` for an unknown `dtype`, and for int8 without coded layers to keep it in."""
+    if check_dtype(dtype) == "int8" and compression is None:
+        raise UserError("dtype is 'int8', expected float32 for torch's own layers; compress with --dtype int8")
 
 
 def splice(features: Tensor, context: int, stride: int = 1) -> Tensor:
@@ -105,7 +115,7 @@ class AcousticModel(nn.Module):
         self.rnn: nn.RNNBase = (
             dense(*shape, **common)
             if config.compression is None
-            else coded(*shape, layout=config.compression, block=config.block, **common)
+            else coded(*shape, layout=config.compression, block=config.block, dtype=config.dtype, **common)
         )
         self.output = nn.Linear(config.hidden_size * (2 if config.bidirectional else 1), config.num_outputs)
         # CMVN belongs to the configuration, not to the weights: not in the state dict.
@@ -155,7 +165,8 @@ class AcousticModel(nn.Module):
         """The configuration of the model as it is now, also after its `rnn` was compressed in place."""
         coded = isinstance(self.rnn, DirNetRecurrent)
         layout = tuple(self.rnn.layout) if coded else None
-        return dataclasses.replace(self._config, compression=layout, block=self.rnn.block if coded else 1)
+        block, dtype = (self.rnn.block, self.rnn.dtype) if coded else (1, "float32")
+        return dataclasses.replace(self._config, compression=layout, block=block, dtype=dtype)
 
     def normalise(self, features: Tensor) -> Tensor:
         """Global mean and variance normalisation of (B, T, feature_size)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dirnet.errors import UserError
+from dirnet.nn.quantised import SCALE_BYTES, check_dtype, dequantise, quantise, rounded
 
 if TYPE_CHECKING:
     from dirnet.factorization import Factors
@@ -21,9 +22,18 @@ class CodedMatrix(nn.Module):
     `codes` is (p, M) when `blocks` is None (a dense Z, as the SVD has). Otherwise it is (blocks, block): `block`
     consecutive columns of one row of Z each, with `index` (blocks,) int32 their flat, ascending places in the
     (p, M / block) grid. The zeros of Z exist nowhere, so no optimizer, weight decay, resume or DDP can move them.
+    `dtype` "int8": the parameters stay float, for training; whatever is computed, stored or told uses them rounded.
     """
 
-    def __init__(self, rows: int, columns: int, atoms: int | None = None, blocks: int | None = None, block: int = 1):
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        atoms: int | None = None,
+        blocks: int | None = None,
+        block: int = 1,
+        dtype: str = "float32",
+    ):
         super().__init__()
         code_rows = rows if atoms is None else atoms
         if block < 1 or columns % block:
@@ -31,7 +41,7 @@ class CodedMatrix(nn.Module):
         grid = code_rows * (columns // block)
         if not 0 < code_rows or not (blocks is None or 0 <= blocks <= grid):
             raise UserError(f"layout [{atoms}, {blocks}] does not fit a {rows}x{columns} matrix in blocks of {block}")
-        self.rows, self.columns, self.block = rows, columns, block
+        self.rows, self.columns, self.block, self.dtype = rows, columns, block, check_dtype(dtype)
         self.dictionary = None if atoms is None else nn.Parameter(torch.empty(rows, atoms))
         if blocks is None:
             self.codes = nn.Parameter(torch.empty(code_rows, columns))
@@ -43,7 +53,7 @@ class CodedMatrix(nn.Module):
         self.reset_parameters()
 
     @classmethod
-    def from_factors(cls, factors: Factors, block: int = 1) -> CodedMatrix:
+    def from_factors(cls, factors: Factors, block: int = 1, dtype: str = "float32") -> CodedMatrix:
         """The matrix of `factors` (dictionary (N, p) or None, codes (p, M)); all-zero blocks are dropped.
 
         Atoms that no code uses are dropped too; a Z without an all-zero block is kept dense.
@@ -61,7 +71,7 @@ class CodedMatrix(nn.Module):
         kept = blocks.ne(0).any(dim=1).nonzero().squeeze(1)
         dense = len(kept) == len(blocks)
         atoms = None if dictionary is None else dictionary.shape[1]
-        coded = cls(rows, codes.shape[1], atoms, None if dense else len(kept), block)
+        coded = cls(rows, codes.shape[1], atoms, None if dense else len(kept), block, dtype)
         with torch.no_grad():
             if dictionary is not None:
                 coded.dictionary.copy_(dictionary)
@@ -103,7 +113,24 @@ class CodedMatrix(nn.Module):
         return [self.atoms, self.blocks]
 
     def code_matrix(self) -> Tensor:
-        """Z with its zeros, (p, M); gradients reach the kept codes."""
+        """Z with its zeros, (p, M), rounded in int8; gradients reach the kept codes."""
+        codes = self._latent_codes()
+        return rounded(codes, 1) if self.dtype == "int8" else codes
+
+    def code_values(self) -> Tensor:
+        """The kept codes in the shape of `codes`, rounded in int8."""
+        if self.dtype == "float32":
+            return self.codes
+        codes = self.code_matrix()
+        return codes if self.index is None else codes.view(-1, self.block)[self.index.long()]
+
+    def dictionary_values(self) -> Tensor | None:
+        """D (N, p), rounded in int8, or None."""
+        if self.dictionary is None or self.dtype == "float32":
+            return self.dictionary
+        return rounded(self.dictionary, 0)
+
+    def _latent_codes(self) -> Tensor:
         if self.index is None:
             return self.codes
         grid = self.codes.new_zeros(self.code_rows * (self.columns // self.block), self.block)
@@ -112,7 +139,7 @@ class CodedMatrix(nn.Module):
     def matrix(self) -> Tensor:
         """`D Z`, the (N, M) matrix that stands for `W^T`."""
         codes = self.code_matrix()
-        return codes if self.dictionary is None else self.dictionary @ codes
+        return codes if self.dictionary is None else self.dictionary_values() @ codes
 
     def params(self) -> int:
         """`N p + nnz(Z)`, a block counting whole."""
@@ -122,24 +149,38 @@ class CodedMatrix(nn.Module):
         """Multiply-adds to apply the matrix to one vector: as many as there are parameters."""
         return self.params()
 
-    def stored_bytes(self) -> int:
-        """Bytes of the values and indices that `packed()` returns."""
+    def float_bytes(self) -> int:
+        """Bytes of the values, as floats, and indices."""
         values = sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
+        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block)
+
+    def stored_bytes(self) -> int:
+        """Bytes of the values, scales and indices that `packed()` returns."""
+        if self.dtype == "float32":
+            return self.float_bytes()
+        values = self.params() + SCALE_BYTES * ((self.atoms or 0) + self.code_rows)
         return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block)
 
     def packed(self) -> dict[str, Tensor]:
         """The matrix as it is stored: `dictionary`, `codes`, and for sparse codes `rows` and `counts`.
 
         Blocks go column by column: `counts[c]` (uint16) blocks in block column c, `rows` (uint8 for p <= 256, else
-        uint16) their rows of Z, ascending in a column.
+        uint16) their rows of Z, ascending in a column. In int8 also bfloat16 scales: `dictionary_scales` (p,) of the
+        atoms, `code_scales` (p,) of the rows of Z.
         """
         tensors = {} if self.dictionary is None else {"dictionary": self.dictionary.detach()}
+        codes = self.codes.detach()
+        if self.dtype == "int8":
+            if self.dictionary is not None:
+                tensors["dictionary"], tensors["dictionary_scales"] = quantise(tensors["dictionary"], 0)
+            codes, tensors["code_scales"] = quantise(self._latent_codes().detach(), 1)
+            codes = codes if self.index is None else codes.view(-1, self.block)[self.index.long()]
         if self.index is None:
-            return tensors | {"codes": self.codes.detach()}
+            return tensors | {"codes": codes}
         width = self.columns // self.block
         row, column = self.index.long() // width, self.index.long() % width
         order = torch.argsort(column * self.code_rows + row)
-        tensors["codes"] = self.codes.detach()[order]
+        tensors["codes"] = codes[order]
         tensors["rows"] = row[order].to(_row_dtype(self.code_rows))
         tensors["counts"] = torch.bincount(column, minlength=width).to(torch.uint16)
         return tensors
@@ -153,7 +194,8 @@ class CodedMatrix(nn.Module):
             if (tensors[name].shape, tensors[name].dtype) != (expected[name].shape, expected[name].dtype):
                 found, wanted = ((list(t.shape), t.dtype) for t in (tensors[name], expected[name]))
                 raise UserError(f"tensor {name} is {found}, expected {wanted}")
-        codes = tensors["codes"]
+        dictionary, codes = tensors.get("dictionary"), tensors["codes"]
+        row = torch.arange(self.code_rows)
         if self.index is not None:
             width = self.columns // self.block
             counts = tensors["counts"].long()
@@ -164,14 +206,22 @@ class CodedMatrix(nn.Module):
             if len(places) and (int(places[-1]) >= self.code_rows * width or bool((places.diff() == 0).any())):
                 raise UserError(f"tensor rows names a row twice or one beyond {self.code_rows - 1}")
             self.index.copy_(places)
-            codes = codes[order]
+            codes, row = codes[order], places // width
+        if self.dtype == "int8":
+            codes = dequantise(codes, tensors["code_scales"][row], 1)
+            dictionary = None if dictionary is None else dequantise(dictionary, tensors["dictionary_scales"], 0)
         with torch.no_grad():
             self.codes.copy_(codes)
-            if self.dictionary is not None:
-                self.dictionary.copy_(tensors["dictionary"])
+            if dictionary is not None:
+                self.dictionary.copy_(dictionary)
+        if self.dtype == "int8":  # a scale is that of the largest value, which is +-127
+            again = self.packed()
+            for name in (name for name in again if not torch.equal(again[name], tensors[name])):
+                raise UserError(f"tensor {name} is not what rounding to int8 gives; write the model with this version")
 
     def extra_repr(self) -> str:
-        return f"{self.rows}, {self.columns}, atoms={self.atoms}, blocks={self.blocks}, block={self.block}"
+        shape = f"{self.rows}, {self.columns}, atoms={self.atoms}, blocks={self.blocks}, block={self.block}"
+        return f"{shape}, dtype={self.dtype}"
 
 
 def index_bytes(code_rows: int, columns: int, blocks: int | None, block: int) -> int:

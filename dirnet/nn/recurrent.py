@@ -26,6 +26,7 @@ class DirNetRecurrent(nn.RNNBase):
 
     layout: `[atoms | None, blocks | None]` of every group, in the order of `groups_of` (input, then hidden states)
     block: consecutive gate rows that are kept or dropped together
+    dtype: "float32", or "int8": as `CodedMatrix`, training is then quantisation-aware; biases stay float32
 
     Parameters: `groups.{i}.dictionary`, `groups.{i}.codes` and torch's `bias_*`; buffer `groups.{i}.index`. Subclasses
     of the torch layers, so `isinstance` tests of an owner hold; `weight_*` exist only while `forward` runs.
@@ -41,6 +42,7 @@ class DirNetRecurrent(nn.RNNBase):
         *,
         layout: Layout,
         block: int = 1,
+        dtype: str = "float32",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -53,13 +55,13 @@ class DirNetRecurrent(nn.RNNBase):
             self.nonlinearity = nonlinearity
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
-        self.dropout, self.proj_size, self.block = float(dropout), 0, block
+        self.dropout, self.proj_size, self.block, self.dtype = float(dropout), 0, block, dtype
         shapes = groups_of(self)
         if len(layout) != len(shapes):
             names = ", ".join(group.name for group in shapes)
             raise UserError(f"layout has {len(layout)} groups, expected {len(shapes)}: {names}")
         self.groups = nn.ModuleList(
-            CodedMatrix(group.rows, group.columns, atoms, blocks, block)
+            CodedMatrix(group.rows, group.columns, atoms, blocks, block, dtype)
             for group, (atoms, blocks) in zip(shapes, layout, strict=True)
         )
         gate_rows = shapes[0].columns // len(shapes[0].members)
@@ -69,17 +71,19 @@ class DirNetRecurrent(nn.RNNBase):
         self.reset_parameters()
 
     @classmethod
-    def from_dense(cls, dense: nn.RNNBase, factors: Sequence[Factors], block: int = 1) -> DirNetRecurrent:
+    def from_dense(
+        cls, dense: nn.RNNBase, factors: Sequence[Factors], block: int = 1, dtype: str = "float32"
+    ) -> DirNetRecurrent:
         """The layer that replaces `dense`, one `Factors` per group of `groups_of(dense)`; biases are copied."""
         refuse_projection(dense)
-        coded = [CodedMatrix.from_factors(factor, block) for factor in factors]
+        coded = [CodedMatrix.from_factors(factor, block, dtype) for factor in factors]
         shapes = [(group.rows, group.columns) for group in groups_of(dense)]
         if [(matrix.rows, matrix.columns) for matrix in coded] != shapes:
             found = [(matrix.rows, matrix.columns) for matrix in coded]
             raise UserError(f"factors have shapes {found}, expected {shapes} of this layer's groups")
         layer = cls(
             dense.input_size, dense.hidden_size, dense.num_layers, layout=[matrix.layout for matrix in coded],
-            block=block, bias=dense.bias, batch_first=dense.batch_first, dropout=dense.dropout,
+            block=block, dtype=dtype, bias=dense.bias, batch_first=dense.batch_first, dropout=dense.dropout,
             bidirectional=dense.bidirectional, nonlinearity=getattr(dense, "nonlinearity", "tanh"),
         )  # fmt: skip
         layer.groups = nn.ModuleList(coded)
@@ -92,7 +96,7 @@ class DirNetRecurrent(nn.RNNBase):
 
     @property
     def layout(self) -> list[list[int | None]]:
-        """`[atoms, blocks]` of every group: with `block` enough to build an empty copy of this layer."""
+        """`[atoms, blocks]` of every group: with `block` and `dtype` enough to build an empty copy of this layer."""
         return [group.layout for group in self.groups]
 
     def dense_weights(self) -> dict[str, Tensor]:

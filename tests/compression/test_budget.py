@@ -6,6 +6,7 @@ import torch
 from dirnet.compression.budget import Price, parse_size
 from dirnet.errors import UserError
 from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.quantised import SCALE_BYTES
 
 
 @pytest.mark.parametrize(
@@ -42,13 +43,18 @@ def test_a_price_is_what_a_coded_matrix_costs(atoms, nonzeros, block):
     assert Price("bytes", 12, 32, block).factors(atoms, nonzeros) == coded.stored_bytes()
     double = Price("bytes", 12, 32, block, value_bytes=8)
     assert double.factors(atoms, nonzeros) == coded.to(torch.float64).stored_bytes()
+    int8 = CodedMatrix(12, 32, atoms, None if nonzeros is None else nonzeros // block, block, "int8")
+    assert Price("bytes", 12, 32, block, 1, SCALE_BYTES).factors(atoms, nonzeros) == int8.stored_bytes()
+    assert Price("params", 12, 32, block, 1, SCALE_BYTES).factors(atoms, nonzeros) == int8.params()
+    assert Price("bytes", 12, 32, block, 1, SCALE_BYTES).dense == CodedMatrix(12, 32, dtype="int8").stored_bytes()
 
 
 @pytest.mark.parametrize("unit", ["params", "bytes"])
 @pytest.mark.parametrize("block", [1, 4])
 @pytest.mark.parametrize("atoms", [None, 5, 300])
-def test_as_many_codes_as_fit_and_not_one_block_more(unit, block, atoms):
-    price = Price(unit, 12, 32, block)
+@pytest.mark.parametrize("kept", [(4, 0), (1, SCALE_BYTES)])
+def test_as_many_codes_as_fit_and_not_one_block_more(unit, block, atoms, kept):
+    price = Price(unit, 12, 32, block, *kept)
     for budget in (300, 400, 555, 20000):
         nonzeros = price.nonzeros(atoms, budget)
         assert nonzeros % block == 0

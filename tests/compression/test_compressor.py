@@ -1,6 +1,7 @@
 """Compression end to end: sizes kept, reports true, the program's promises."""
 
 import copy
+import dataclasses
 import json
 import subprocess
 import sys
@@ -80,6 +81,60 @@ def test_sizes_are_kept_and_reports_are_true(method, size):
     )
     assert report["relative_error"] == pytest.approx((lost / energy) ** 0.5, rel=1e-4)
     json.dumps(report, allow_nan=False)
+
+
+INT8 = [(method, "6kB") for method in ("dirnet", "svd", "odl", "prune", *BLOCKED)]
+INT8 += [("svd", "4.5x"), ("prune", "4.5x")]
+
+
+@pytest.mark.parametrize("method, size", INT8, ids=str)
+def test_sizes_in_int8(method, size):
+    lstm = low_rank_lstm()
+    dense = sum(p.numel() for p in lstm.parameters())
+    model, report = dirnet.compress(copy.deepcopy(lstm), size, method, progress=False, dtype="int8")
+    assert model.dtype == "int8" and report["settings"]["dtype"] == "int8"
+    params = sum(p.numel() for p in model.parameters())
+    stored = sum(t.numel() * t.element_size() for t in storage.stored_tensors(model).values())
+    assert report["compressed"]["params"] == params and report["compressed"]["bytes"] == stored
+    limit, reached = (6000, stored) if size == "6kB" else (dense / 4.5, params)
+    step = 5 * 24 + 4 if method == "svd" else 0  # a rank of the smallest group is all that svd can add
+    assert 0.98 * limit - step <= reached <= limit
+    biases = 2 * 2 * 4 * 24
+    assert report["uncompressed"] == {"params": biases, "bytes": 4 * biases}
+    for row, group, coded in zip(report["groups"], compressor.matrix_groups(lstm), model.groups, strict=True):
+        error = (group.matrix - coded.matrix().detach()).norm() / group.matrix.norm()
+        assert row["relative_error"] == pytest.approx(error.item(), rel=1e-4) and row["bytes"] == coded.stored_bytes()
+    if method in ("svd", "prune"):
+        floats, other = dirnet.compress(lstm, size, method, progress=False)
+        if size == "6kB":  # as many bytes, of which int8 makes more values
+            assert params > 1.5 * sum(p.numel() for p in floats.parameters())
+            assert report["relative_error"] < 0.95 * other["relative_error"]
+        else:  # as many values, in a fraction of the bytes
+            assert stored < 0.65 * storage.stored_bytes(floats)
+
+
+def test_more_bytes_than_int8_can_use_keep_everything():
+    lstm = low_rank_lstm()
+    whole = sum(w.numel() for name, w in lstm.named_parameters() if name.startswith("weight"))
+    model, report = dirnet.compress(copy.deepcopy(lstm), "30kB", "svd", progress=False, dtype="int8")
+    rest = 4 * (sum(p.numel() for p in lstm.parameters()) - whole)
+    assert report["compressed"]["bytes"] == rest + whole + 2 * 3 * 24 and report["relative_error"] < 0.02
+    assert [group.layout for group in model.groups] == [[None, None]] * 3
+
+
+def test_the_dense_model_in_int8_is_a_method():
+    lstm, x = low_rank_lstm(), torch.randn(5, 2, 24)
+    expected = lstm(x)[0]
+    model, report = dirnet.compress(copy.deepcopy(lstm), "1x", Method("dense", dtype="int8"), progress=False)
+    assert report["ratio"] == 1 and report["compressed"]["bytes"] < 0.32 * report["dense"]["bytes"]
+    assert [group.layout for group in model.groups] == [[None, None]] * 3
+    assert 1e-6 < (model(x)[0] - expected).abs().max() < 0.02
+    exact, _ = dirnet.compress(copy.deepcopy(lstm), "1x", Method("dense"), progress=False)
+    torch.testing.assert_close(exact(x)[0], expected)
+    with pytest.raises(UserError, match=r"size '2x' means .* out of reach with this method .*\(1x to 1x\)"):
+        dirnet.compress(lstm, "2x", Method("dense", dtype="int8"))
+    with pytest.raises(UserError, match="dtype is 'int4', expected float32 or int8"):
+        dirnet.compress(lstm, "2x", dtype="int4")
 
 
 def test_dirnet_loses_least_and_allocation_pays():
@@ -230,6 +285,9 @@ def test_the_shipped_methods_are_valid(request):
     methods = load_methods(request.config.rootpath / "conf" / "compress.yaml")
     assert {"dirnet", "dirnet_b8", "dirnet_paper", "svd", "odl", "prune"} <= methods.keys()
     assert methods["dirnet_b8"].block == 8
+    for name in ("dirnet", "dirnet_b8", "svd", "odl", "prune"):
+        assert methods[f"{name}_int8"] == dataclasses.replace(methods[name], dtype="int8")
+    assert methods["dense_int8"] == Method("dense", dtype="int8")
     for name, method in METHODS.items():
         assert methods[name] == method
 
@@ -240,6 +298,8 @@ def test_a_wrong_method_file_is_named(tmp_path):
         ("dirnet: {solver: dirnet, blok: 2}", "did you mean 'block'"),
         ("svd: svd", "svd is 'svd'"),
         ("svd: {solver: svd, block: 8}", "block is 8, expected 1"),
+        ("dense: {solver: dense, block: 8}", "block is 8, expected 1: the codes of solver dense"),
+        ("dense: {solver: dense, dtype: int4}", "dtype is 'int4'"),
     ]:
         (tmp_path / "conf.yaml").write_text(text)
         with pytest.raises(UserError, match=message):

@@ -11,6 +11,25 @@ from dirnet.errors import UserError
 from dirnet.nn import storage
 
 
+@pytest.mark.parametrize("backend, options", [("dirnet", {"block": 8}), ("dirnet", {"atoms": None}), ("xnnpack", {})])
+def test_an_int8_model_is_exported_as_it_computes(model_of, backend, options):
+    """Parity is with the rounded weights; the parameters themselves, as training leaves them, lie next to these."""
+    model = model_of(dtype="int8", **options)
+    codes = model.rnn.groups[1].codes
+    assert not torch.equal(codes, model.rnn.groups[1].code_values())
+    _, parity = build(model, backend, 2)
+    assert max(parity.values()) < 1e-5
+
+
+def test_an_int8_export_says_that_it_holds_floats(model_of, tmp_path, program):
+    storage.save(model_of(dtype="int8", block=8), tmp_path)
+    status, output, _ = program(main, "--model", tmp_path)
+    report = json.loads((tmp_path / "encoder.json").read_text())
+    assert status == 0 and "the program holds the values as float32, there are no int8 kernels yet" in output
+    assert report["dtype"] == "int8" and report["stored_bytes"] == storage.stored_bytes(storage.load(tmp_path))
+    assert 0 < report["bytes"] - report["weight_bytes"] < 16000 and report["weight_bytes"] > 2 * report["stored_bytes"]
+
+
 def test_the_report_beside_a_program(exports):
     for name, backend in (("compressed", "dirnet"), ("dense", "xnnpack")):
         report = json.loads((exports / name / "encoder.json").read_text())

@@ -46,6 +46,14 @@ def test_compressed_layout():
     assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 
+def test_int8_layers():
+    layout = [[3, 20], [None, 30], [4, None]]
+    encoder = RecurrentEncoder(12, hidden_size=8, num_layers=2, compression=layout, block=2, dtype="int8")
+    assert [group.dtype for group in encoder.rnn.groups] == ["int8"] * 3
+    with pytest.raises(UserError, match="dtype is 'int8', expected float32 for torch's own layers"):
+        RecurrentEncoder(4, dtype="int8")
+
+
 def test_mistakes():
     with pytest.raises(UserError, match="rnn_type is 'lstn'"):
         RecurrentEncoder(4, rnn_type="lstn")

@@ -20,6 +20,7 @@ import yaml
 from tiny_corpus import FEATURES, ROOT, make_corpus, write_config
 
 from dirnet.asr.ark import write_ark
+from dirnet.compression.compressor import compress
 from dirnet.errors import UserError
 from dirnet.espnet import checkpoint, train
 from dirnet.espnet.task import read_curves
@@ -100,6 +101,29 @@ def test_fine_tuning_keeps_layout_and_zeros(trained, compressed, tmp_path):
         assert not torch.equal(old.codes, new.codes)
     curves = read_curves(tmp_path / "exp")
     assert curves[-1]["dev"]["per"] < 0.9 and curves[-1]["train"]["loss"] < curves[0]["train"]["loss"] + 0.5
+
+
+def test_fine_tuning_an_int8_model_is_aware_of_the_rounding(trained, tmp_path):
+    """From the compressor through ESPnet and back: what training saw is what is stored, also after averaging."""
+    from espnet2.tasks.asr import ASRTask
+
+    start, exp = tmp_path / "start", tmp_path / "exp"
+    model, _ = compress(storage.load(trained.exp), "24kB", "svd", progress=False, dtype="int8")
+    storage.save(model, start)
+    config = write_config(tmp_path / "finetune.yaml", "conf/mini/finetune.yaml", keep_nbest_models=[2], **FINETUNE)
+    assert trained.train(config, exp, "--init", start) == 0
+    assert yaml.safe_load((exp / "config.yaml").read_text())["encoder_conf"]["dtype"] == "int8"
+    before, after = storage.load(start), storage.load(exp)
+    assert after.config.dtype == "int8" and after.rnn.layout == before.rnn.layout
+    assert len(storage.describe(exp)["extra"]["training"]["averaged"]) == 2
+    assert not torch.equal(after.rnn.groups[1].codes, before.rnn.groups[1].codes)
+    stored = storage.stored_tensors(after)
+    assert all(value.dtype == torch.int8 for name, value in stored.items() if name.endswith(("codes", "dictionary")))
+    curves = read_curves(exp)
+    assert curves[-1]["dev"]["per"] < 0.9 and curves[-1]["train"]["loss"] < curves[0]["train"]["loss"] + 0.5
+    trained_rnn = ASRTask.build_model_from_file(exp / "config.yaml", exp / "model.pth")[0].eval().encoder.rnn
+    for latent, loaded in zip(trained_rnn.groups, after.rnn.groups, strict=True):
+        assert torch.equal(latent.matrix(), loaded.matrix()) and not torch.equal(latent.codes, loaded.codes)
 
 
 def test_smbr_raises_the_expected_accuracy(trained, tmp_path):

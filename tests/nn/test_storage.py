@@ -17,14 +17,50 @@ from dirnet.nn.coded import CodedMatrix
 LAYOUTS = [None, ([4, 20], [None, 30], [300, 41]), ([3, None], [2, 0], [None, None])]
 
 
-@pytest.fixture(params=LAYOUTS, ids=str)
+INT8 = [(layout, "int8") for layout in LAYOUTS[1:]]
+
+
+@pytest.fixture(params=[*((layout, "float32") for layout in LAYOUTS), *INT8], ids=str)
 def model(request):
+    """Int8 models hold what a file holds: loading leaves nothing unrounded."""
+    layout, dtype = request.param
     torch.manual_seed(0)
     config = AcousticModelConfig(
         rnn_type="lstm", hidden_size=8, num_layers=2, feature_size=5, context=1, num_outputs=3, phones=tuple("-ab"),
-        cmvn_mean=(0.1, 0.2, 0.3, 0.4, 0.5), compression=request.param, block=1 if request.param is None else 2,
+        cmvn_mean=(0.1, 0.2, 0.3, 0.4, 0.5), compression=layout, block=1 if layout is None else 2, dtype=dtype,
     )  # fmt: skip
-    return AcousticModel(config).eval()
+    model = AcousticModel(config).eval()
+    for matrix in storage._coded(model).values():
+        matrix.load_packed(matrix.packed())
+    return model
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[1:], ids=str)
+def test_an_int8_model_in_training_is_stored_as_it_computes(layout, tmp_path):
+    torch.manual_seed(0)
+    config = AcousticModelConfig(
+        rnn_type="gru", hidden_size=8, num_layers=2, feature_size=5, context=1, num_outputs=3, phones=tuple("-ab"),
+        compression=layout, block=2, dtype="int8",
+    )  # fmt: skip
+    model = AcousticModel(config).eval()
+    features, lengths = torch.randn(2, 7, 5), torch.tensor([7, 4])
+    expected = model(features, lengths)[0]
+    storage.save(model, tmp_path)
+    again = storage.load(tmp_path)
+    assert again.config == model.config and again.config.dtype == "int8"
+    assert torch.equal(again(features, lengths)[0], expected)
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    storage.save(again, tmp_path / "again")
+    assert (tmp_path / "again" / storage.WEIGHTS).read_bytes() == first[storage.WEIGHTS]
+    content = first[storage.WEIGHTS]
+    assert len(content) - 8 - struct.unpack("<Q", content[:8])[0] == storage.stored_bytes(model)
+
+
+def test_int8_needs_coded_layers():
+    with pytest.raises(UserError, match="dtype is 'int8', expected float32 for torch's own layers"):
+        AcousticModelConfig(rnn_type="lstm", hidden_size=8, num_layers=1, phones=("-",), num_outputs=1, dtype="int8")
+    with pytest.raises(UserError, match="dtype is 'int16', expected float32 or int8"):
+        AcousticModelConfig(rnn_type="lstm", hidden_size=8, num_layers=1, phones=("-",), num_outputs=1, dtype="int16")
 
 
 def test_round_trip_is_exact_and_the_file_has_the_announced_size(model, tmp_path):
