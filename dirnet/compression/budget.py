@@ -49,13 +49,17 @@ def parse_size(text: str) -> Size:
 
 @dataclass(frozen=True)
 class Price:
-    """What an (N, M) matrix costs in `unit`, with values of `value_bytes` and codes kept in blocks of `block`."""
+    """What an (N, M) matrix costs in `unit`, with values of `value_bytes` and codes kept in blocks of `block`.
+
+    shifted: every block beside a dictionary has an offset, a byte.
+    """
 
     unit: Unit
     rows: int
     columns: int
     block: int = 1
     value_bytes: int = 4
+    shifted: bool = False
 
     @property
     def value(self) -> int:
@@ -72,8 +76,9 @@ class Price:
         code_rows = self.rows if atoms is None else atoms
         stored = code_rows * self.columns if nonzeros is None else nonzeros
         cost = (self.rows * (atoms or 0) + stored) * self.value
-        if self.unit == "bytes" and nonzeros is not None:
-            cost += index_bytes(code_rows, self.columns, nonzeros // self.block, self.block)
+        if self.unit == "bytes":
+            blocks = None if nonzeros is None else nonzeros // self.block
+            cost += index_bytes(code_rows, self.columns, blocks, self.block, self.shifted and atoms is not None)
         return cost
 
     def nonzeros(self, atoms: int | None, budget: int) -> int:

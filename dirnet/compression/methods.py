@@ -13,6 +13,7 @@ from dirnet.compression.budget import Price
 from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError
 from dirnet.factorization import Factors, annealing, blocks, dirnet, odl, pruning, svd
+from dirnet.factorization.shift import Shifts
 
 CLOSE = 0.98  # of a budget counts as having used it
 SAMPLE_ROUNDS = 6  # of annealing tell groups apart; the full solver takes five to ten times as many
@@ -23,19 +24,37 @@ class Method:
     """One method. solver: what factorizes. preset, block: see `dirnet.factorization.dirnet.solve`.
 
     allocation: `error` divides the budget over the groups to leave the least squared error, `equal` shrinks every
-    group by the same factor.
+    group by the same factor. shifts, shift_kind: Delta of Eq. 9, by how many rows codes may move their atoms, and how;
+    dirnet only. input_group: the matrix that reads the features is compressed on its `own`, left `dense`, or, of a
+    single layer with as many inputs as units, `shared`: W_x and W_h have one dictionary (Sec. 3.5).
     """
 
     solver: Literal["dirnet", "svd", "odl", "prune"]
     preset: Literal["best", "paper"] = "best"
     block: int = 1
     allocation: Literal["error", "equal"] = "error"
+    shifts: int = 0
+    shift_kind: Literal["circular", "zero"] = "circular"
+    input_group: Literal["own", "shared", "dense"] = "own"
 
     def __post_init__(self) -> None:
         if self.block < 1:
             raise UserError(f"block is {self.block}, expected 1 or more gate rows")
         if self.solver == "svd" and self.block != 1:
             raise UserError(f"block is {self.block}, expected 1: the codes of solver svd are dense")
+        if self.solver != "dirnet" and self.shifts:
+            raise UserError(f"shifts is {self.shifts}, expected 0: only solver dirnet moves atoms")
+        _ = self.delta  # checks both
+
+    @property
+    def delta(self) -> Shifts:
+        """The set of shifts."""
+        return Shifts(self.shifts, self.shift_kind)
+
+    @property
+    def grouping(self) -> str:
+        """The `input_group` of `groups_of`: a dense input is a group of its own, too."""
+        return "shared" if self.input_group == "shared" else "own"
 
     def least(self, price: Price) -> int:
         """The smallest budget a group can have: rank one, or for pruning one block."""
@@ -77,7 +96,7 @@ def load_methods(path: str | Path) -> dict[str, Method]:
 
 
 def _dirnet(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
-    settings = {"block": method.block, "preset": method.preset, "seed": seed}
+    settings = {"block": method.block, "preset": method.preset, "shifts": method.delta, "seed": seed}
     values = budget // price.value
     if price.unit == "bytes":  # about 0.6 of the values are codes, and these have indices
         per_code = price.factors(1, method.block) - price.factors(1, 0)
@@ -121,7 +140,7 @@ def _estimate(method: Method, matrix: Tensor, price: Price, budget: int) -> floa
     atoms = _half(price, budget)
     start = torch.linalg.svd(matrix, full_matrices=False)[0][:, :atoms]
     size = price.nonzeros(start.shape[1], budget)
-    factors = annealing.anneal(matrix, start, size, rounds=SAMPLE_ROUNDS, block=method.block)
+    factors = annealing.anneal(matrix, start, size, rounds=SAMPLE_ROUNDS, block=method.block, shifts=method.delta)
     return float((matrix - factors.reconstruct()).square().sum())
 
 

@@ -23,7 +23,7 @@ import dirnet
 from dirnet.deploy import library
 from dirnet.deploy.lowering import MAX_FRAMES, Lowered, lower
 from dirnet.deploy.program import Program
-from dirnet.deploy.streaming import KernelModel, StockModel, StreamingModel
+from dirnet.deploy.streaming import KernelModel, StockModel, StreamingModel, unshifting_bytes
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
@@ -128,7 +128,8 @@ def export(
 ) -> dict[str, Any]:
     """Write the program of the neutral model in `model_folder` to `out`, and its report to the `.json` beside it.
 
-    chunk: outputs per call, by default that of DEFAULT_CHUNK. Returns the report: bytes, sha256, parity, operators.
+    chunk: outputs per call, by default that of DEFAULT_CHUNK. Returns the report: bytes, sha256, parity, operators;
+    weight_bytes of the stored model, and unshifting_bytes, by how much the program's weights exceed them.
     """
     began = time.monotonic()
     model = storage.load(model_folder)
@@ -143,6 +144,7 @@ def export(
         "chunk": chunk,
         "bytes": len(lowered.content),
         "weight_bytes": storage.stored_bytes(model),
+        "unshifting_bytes": unshifting_bytes(model),
         "sha256": hashlib.sha256(lowered.content).hexdigest(),
         "parity": parity,
         "operators": lowered.operators,
@@ -167,10 +169,11 @@ def describe(report: dict[str, Any]) -> str:
     ours = sum(count for name, count in report["operators"].items() if name.startswith("dirnet."))
     calls = sum(report["operators"].values())
     delegated = round(report["delegated"] * calls)
-    worst = max(report["parity"].values())
+    worst, more = max(report["parity"].values()), report["unshifting_bytes"]
+    grown = f" and {more} more, because shifted atoms are written out" if more else ""
     return (
         f"operators: {calls} = {ours} dirnet + {delegated} delegated + {calls - ours - delegated} portable\n"
-        f"size: {report['bytes']} bytes, of these weights {report['weight_bytes']}\n"
+        f"size: {report['bytes']} bytes, of these weights {report['weight_bytes']}{grown}\n"
         f"parity with torch: {worst:.1e} at most (limit {TOLERANCE:g}); streaming equals one pass"
     )
 

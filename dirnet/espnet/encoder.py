@@ -19,6 +19,8 @@ class RecurrentEncoder(AbsEncoder):
     rnn_type: lstm, gru or rnn; dropout: after every layer, in training; bidirectional: both directions, not streamable
     compression: `[atoms | null, blocks | null]` per group of the compressed layers, null for dense ones
     block: consecutive gate rows kept or dropped together
+    shifts, shift_kind: by how many rows codes may move their atoms, circular or zero
+    input_group: own, or shared where a single compressed layer has one dictionary
     The parameters are `rnn.*`, named as in the layer itself.
     """
 
@@ -33,6 +35,9 @@ class RecurrentEncoder(AbsEncoder):
         bidirectional: bool = False,
         compression: Sequence[Sequence[int | None]] | None = None,
         block: int = 1,
+        shifts: int = 0,
+        shift_kind: str = "circular",
+        input_group: str = "own",
     ):
         super().__init__()
         if rnn_type not in RNN_TYPES:
@@ -48,7 +53,8 @@ class RecurrentEncoder(AbsEncoder):
         if compression is None:
             self.rnn = dense(input_size, hidden_size, num_layers, **options)
         else:
-            self.rnn = coded(input_size, hidden_size, num_layers, layout=compression, block=block, **options)
+            options |= {"block": block, "shifts": shifts, "shift_kind": shift_kind, "input_group": input_group}
+            self.rnn = coded(input_size, hidden_size, num_layers, layout=compression, **options)
         self.dropout = nn.Dropout(dropout)
         self.frame_stride = frame_stride
 

@@ -163,7 +163,8 @@ def _paper(matrix, params, atoms, nonzeros, block, shifts, seed, report) -> tupl
     learned = learned[:, kept].contiguous()
     size = nonzeros or check_params(matrix, params, len(kept), block)[1]
     codes = _filled(matrix, learned, codes * lengths.repeat(len(shifts)), size, block, shifts)
-    return Factors.of(learned, codes, shifts), {"path": [point.figures() for point in points], "chosen": chosen.figures()}
+    told = {"path": [point.figures() for point in points], "chosen": chosen.figures()}
+    return Factors.of(learned, codes, shifts), told
 
 
 def _between(columns, learned, dense, sparse, fits, block, shifts, steps: int = 8) -> shrinkage.Stage:

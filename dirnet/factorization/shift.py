@@ -47,6 +47,11 @@ class Shifts:
         """0, 1, -1, 2, -2 ...: the order of Delta."""
         return (0, *(sign * step for step in range(1, self.reach + 1) for sign in (1, -1)))
 
+    def positions(self, offsets: Tensor) -> Tensor:
+        """The place of every one of `offsets` in the order of Delta, int64."""
+        steps = offsets.long()
+        return 2 * steps.abs() - (steps > 0).long()
+
     def check(self, rows: int) -> None:
         """A `UserError` unless all shifts of a vector of `rows` values are different ones."""
         if len(self) > rows:
