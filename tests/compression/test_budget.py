@@ -5,6 +5,7 @@ import torch
 
 from dirnet.compression.budget import Price, parse_size
 from dirnet.errors import UserError
+from dirnet.factorization.shift import Shifts
 from dirnet.nn.coded import CodedMatrix
 
 
@@ -42,6 +43,9 @@ def test_a_price_is_what_a_coded_matrix_costs(atoms, nonzeros, block):
     assert Price("bytes", 12, 32, block).factors(atoms, nonzeros) == coded.stored_bytes()
     double = Price("bytes", 12, 32, block, value_bytes=8)
     assert double.factors(atoms, nonzeros) == coded.to(torch.float64).stored_bytes()
+    shifted = CodedMatrix(12, 32, atoms, None if nonzeros is None else nonzeros // block, block, Shifts(1))
+    assert Price("bytes", 12, 32, block, shifted=True).factors(atoms, nonzeros) == shifted.stored_bytes()
+    assert Price("params", 12, 32, block, shifted=True).factors(atoms, nonzeros) == shifted.params()
 
 
 @pytest.mark.parametrize("unit", ["params", "bytes"])

@@ -91,9 +91,10 @@ def test_a_code_moved_alone_is_the_best_of_its_shifts(shifts, block):
             values[atom, place], offsets[atom, place] = 0, 0
             rest = (matrix - shifts.reconstruct(atoms, shifts.join(values, offsets)))[:, place]
             moved = shifts.apply(atoms[:, atom], offset)
-            tried.append((float((rest - torch.outer(moved, moved @ rest) / moved.square().sum()).square().sum()), offset))
+            best = moved @ rest / moved.square().sum()
+            tried.append((float((rest - torch.outer(moved, best)).square().sum()), offset))
             if offset == int(found[1][atom, column]):
-                torch.testing.assert_close(found[0][atom, place], moved @ rest / moved.square().sum())
+                torch.testing.assert_close(found[0][atom, place], best)
         assert min(tried)[1] == int(found[1][atom, column])
         assert min(tried)[0] <= error
 
