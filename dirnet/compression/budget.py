@@ -51,7 +51,8 @@ def parse_size(text: str) -> Size:
 class Price:
     """What an (N, M) matrix costs in `unit`, with values of `value_bytes` and codes kept in blocks of `block`.
 
-    scale_bytes: of each atom and each row of Z, for int8 values.
+    scale_bytes: of each atom and each row of Z, for int8 values. shifted: every block beside a dictionary has an
+    offset, a byte.
     """
 
     unit: Unit
@@ -60,6 +61,7 @@ class Price:
     block: int = 1
     value_bytes: int = 4
     scale_bytes: int = 0
+    shifted: bool = False
 
     @property
     def value(self) -> int:
@@ -78,8 +80,8 @@ class Price:
         cost = (self.rows * (atoms or 0) + stored) * self.value
         if self.unit == "bytes":
             cost += self.scale_bytes * ((atoms or 0) + code_rows)
-        if self.unit == "bytes" and nonzeros is not None:
-            cost += index_bytes(code_rows, self.columns, nonzeros // self.block, self.block)
+            blocks = None if nonzeros is None else nonzeros // self.block
+            cost += index_bytes(code_rows, self.columns, blocks, self.block, self.shifted and atoms is not None)
         return cost
 
     def nonzeros(self, atoms: int | None, budget: int) -> int:

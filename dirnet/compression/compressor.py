@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from dirnet.compression.budget import parse_size
-from dirnet.compression.groups import MatrixGroup, dense_rnns, matrix_groups, replace
+from dirnet.compression.groups import MatrixGroup, dense_rnns, replace
 from dirnet.compression.methods import METHODS, Method, load_methods
 from dirnet.compression.plan import describe_plan, make_plan
 from dirnet.compression.report import group_figures, markdown, size_figures
@@ -22,6 +22,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.factorization import Factors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
+from dirnet.nn.grouping import groups_of
 from dirnet.nn.quantised import DTYPES, check_dtype
 from dirnet.nn.recurrent import coded_class
 from dirnet.progress import progress as shown
@@ -61,8 +62,9 @@ def compress(
     replacements, rows = {}, []
     groups, ready = iter(zip(plan.groups, details, strict=True)), iter(factors)
     for rnn in rnns.values():
-        count = len(matrix_groups(rnn))
-        layer = coded_class(rnn).from_dense(rnn, [next(ready) for _ in range(count)], method.block, method.dtype)
+        count = len(groups_of(rnn, method.grouping))
+        factors_here = [next(ready) for _ in range(count)]
+        layer = coded_class(rnn).from_dense(rnn, factors_here, method.block, method.dtype, method.grouping)
         replacements[rnn] = layer
         for coded in layer.groups:
             group, detail = next(groups)

@@ -13,10 +13,14 @@ from dirnet.nn.recurrent import DirNetRecurrent, refuse_projection
 
 @dataclass(frozen=True)
 class MatrixGroup:
-    """`matrix` (N, M) = W of `dirnet.factorization`, on the CPU: all weights that read one vector. `name` is unique."""
+    """`matrix` (N, M) = W of `dirnet.factorization`, on the CPU: all weights that read one vector. `name` is unique.
+
+    reads_input: that vector is the layer's input.
+    """
 
     name: str
     matrix: Tensor
+    reads_input: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -40,15 +44,18 @@ def dense_rnns(model: nn.Module) -> dict[str, nn.RNNBase]:
     return rnns
 
 
-def matrix_groups(rnn: nn.RNNBase, prefix: str = "") -> list[MatrixGroup]:
-    """The groups of one layer stack, in the order of `groups_of`.
+def matrix_groups(rnn: nn.RNNBase, prefix: str = "", input_group: str | None = None) -> list[MatrixGroup]:
+    """The groups of one layer stack, in the order of `groups_of`, which also says what `input_group` may be.
 
     The input is a group of its own. Each hidden state has one dictionary for its W_hh and the W_ih of the layer above
     (Eqs. 5-8); the last one for its W_hh alone, because the output layer stays as it is: it is 0.2 % of the 5x500
     model, and the layer where an error is felt most directly.
     """
     weights = {name: parameter.detach().float().cpu() for name, parameter in rnn.named_parameters()}
-    return [MatrixGroup(prefix + group.name, gather(weights, group)) for group in groups_of(rnn)]
+    return [
+        MatrixGroup(prefix + group.name, gather(weights, group), group.name == "input")
+        for group in groups_of(rnn, input_group)
+    ]
 
 
 def replace(model: nn.Module, replacements: dict[nn.Module, nn.Module]) -> nn.Module:

@@ -13,6 +13,7 @@ from dirnet.compression.budget import Price
 from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError
 from dirnet.factorization import Factors, annealing, blocks, dirnet, odl, pruning, shrinkage, svd
+from dirnet.factorization.shift import Shifts
 
 CLOSE = 0.98  # of a budget counts as having used it
 SAMPLE_ROUNDS = 6  # of annealing tell groups apart; the full solver takes five to ten times as many
@@ -24,8 +25,11 @@ class Method:
 
     allocation: `error` divides the budget over the groups to leave the least squared error, `equal` shrinks every
     group by the same factor. vartheta, gamma, penalty, fill: Step 2 of preset paper, see `shrinkage.Schedule`.
-    group by the same factor. dtype: how the values of D and Z are kept, also while the model is fine-tuned. The solver
+    dtype: how the values of D and Z are kept, also while the model is fine-tuned. The solver
     `dense` keeps every value: with int8 it is the plain quantisation that the others have to beat.
+    shifts, shift_kind: Delta of Eq. 9, by how many rows codes may move their atoms, and how;
+    dirnet only. input_group: the matrix that reads the features is compressed on its `own`, left `dense`, or, of a
+    single layer with as many inputs as units, `shared`: W_x and W_h have one dictionary (Sec. 3.5).
     """
 
     solver: Literal["dirnet", "svd", "odl", "prune", "dense"]
@@ -37,6 +41,9 @@ class Method:
     penalty: float | None = None
     fill: bool = True
     dtype: Literal["float32", "int8"] = "float32"
+    shifts: int = 0
+    shift_kind: Literal["circular", "zero"] = "circular"
+    input_group: Literal["own", "shared", "dense"] = "own"
 
     def __post_init__(self) -> None:
         if self.vartheta <= 0 or self.gamma <= 0 or (self.penalty is not None and self.penalty <= 0):
@@ -47,11 +54,24 @@ class Method:
             raise UserError(f"block is {self.block}, expected 1 or more gate rows")
         if self.solver in ("svd", "dense") and self.block != 1:
             raise UserError(f"block is {self.block}, expected 1: the codes of solver {self.solver} are dense")
+        if self.solver != "dirnet" and self.shifts:
+            raise UserError(f"shifts is {self.shifts}, expected 0: only solver dirnet moves atoms")
+        _ = self.delta  # checks both
 
     @property
     def schedule(self) -> shrinkage.Schedule:
         """Of Step 2."""
         return shrinkage.Schedule(self.vartheta, self.gamma, self.penalty, self.fill)
+
+    @property
+    def delta(self) -> Shifts:
+        """The set of shifts."""
+        return Shifts(self.shifts, self.shift_kind)
+
+    @property
+    def grouping(self) -> str:
+        """The `input_group` of `groups_of`: a dense input is a group of its own, too."""
+        return "shared" if self.input_group == "shared" else "own"
 
     def least(self, price: Price) -> int:
         """The smallest budget a group can have: rank one, for pruning one block, for dense all of it."""
@@ -96,7 +116,8 @@ def load_methods(path: str | Path) -> dict[str, Method]:
 
 def _dirnet(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
     schedule = method.schedule if method.preset == "paper" else None
-    settings = {"block": method.block, "preset": method.preset, "seed": seed, "schedule": schedule}
+    settings = {"block": method.block, "preset": method.preset, "shifts": method.delta, "seed": seed,
+                "schedule": schedule}  # fmt: skip
     values = budget // price.value
     if price.unit == "bytes":  # about 0.6 of the values are codes, and these have indices
         per_code = price.factors(1, method.block) - price.factors(1, 0)
@@ -140,7 +161,7 @@ def _estimate(method: Method, matrix: Tensor, price: Price, budget: int) -> floa
     atoms = _half(price, budget)
     start = torch.linalg.svd(matrix, full_matrices=False)[0][:, :atoms]
     size = price.nonzeros(start.shape[1], budget)
-    factors = annealing.anneal(matrix, start, size, rounds=SAMPLE_ROUNDS, block=method.block)
+    factors = annealing.anneal(matrix, start, size, rounds=SAMPLE_ROUNDS, block=method.block, shifts=method.delta)
     return float((matrix - factors.reconstruct()).square().sum())
 
 

@@ -30,17 +30,23 @@ class Plan:
 def make_plan(model: nn.Module, size: Size, method: Method) -> Plan:
     """Divide `size` over the groups of `model`; a size that cannot be met is a `UserError` with the feasible range."""
     groups = [
-        group for name, rnn in dense_rnns(model).items() for group in matrix_groups(rnn, f"{name}." if name else "")
+        group
+        for name, rnn in dense_rnns(model).items()
+        for group in matrix_groups(rnn, f"{name}." if name else "", method.grouping)
     ]
     dense = size_figures(model)
     float_bytes = next(model.parameters()).element_size()
     kept = (1, SCALE_BYTES) if method.dtype == "int8" else (float_bytes, 0)
-    prices = [Price(size.unit, *group.shape, method.block, *kept) for group in groups]
+    prices = [Price(size.unit, *group.shape, method.block, *kept, method.shifts > 0) for group in groups]
     for group in groups:
         if group.matrix.shape[1] % method.block:
             raise UserError(f"block {method.block} does not divide the {group.matrix.shape[1]} columns of {group.name}")
+        method.delta.check(len(group.matrix))
     wholes, least = [price.dense for price in prices], [method.least(price) for price in prices]
-    least = [min(pair) for pair in zip(least, wholes, strict=True)]
+    least = [
+        whole if method.input_group == "dense" and group.reads_input else min(floor, whole)
+        for group, floor, whole in zip(groups, least, wholes, strict=True)
+    ]
     rest = dense[size.unit] - sum(Price(size.unit, *group.shape, 1, float_bytes).dense for group in groups)
     limit = size.limit(dense["params"])
     if not rest + sum(least) <= limit <= dense[size.unit]:

@@ -23,7 +23,7 @@ import dirnet
 from dirnet.deploy import library
 from dirnet.deploy.lowering import MAX_FRAMES, Lowered, lower
 from dirnet.deploy.program import Program
-from dirnet.deploy.streaming import KernelModel, StockModel, StreamingModel
+from dirnet.deploy.streaming import KernelModel, StockModel, StreamingModel, unshifting_bytes
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
@@ -129,8 +129,9 @@ def export(
 ) -> dict[str, Any]:
     """Write the program of the neutral model in `model_folder` to `out`, and its report to the `.json` beside it.
 
-    chunk: outputs per call, by default that of DEFAULT_CHUNK. Returns the report: bytes, sha256, parity, operators.
     The values of an int8 model go into the program as the float32 that they stand for: the kernels take no int8 yet.
+    chunk: outputs per call, by default that of DEFAULT_CHUNK. Returns the report: bytes, sha256, parity, operators;
+    weight_bytes of the stored model, and unshifting_bytes, by how much the program's weights exceed them.
     """
     began = time.monotonic()
     model = storage.load(model_folder)
@@ -149,6 +150,7 @@ def export(
         "dtype": model.config.dtype,
         "stored_bytes": stored,
         "weight_bytes": stored + sum(matrix.float_bytes() - matrix.stored_bytes() for matrix in coded),
+        "unshifting_bytes": unshifting_bytes(model),
         "sha256": hashlib.sha256(lowered.content).hexdigest(),
         "parity": parity,
         "operators": lowered.operators,
@@ -173,14 +175,15 @@ def describe(report: dict[str, Any]) -> str:
     ours = sum(count for name, count in report["operators"].items() if name.startswith("dirnet."))
     calls = sum(report["operators"].values())
     delegated = round(report["delegated"] * calls)
-    worst = max(report["parity"].values())
     note = "" if report["dtype"] == "float32" else (
         f"int8: the program holds the values as float32, there are no int8 kernels yet; "
         f"the model file has {report['stored_bytes']} bytes of weights\n"
     )  # fmt: skip
+    worst, more = max(report["parity"].values()), report["unshifting_bytes"]
+    grown = f" and {more} more, because shifted atoms are written out" if more else ""
     return (
         f"operators: {calls} = {ours} dirnet + {delegated} delegated + {calls - ours - delegated} portable\n"
-        f"size: {report['bytes']} bytes, of these weights {report['weight_bytes']}\n{note}"
+        f"size: {report['bytes']} bytes, of these weights {report['weight_bytes']}{grown}\n{note}"
         f"parity with torch: {worst:.1e} at most (limit {TOLERANCE:g}); streaming equals one pass"
     )
 

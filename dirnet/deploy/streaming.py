@@ -19,14 +19,18 @@ from dirnet.deploy.ops import BLOCKS, CELLS, panels
 from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.coded import CodedMatrix
-from dirnet.nn.grouping import gather, groups_of
+from dirnet.nn.grouping import GATES, gather, groups_of
 from dirnet.nn.recurrent import DirNetRecurrent
 
 
 def coded_groups(rnn: nn.RNNBase) -> list[CodedMatrix]:
-    """The matrices of `rnn` in the order of `groups_of`; a dense layer's W^T stands as dense codes."""
+    """The matrices of `rnn` in the order of `groups_of`; a dense layer's W^T stands as dense codes.
+
+    The operators know no shifts: every shifted atom that is used becomes an atom, so a program is then larger than the
+    stored model, and computes the same.
+    """
     if isinstance(rnn, DirNetRecurrent):
-        return list(rnn.groups)
+        return [group.unshifted() for group in rnn.groups]
     weights = {name: weight.detach() for name, weight in rnn.named_parameters()}
     matrices = []
     for group in groups_of(rnn):
@@ -34,6 +38,12 @@ def coded_groups(rnn: nn.RNNBase) -> list[CodedMatrix]:
         matrix.codes.data = gather(weights, group).contiguous()
         matrices.append(matrix)
     return matrices
+
+
+def unshifting_bytes(model: AcousticModel) -> int:
+    """By how many bytes the matrices grow when shifted atoms are written out; 0 without shifts."""
+    groups = list(model.rnn.groups) if isinstance(model.rnn, DirNetRecurrent) else []
+    return sum(group.unshifted().stored_bytes() - group.stored_bytes() for group in groups)
 
 
 class StreamingModel(nn.Module):
@@ -51,21 +61,23 @@ class StreamingModel(nn.Module):
             raise UserError(f"model {config.name} is bidirectional and cannot stream; train with bidirectional: false")
         self.context, self.stride, self.cell = config.context, config.frame_stride, CELLS.index(config.rnn_type)
         self.mean, self.istd = nn.Buffer(model.cmvn_mean.clone()), nn.Buffer(model.cmvn_istd.clone())
-        groups, width = coded_groups(rnn), groups_of(rnn)[0].columns
+        groups, width = coded_groups(rnn), GATES[rnn.mode] * rnn.hidden_size
         names = dict(rnn.named_parameters())
-        self.coded = [group.dictionary is not None for group in groups[1:]]
+        own = groups_of(rnn)[0].name == "input"  # else a single layer's W_x stands beside its W_h
+        hidden = groups[1:] if own else groups
+        self.coded = [group.dictionary is not None for group in hidden]
         inputs, recurrent = [], []
         for layer in range(rnn.num_layers):
             first = layer == 0
             source = groups[layer]
-            span = (0, width) if first else (width, 2 * width)
+            span = (0, width) if first and own else (width, 2 * width)
             inputs.append(self.matrix(source, *span, names.get(f"bias_ih_l{layer}"), first))
-            recurrent.append(self.matrix(groups[layer + 1], 0, width, names.get(f"bias_hh_l{layer}"), True))
+            recurrent.append(self.matrix(hidden[layer], 0, width, names.get(f"bias_hh_l{layer}"), True))
         self.inputs, self.recurrent = nn.ModuleList(inputs), nn.ModuleList(recurrent)
         output = CodedMatrix(model.output.in_features, model.output.out_features)
         output.codes.data = model.output.weight.detach().t().contiguous()
         self.output = self.matrix(output, 0, output.columns, model.output.bias, False)
-        self.state_sizes = [size for g in groups[1:] for size in (g.code_rows, rnn.hidden_size)]
+        self.state_sizes = [size for g in hidden for size in (g.code_rows, rnn.hidden_size)]
         self.requires_grad_(False).eval()
 
     def matrix(self, group: CodedMatrix, start: int, stop: int, bias: Tensor | None, dictionary: bool) -> nn.Module:

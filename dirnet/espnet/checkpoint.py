@@ -24,7 +24,10 @@ from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 
 EXTRA_TOKENS = ("<unk>", "<sos/eos>")  # ESPnet's token lists must have them, phone transcripts lack them
 RNN, OUTPUT, NORMALIZE = "encoder.rnn.", "ctc.ctc_lo.", "normalize."
-SHAPE = ("rnn_type", "hidden_size", "num_layers", "frame_stride", "bidirectional", "compression", "block", "dtype")
+SHAPE = (
+    "rnn_type", "hidden_size", "num_layers", "frame_stride", "bidirectional", "compression", "block", "dtype",
+    "shifts", "shift_kind", "input_group",
+)  # fmt: skip
 FULL_DISK_BYTES = 16 << 20  # less than this free after a failed write is a full disk
 CHECKPOINT, PREVIOUS = "checkpoint.pth", "checkpoint.previous.pth"
 

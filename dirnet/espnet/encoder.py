@@ -20,6 +20,8 @@ class RecurrentEncoder(AbsEncoder):
     compression: `[atoms | null, blocks | null]` per group of the compressed layers, null for dense ones
     block: consecutive gate rows kept or dropped together
     dtype: float32, or int8 for the values of compressed layers: training is then quantisation-aware
+    shifts, shift_kind: by how many rows codes may move their atoms, circular or zero
+    input_group: own, or shared where a single compressed layer has one dictionary
     The parameters are `rnn.*`, named as in the layer itself.
     """
 
@@ -35,6 +37,9 @@ class RecurrentEncoder(AbsEncoder):
         compression: Sequence[Sequence[int | None]] | None = None,
         block: int = 1,
         dtype: str = "float32",
+        shifts: int = 0,
+        shift_kind: str = "circular",
+        input_group: str = "own",
     ):
         super().__init__()
         if rnn_type not in RNN_TYPES:
@@ -51,8 +56,9 @@ class RecurrentEncoder(AbsEncoder):
         if compression is None:
             self.rnn = dense(input_size, hidden_size, num_layers, **options)
         else:
-            options |= {"layout": compression, "block": block, "dtype": dtype}
-            self.rnn = coded(input_size, hidden_size, num_layers, **options)
+            options |= {"block": block, "dtype": dtype}
+            options |= {"shifts": shifts, "shift_kind": shift_kind, "input_group": input_group}
+            self.rnn = coded(input_size, hidden_size, num_layers, layout=compression, **options)
         self.dropout = nn.Dropout(dropout)
         self.frame_stride = frame_stride
 

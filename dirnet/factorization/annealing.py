@@ -12,8 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dirnet.factorization import blocks, coordinate_descent, dictionary
+from dirnet.factorization import blocks, coordinate_descent, dictionary, shift_steps
 from dirnet.factorization.factors import Factors
+from dirnet.factorization.shift import IDENTITY, Shifts
 
 
 def turn(matrix: Tensor, basis: Tensor, nonzeros: int, *, rounds: int = 20, block: int = 1) -> Tensor:
@@ -38,6 +39,7 @@ def anneal(
     *,
     rounds: int = 30,
     block: int = 1,
+    shifts: Shifts = IDENTITY,
     tick: Callable[[], None] = lambda: None,
 ) -> Factors:
     """Factors of `matrix` (N, M): the atoms of `initial` (N, p) moved, `nonzeros` codes kept.
@@ -45,21 +47,28 @@ def anneal(
     One round: one pass over the atoms; the largest of the codes and, where there is none, of what a code would be if it
     came alone (so dropped ones return); two least-squares sweeps on this support. The number kept falls geometrically
     from twice `nonzeros`, and is the final one in the last tenth of the rounds. `tick` follows each round.
+    With `shifts` every code competes at its best shift, chosen anew in each round.
     """
     atoms, codes = initial.clone(), initial.T @ matrix
+    if shifts.reach:
+        codes = shifts.join(codes, torch.zeros_like(codes, dtype=torch.int8))
     for done in range(rounds + 1):
         if done:
-            dead = dictionary.update(atoms, codes @ codes.T, matrix @ codes.T)
-            if dead.any():
-                dictionary.reseed(atoms, dead, matrix, codes)
-        gram, correlations = atoms.T @ atoms, atoms.T @ matrix
+            dictionary.move(atoms, codes, matrix, shifts)
+        expanded = shifts.expand(atoms)
+        gram, correlations, tall = expanded.T @ expanded, expanded.T @ matrix, shifts.tall(codes)
         keep = round(nonzeros * 2 ** max(0.0, 1 - done / (0.9 * rounds)))
-        support = blocks.largest(_candidates(gram, correlations, codes), keep, block).to(codes.dtype)
+        if shifts.reach:
+            candidates = shift_steps.alone(gram, correlations, tall, len(shifts), block).view_as(codes)
+            support = blocks.largest(shifts.strengths(atoms, candidates), keep, block)
+            support = (support & blocks.support(candidates, block)).to(codes.dtype)
+        else:
+            support = blocks.largest(_candidates(gram, correlations, codes), keep, block).to(codes.dtype)
         codes *= support
         for _ in range(2):
-            coordinate_descent.support_sweep(gram, correlations, codes, support)
+            coordinate_descent.support_sweep(gram, correlations, tall, shifts.tall(support))
         tick()
-    return Factors(atoms, codes)
+    return Factors.of(atoms, codes, shifts)
 
 
 def _candidates(gram: Tensor, correlations: Tensor, codes: Tensor) -> Tensor:

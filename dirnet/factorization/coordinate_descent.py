@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dirnet.factorization import blocks
+from dirnet.factorization import blocks, shift_steps
+from dirnet.factorization.shift import IDENTITY, Shifts
 
 TILE = 16
 
@@ -19,7 +20,11 @@ def sweep(gram: Tensor, correlations: Tensor, codes: Tensor, penalties: Tensor |
     """One cyclic step of the lasso `1/2 |w_j - D z_j|^2 + sum_i penalties_i |z_ij|`, in place on `codes` (p, M).
 
     penalties: (p,), infinite to switch an atom off; None for plain least squares. The objective never rises.
+    With `c` rows of G, C and Z per penalty, these are the shifts of one atom, and each code takes one of them (Eq. 9).
     """
+    if penalties is not None and len(codes) > len(penalties):
+        shift_steps.sweep(gram, correlations, codes, penalties, block)
+        return
     if penalties is None:
         _least_squares_sweep(gram, correlations, codes)
         return
@@ -78,19 +83,22 @@ def lasso(
     """Codes (p, M) after `sweeps` sweeps from `codes`, or fewer once no code moves by more than `tolerance`.
 
     A few sweeps find the support (Lin et al. 2014); for the exact solution take many and a tolerance.
+    With shifts G and C are those of the expanded dictionary, and the codes wide.
     """
-    codes = torch.zeros_like(correlations) if codes is None else codes.clone()
+    codes = torch.zeros_like(correlations) if codes is None else codes.reshape(correlations.shape).clone()
     for _ in range(sweeps):
         before = codes.clone() if tolerance > 0 else None
         sweep(gram, correlations, codes, penalties, block)
         if before is not None and float((codes - before).abs().max()) <= tolerance:
             break
-    return codes
+    return codes.view(len(penalties), -1)
 
 
-def objective(matrix: Tensor, dictionary: Tensor, codes: Tensor, penalties: Tensor, block: int = 1) -> float:
+def objective(
+    matrix: Tensor, dictionary: Tensor, codes: Tensor, penalties: Tensor, block: int = 1, shifts: Shifts = IDENTITY
+) -> float:
     """`1/2 |W - D Z|_F^2 + sum_i penalties_i |z_i|_1`, which `sweep` descends (group norms for blocks), in float64."""
-    residual = (matrix - dictionary @ codes).double()
+    residual = (matrix - shifts.reconstruct(dictionary, codes)).double()
     rows = blocks.norms(codes, block).double().sum(1) * block**0.5
     return 0.5 * float(residual.square().sum()) + float((penalties.double() * rows)[rows > 0].sum())
 

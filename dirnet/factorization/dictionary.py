@@ -1,6 +1,6 @@
 """The dictionary for fixed codes (Eq. 10), and Step 1, which alternates it with the codes (Sec. 3.3).
 
-Shifts of atoms are the identity here, which makes Eq. 9 the plain problem of Eq. 4.
+Without shifts of atoms Eq. 9 is the plain problem of Eq. 4; with them `dirnet.factorization.shift_steps` does the work.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dirnet.factorization import coordinate_descent
+from dirnet.factorization import coordinate_descent, shift_steps
+from dirnet.factorization.shift import IDENTITY, Shifts
 
 
 def update(dictionary: Tensor, code_gram: Tensor, cross: Tensor) -> Tensor:
@@ -29,10 +30,19 @@ def update(dictionary: Tensor, code_gram: Tensor, cross: Tensor) -> Tensor:
     return dead
 
 
-def reseed(dictionary: Tensor, dead: Tensor, matrix: Tensor, codes: Tensor) -> None:
+def move(dictionary: Tensor, codes: Tensor, matrix: Tensor, shifts: Shifts = IDENTITY) -> None:
+    """Eq. 10 for `codes` (p, M), wide with shifts: every atom moves, in place, and a dead one is seeded again."""
+    tall = shifts.tall(codes)
+    statistics = tall @ tall.T, matrix @ tall.T
+    dead = shift_steps.update(dictionary, *statistics, shifts) if shifts.reach else update(dictionary, *statistics)
+    if dead.any():
+        reseed(dictionary, dead, matrix, codes, shifts)
+
+
+def reseed(dictionary: Tensor, dead: Tensor, matrix: Tensor, codes: Tensor, shifts: Shifts = IDENTITY) -> None:
     """Replace dead atoms, in place, by the worst represented columns of `matrix` (N, M), normalised."""
     wanted = dead.nonzero().flatten()
-    errors = (matrix - dictionary @ codes).square().sum(0)
+    errors = (matrix - shifts.reconstruct(dictionary, codes)).square().sum(0)
     worst = errors.argsort(descending=True, stable=True)[: len(wanted)]
     dictionary[:, wanted[: len(worst)]] = unit(matrix[:, worst])[0]
 
@@ -53,21 +63,20 @@ def random_columns(matrix: Tensor, atoms: int, generator: torch.Generator) -> Te
 
 
 def learn(
-    matrix: Tensor, dictionary: Tensor, penalty: float = 0.1, *, epochs: int = 10, sweeps: int = 3, block: int = 1
-) -> tuple[Tensor, Tensor]:
+    matrix: Tensor, dictionary: Tensor, penalty: float = 0.1, *, epochs: int = 10, sweeps: int = 3, block: int = 1,
+    shifts: Shifts = IDENTITY,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Step 1: `epochs` rounds of a few sweeps over the codes, warm-started, and one pass over the atoms.
 
     matrix: (N, M) with unit-norm columns, which is the scale that `penalty` (lambda_1) is meant for.
-    Returns the dictionary (N, p) and the codes (p, M) fitted to it last.
+    Returns the dictionary (N, p) and the codes fitted to it last: (p, M), or wide with shifts.
     """
-    dictionary = dictionary.clone()
-    codes = matrix.new_zeros(dictionary.shape[1], matrix.shape[1])
-    penalties = matrix.new_full((len(codes),), penalty)
+    dictionary, codes = dictionary.clone(), None
+    penalties = matrix.new_full((dictionary.shape[1],), penalty)
     for epoch in range(epochs + 1):
-        gram, correlations = dictionary.T @ dictionary, dictionary.T @ matrix
+        expanded = shifts.expand(dictionary)
+        gram, correlations = expanded.T @ expanded, expanded.T @ matrix
         codes = coordinate_descent.lasso(gram, correlations, penalties, codes, sweeps=sweeps, block=block)
         if epoch < epochs:
-            dead = update(dictionary, codes @ codes.T, matrix @ codes.T)
-            if dead.any():
-                reseed(dictionary, dead, matrix, codes)
+            move(dictionary, codes, matrix, shifts)
     return dictionary, codes

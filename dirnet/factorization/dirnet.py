@@ -11,6 +11,7 @@ from torch import Tensor
 from dirnet.errors import UserError
 from dirnet.factorization import annealing, blocks, coordinate_descent, dictionary, shrinkage
 from dirnet.factorization.factors import Factors, check_matrix, check_params, check_range, fewest_atoms, relative_error
+from dirnet.factorization.shift import IDENTITY, Shifts
 from dirnet.factorization.threads import one_thread
 
 PRESETS = ("best", "paper")
@@ -27,6 +28,7 @@ def solve(
     nonzeros: int | None = None,
     block: int = 1,
     preset: str = "best",
+    shifts: Shifts = IDENTITY,
     seed: int = 0,
     schedule: shrinkage.Schedule | None = None,
     progress: Callable[[float], None] | None = None,
@@ -38,12 +40,14 @@ def solve(
     preset: "best" (SVD start, annealed hard thresholding, p searched) or "paper" (Steps 1 and 2 as published; they
     start from `atoms`, or half the budget in D, and Step 2 drops what it can). Both end with a refit of the codes.
     schedule: of Step 2, for preset "paper"; None is the published one.
+    shifts: Delta of Eq. 9; the factors then say which of its operators every code (every block) uses.
     progress: called with the fraction done, up to 1.0. Equal seeds give equal bits. Runs on one thread.
     Raises UserError for a matrix or a size that cannot be.
     """
     matrix = check_matrix(matrix, block)
     if preset not in PRESETS:
         raise UserError(f"preset={preset!r} is unknown; choose one of {', '.join(PRESETS)}")
+    shifts.check(len(matrix))
     if params is None:
         if atoms is None or nonzeros is None:
             raise UserError("the size is missing: give params, or atoms and nonzeros")
@@ -58,10 +62,10 @@ def solve(
         raise UserError(f"a schedule of Step 2 is given with preset={preset!r}; it belongs to preset paper")
     report = progress or (lambda fraction: None)
     if preset == "best":
-        factors, details = _best(matrix, params, atoms, nonzeros, block, seed, report)
+        factors, details = _best(matrix, params, atoms, nonzeros, block, shifts, seed, report)
     else:
         schedule = schedule or shrinkage.Schedule()
-        factors, details = _paper(matrix, params, atoms, nonzeros, block, seed, schedule, report)
+        factors, details = _paper(matrix, params, atoms, nonzeros, block, shifts, seed, schedule, report)
     factors = _refitted(matrix, factors, block)
     stored = blocks.count(factors.codes, block)
     if progress:
@@ -73,6 +77,7 @@ def solve(
         "density": stored / factors.codes.numel(),
         "params": factors.dictionary.numel() + stored,
         "block": block,
+        **({"shifted": _shifted(factors)} if shifts.reach else {}),
         "relative_error": relative_error(matrix, factors),
         **details,
     }
@@ -80,12 +85,19 @@ def solve(
 
 def _refitted(matrix: Tensor, factors: Factors, block: int) -> Factors:
     """The codes fitted anew, exactly, on their support: this removes what l1 or a few sweeps left."""
-    atoms = factors.dictionary
-    support = blocks.support(factors.codes, block)
-    return Factors(atoms, coordinate_descent.refit(atoms.T @ atoms, atoms.T @ matrix, support))
+    atoms, shifts = factors.dictionary, factors.shifts
+    expanded, codes = shifts.expand(atoms), factors.wide
+    support = shifts.tall(blocks.support(codes, block))
+    fitted = coordinate_descent.refit(expanded.T @ expanded, expanded.T @ matrix, support)
+    return Factors.of(atoms, fitted.view_as(codes), shifts)
 
 
-def _best(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factors, dict]:
+def _shifted(factors: Factors) -> float:
+    """The share of the codes whose atom is moved."""
+    return int(factors.offsets.count_nonzero()) / max(int(factors.codes.count_nonzero()), 1)
+
+
+def _best(matrix, params, atoms, nonzeros, block, shifts, seed, report) -> tuple[Factors, dict]:
     """The most accurate factors: short annealings find p, a long one follows."""
     left = torch.linalg.svd(matrix, full_matrices=False)[0]
     generator = torch.Generator().manual_seed(seed)
@@ -102,7 +114,7 @@ def _best(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factors
         start = annealing.turn(matrix, left[:, :width], size // 2, rounds=rounds // 2, block=block)
         if width > start.shape[1]:
             start = torch.cat([start, dictionary.random_columns(matrix, width - start.shape[1], generator)], dim=1)
-        return annealing.anneal(matrix, start, size, rounds=rounds, block=block, tick=tick)
+        return annealing.anneal(matrix, start, size, rounds=rounds, block=block, shifts=shifts, tick=tick)
 
     tried: dict[int, float] = {}
     if len(candidates) > 1:
@@ -133,13 +145,13 @@ def _downhill(candidates: list[int], error: Callable[[int], float]) -> dict[int,
         at = lowest
 
 
-def _paper(matrix, params, atoms, nonzeros, block, seed, schedule, report) -> tuple[Factors, dict]:
+def _paper(matrix, params, atoms, nonzeros, block, shifts, seed, schedule, report) -> tuple[Factors, dict]:
     """Steps 1 and 2 with the paper's constants, on unit-norm columns; lambda_1 and lambda_2 are meant for these."""
     columns, lengths = dictionary.unit(matrix)
     generator = torch.Generator().manual_seed(seed)
     width = atoms or check_params(matrix, params, None, block)[0]
     start = dictionary.random_columns(columns, width, generator)
-    learned, codes = dictionary.learn(columns, start, block=block)
+    learned, codes = dictionary.learn(columns, start, block=block, shifts=shifts)
 
     def fits(point: shrinkage.Stage) -> bool:
         if nonzeros is not None:
@@ -148,33 +160,34 @@ def _paper(matrix, params, atoms, nonzeros, block, seed, schedule, report) -> tu
 
     points = []
     gamma, options = schedule.gamma, {"penalty": schedule.penalty, "vartheta": schedule.vartheta}
-    for point in shrinkage.path(columns, learned, codes, gamma=gamma, block=block, **options):
+    for point in shrinkage.path(columns, learned, codes, gamma=gamma, block=block, shifts=shifts, **options):
         points.append(point)
         report(0.9 - 0.5 * 0.9 ** len(points))  # the number of stages is not known before the model is empty
     first = next(at for at, point in enumerate(points) if fits(point))
     chosen = points[first]
     if first:
-        chosen = _between(columns, learned, points[first - 1], chosen, fits, gamma, block)
+        chosen = _between(columns, learned, points[first - 1], chosen, fits, gamma, block, shifts)
     details = {"path": [point.figures() for point in points], "chosen": chosen.figures()}
     if not schedule.fill:
-        if not len(chosen.kept):  # nothing survived: one atom, no code
-            return Factors(learned[:, :1].contiguous(), matrix.new_zeros(1, matrix.shape[1])), details
-        return Factors(learned[:, chosen.kept].contiguous(), chosen.codes * lengths), details
+        kept, codes = chosen.kept, chosen.codes
+        if not len(kept):  # nothing survived: one atom, no code
+            kept, codes = torch.zeros(1, dtype=torch.int64), codes.new_zeros(1, lengths.numel() * len(shifts))
+        return Factors.of(learned[:, kept].contiguous(), codes * lengths.repeat(len(shifts)), shifts), details
     fewest = fewest_atoms(matrix, params, block) if nonzeros is None else -(-nonzeros // matrix.shape[1])
     kept, codes = _at_least(fewest, chosen, codes)
     learned = learned[:, kept].contiguous()
     size = nonzeros or check_params(matrix, params, len(kept), block)[1]
-    codes = _filled(matrix, learned, codes * lengths, size, block)
-    return Factors(learned, codes), details
+    codes = _filled(matrix, learned, codes * lengths.repeat(len(shifts)), size, block, shifts)
+    return Factors.of(learned, codes, shifts), details
 
 
-def _between(columns, learned, dense, sparse, fits, gamma, block, steps: int = 8) -> shrinkage.Stage:
+def _between(columns, learned, dense, sparse, fits, gamma, block, shifts, steps: int = 8) -> shrinkage.Stage:
     """The largest stage that fits, between one that does not and the next that does: vartheta is bisected."""
     over, under, best = dense.vartheta, sparse.vartheta, sparse
     for _ in range(steps):
         middle = math.sqrt(over * under)
         point = shrinkage.stage(
-            columns, learned, dense.codes, dense.kept, dense.penalty, middle, gamma=gamma, block=block
+            columns, learned, dense.codes, dense.kept, dense.penalty, middle, gamma=gamma, block=block, shifts=shifts
         )
         if fits(point):
             under, best = middle, point
@@ -193,10 +206,12 @@ def _at_least(fewest: int, point: shrinkage.Stage, codes: Tensor) -> tuple[Tenso
     return kept, spread[kept]
 
 
-def _filled(matrix, atoms, codes, size, block) -> Tensor:
+def _filled(matrix, atoms, codes, size, block, shifts) -> Tensor:
     """`codes` cut, or filled up, to `size` scalars; a least-squares sweep says what to add."""
-    kept = blocks.largest(codes, min(size, blocks.count(codes, block)), block)
-    fitted = codes.clone()
-    coordinate_descent.sweep(atoms.T @ atoms, atoms.T @ matrix, fitted)
-    added = blocks.largest(fitted * ~kept, size - int(kept.sum()), block)
+    kept = blocks.largest(shifts.strengths(atoms, codes), min(size, blocks.count(codes, block)), block)
+    fitted, expanded = codes.clone(), shifts.expand(atoms)
+    none = codes.new_zeros(len(codes)) if shifts.reach else None
+    coordinate_descent.sweep(expanded.T @ expanded, expanded.T @ matrix, shifts.tall(fitted), none, block)
+    free = shifts.strengths(atoms, fitted) * ~shifts.occupied(kept)
+    added = blocks.largest(free, size - int(kept.sum()), block)
     return codes * kept + fitted * added

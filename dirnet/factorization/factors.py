@@ -8,18 +8,35 @@ import torch
 from torch import Tensor
 
 from dirnet.errors import UserError
+from dirnet.factorization.shift import IDENTITY, Shifts
 
 
 @dataclass(frozen=True)
 class Factors:
-    """`W ~ D Z`: `dictionary` D is (N, p), or None when the codes are the matrix itself; `codes` Z is (p, M)."""
+    """`W ~ D Z`: `dictionary` D is (N, p), or None when the codes are the matrix itself; `codes` Z is (p, M).
+
+    With shifts `w_j ~ sum_i z_ij delta_ij(d_i)`: `offsets` (p, M) int8 says by how many rows the atom of each code is
+    moved, and `shifts` how; None and the identity otherwise.
+    """
 
     dictionary: Tensor | None
     codes: Tensor
+    offsets: Tensor | None = None
+    shifts: Shifts = IDENTITY
+
+    @classmethod
+    def of(cls, dictionary: Tensor, codes: Tensor, shifts: Shifts = IDENTITY) -> Factors:
+        """Factors of a dictionary and wide codes (see `dirnet.factorization.shift`)."""
+        return cls(dictionary, *shifts.split(codes), shifts) if shifts.reach else cls(dictionary, codes)
+
+    @property
+    def wide(self) -> Tensor:
+        """The codes as the solver has them, (p, |Delta| M)."""
+        return self.codes if self.offsets is None else self.shifts.join(self.codes, self.offsets)
 
     def reconstruct(self) -> Tensor:
         """The (N, M) matrix that the factors stand for."""
-        return self.codes if self.dictionary is None else self.dictionary @ self.codes
+        return self.codes if self.dictionary is None else self.shifts.reconstruct(self.dictionary, self.wide)
 
     @property
     def params(self) -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dirnet.factorization import blocks, coordinate_descent
+from dirnet.factorization.shift import IDENTITY, Shifts
 
 GAMMA = 0.4
 VARTHETA = 1e7
@@ -76,18 +77,20 @@ def stage(
     theta: Tensor | None = None,
     gamma: float = GAMMA,
     block: int = 1,
+    shifts: Shifts = IDENTITY,
     alternations: int = 10,
     tolerance: float = 1e-2,
 ) -> Stage:
     """One stage, warm-started at `codes` (p, M) of the atoms `kept`.
 
     It is over once no theta moves by `tolerance` of the mean theta, or after so many `alternations`.
-    theta: the weights of the first alternation; None takes those that the codes ask for.
+    theta: the weights of the first alternation; None takes those that the codes ask for. With `shifts` the codes are
+    wide, and every lasso may choose other shifts.
     """
     for _ in range(alternations):
         if theta is None:
             theta = atom_weights(_usage(codes, block), vartheta, gamma)
-        atoms = dictionary[:, kept]
+        atoms = shifts.expand(dictionary[:, kept])
         penalties = penalty * theta**-gamma
         codes = coordinate_descent.lasso(atoms.T @ atoms, atoms.T @ matrix, penalties, codes, sweeps=2, block=block)
         usage = _usage(codes, block)
@@ -98,7 +101,7 @@ def stage(
         theta = atom_weights(usage[alive], vartheta, gamma)
         if float((theta - before).abs().max()) <= tolerance * vartheta / len(theta):
             break
-    error = float((matrix - dictionary[:, kept] @ codes).norm() / matrix.norm())
+    error = float((matrix - shifts.reconstruct(dictionary[:, kept], codes)).norm() / matrix.norm())
     return Stage(vartheta, penalty, kept, codes, blocks.count(codes, block), error)
 
 
@@ -112,6 +115,7 @@ def path(
     shrink: float = 0.5,
     gamma: float = GAMMA,
     block: int = 1,
+    shifts: Shifts = IDENTITY,
 ) -> Iterator[Stage]:
     """The stages at `vartheta`, `shrink * vartheta`, ... until the model is empty; the last stage has no atoms.
 
@@ -122,7 +126,9 @@ def path(
     kept = torch.arange(dictionary.shape[1])
     theta = matrix.new_full((len(kept),), vartheta / len(kept))
     while len(kept):
-        point = stage(matrix, dictionary, codes, kept, penalty, vartheta, theta=theta, gamma=gamma, block=block)
+        point = stage(
+            matrix, dictionary, codes, kept, penalty, vartheta, theta=theta, gamma=gamma, block=block, shifts=shifts
+        )
         yield point
         kept, codes, theta, vartheta = point.kept, point.codes, None, vartheta * shrink
 

@@ -27,6 +27,7 @@ class AcousticModelConfig:
     cmvn_mean, cmvn_istd: global mean and 1 / standard deviation per feature; empty means 0 and 1.
     context: frames spliced on each side. frame_stride: every how many frames the RNN steps.
     compression: `[atoms | None, blocks | None]` per group, None for a dense model; block, dtype: as in `CodedMatrix`.
+    shifts, shift_kind: the reach and the kind of `Shifts`. input_group: as in `groups_of`.
     """
 
     rnn_type: str
@@ -46,6 +47,9 @@ class AcousticModelConfig:
     compression: tuple | None = None
     block: int = 1
     dtype: str = "float32"
+    shifts: int = 0
+    shift_kind: str = "circular"
+    input_group: str = "own"
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -115,8 +119,11 @@ class AcousticModel(nn.Module):
         self.rnn: nn.RNNBase = (
             dense(*shape, **common)
             if config.compression is None
-            else coded(*shape, layout=config.compression, block=config.block, dtype=config.dtype, **common)
-        )
+            else coded(
+                *shape, layout=config.compression, block=config.block, dtype=config.dtype, shifts=config.shifts,
+                shift_kind=config.shift_kind, input_group=config.input_group, **common,
+            )
+        )  # fmt: skip
         self.output = nn.Linear(config.hidden_size * (2 if config.bidirectional else 1), config.num_outputs)
         # CMVN belongs to the configuration, not to the weights: not in the state dict.
         mean = torch.tensor(config.cmvn_mean or (0.0,) * config.feature_size, dtype=torch.float32)
@@ -163,10 +170,11 @@ class AcousticModel(nn.Module):
     @property
     def config(self) -> AcousticModelConfig:
         """The configuration of the model as it is now, also after its `rnn` was compressed in place."""
-        coded = isinstance(self.rnn, DirNetRecurrent)
-        layout = tuple(self.rnn.layout) if coded else None
-        block, dtype = (self.rnn.block, self.rnn.dtype) if coded else (1, "float32")
-        return dataclasses.replace(self._config, compression=layout, block=block, dtype=dtype)
+        rnn, names = self.rnn, ("compression", "block", "dtype", "shifts", "shift_kind", "input_group")
+        values = (None, 1, "float32", 0, "circular", "own")
+        if isinstance(rnn, DirNetRecurrent):
+            values = (tuple(rnn.layout), rnn.block, rnn.dtype, rnn.shifts.reach, rnn.shifts.kind, rnn.input_group)
+        return dataclasses.replace(self._config, **dict(zip(names, values, strict=True)))
 
     def normalise(self, features: Tensor) -> Tensor:
         """Global mean and variance normalisation of (B, T, feature_size)."""

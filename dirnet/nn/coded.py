@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from dirnet.errors import UserError
+from dirnet.factorization import Factors
+from dirnet.factorization.shift import IDENTITY, Shifts
 from dirnet.nn.quantised import SCALE_BYTES, check_dtype, dequantise, quantise, rounded
-
-if TYPE_CHECKING:
-    from dirnet.factorization import Factors
 
 
 class CodedMatrix(nn.Module):
@@ -23,17 +21,16 @@ class CodedMatrix(nn.Module):
     consecutive columns of one row of Z each, with `index` (blocks,) int32 their flat, ascending places in the
     (p, M / block) grid. The zeros of Z exist nowhere, so no optimizer, weight decay, resume or DDP can move them.
     `dtype` "int8": the parameters stay float, for training; whatever is computed, stored or told uses them rounded.
+    With `shifts` (Eq. 9; none without a dictionary) the buffer `offsets` int8 says for every block of codes, kept ones
+    or those of a dense Z, by how many rows its atom is moved. vectors: how many vectors of size N are read per step.
     """
 
+    vectors = 1
+
     def __init__(
-        self,
-        rows: int,
-        columns: int,
-        atoms: int | None = None,
-        blocks: int | None = None,
-        block: int = 1,
-        dtype: str = "float32",
-    ):
+        self, rows: int, columns: int, atoms: int | None = None, blocks: int | None = None, block: int = 1,
+        dtype: str = "float32", shifts: Shifts = IDENTITY,
+    ):  # fmt: skip
         super().__init__()
         code_rows = rows if atoms is None else atoms
         if block < 1 or columns % block:
@@ -50,6 +47,12 @@ class CodedMatrix(nn.Module):
             self.codes = nn.Parameter(torch.empty(blocks, block))
             places = torch.arange(blocks, dtype=torch.int64) * grid // max(blocks, 1)
             self.register_buffer("index", places.to(torch.int32))
+        self.shifts = IDENTITY if atoms is None else shifts
+        if self.shifts.reach:
+            shifts.check(rows)
+            self.register_buffer("offsets", torch.zeros(grid if blocks is None else blocks, dtype=torch.int8))
+        else:
+            self.offsets: Tensor | None = None
         self.reset_parameters()
 
     @classmethod
@@ -61,23 +64,27 @@ class CodedMatrix(nn.Module):
         dictionary, codes = factors.dictionary, factors.codes.detach().float()
         if codes.shape[1] % block:
             raise UserError(f"block {block} does not divide the {codes.shape[1]} columns of the codes; use a divisor")
+        offsets = factors.offsets
         if dictionary is not None:
             used = codes.ne(0).any(dim=1)
             if not used.any():
                 used[0] = True  # an empty model still needs a shape
             dictionary, codes = dictionary.detach().float()[:, used], codes[used]
+            offsets = None if offsets is None else _block_offsets(offsets[used], codes, block)
         rows = codes.shape[0] if dictionary is None else dictionary.shape[0]
         blocks = codes.reshape(-1, block)
         kept = blocks.ne(0).any(dim=1).nonzero().squeeze(1)
         dense = len(kept) == len(blocks)
         atoms = None if dictionary is None else dictionary.shape[1]
-        coded = cls(rows, codes.shape[1], atoms, None if dense else len(kept), block, dtype)
+        coded = cls(rows, codes.shape[1], atoms, None if dense else len(kept), block, dtype, factors.shifts)
         with torch.no_grad():
             if dictionary is not None:
                 coded.dictionary.copy_(dictionary)
             coded.codes.copy_(codes if dense else blocks[kept])
             if not dense:
                 coded.index.copy_(kept)
+            if coded.offsets is not None:
+                coded.offsets.copy_(offsets[kept])
         return coded
 
     def reset_parameters(self, bound: float = 0.1) -> None:
@@ -137,36 +144,68 @@ class CodedMatrix(nn.Module):
         return grid.index_copy(0, self.index.long(), self.codes).view(self.code_rows, self.columns)
 
     def matrix(self) -> Tensor:
-        """`D Z`, the (N, M) matrix that stands for `W^T`."""
+        """`D Z`, with shifts `sum_delta delta(D) Z_delta`: the (N, M) matrix that stands for `W^T`."""
+        if self.offsets is not None:
+            return self.shifts.expand(self.dictionary_values()) @ self._tall()
         codes = self.code_matrix()
         return codes if self.dictionary is None else self.dictionary_values() @ codes
+
+    def unshifted(self) -> CodedMatrix:
+        """The same matrix without shifts: a detached copy whose dictionary holds every shifted atom that is used."""
+        if self.offsets is None:
+            return self
+        expanded = Factors(self.shifts.expand(self.dictionary_values()), self._tall())
+        coded = CodedMatrix.from_factors(expanded, self.block)
+        coded.vectors = self.vectors
+        return coded
+
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """Row (which atom, and which shift of it) and column of every block among the codes of the expanded D."""
+        width = self.columns // self.block
+        index = torch.arange(len(self.offsets), device=self.offsets.device) if self.index is None else self.index.long()
+        return index // width * len(self.shifts) + self.shifts.positions(self.offsets), index % width
+
+    def _tall(self) -> Tensor:
+        """The codes of the expanded dictionary, (p |Delta|, M); gradients reach the kept codes."""
+        pairs, column = self._places()
+        width = self.columns // self.block
+        grid = self.codes.new_zeros(self.code_rows * len(self.shifts) * width, self.block)
+        kept = self.code_values().reshape(-1, self.block)
+        return grid.index_copy(0, pairs * width + column, kept).view(-1, self.columns)
 
     def params(self) -> int:
         """`N p + nnz(Z)`, a block counting whole."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def macs(self) -> int:
-        """Multiply-adds to apply the matrix to one vector: as many as there are parameters."""
-        return self.params()
+        """Multiply-adds to apply the matrix once: as many as there are parameters, unless shifts say otherwise.
+
+        `u` has a value, N multiply-adds, for every used pair of atom and shift, and that for each vector that is read.
+        """
+        if self.dictionary is None:
+            return self.params()
+        read = self.atoms if self.offsets is None else len(self._places()[0].unique())
+        return self.vectors * self.rows * read + self.codes.numel()
 
     def float_bytes(self) -> int:
         """Bytes of the values, as floats, and indices."""
         values = sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
-        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block)
+        shifted = self.offsets is not None
+        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, shifted)
 
     def stored_bytes(self) -> int:
         """Bytes of the values, scales and indices that `packed()` returns."""
         if self.dtype == "float32":
             return self.float_bytes()
         values = self.params() + SCALE_BYTES * ((self.atoms or 0) + self.code_rows)
-        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block)
+        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, self.offsets is not None)
 
     def packed(self) -> dict[str, Tensor]:
-        """The matrix as it is stored: `dictionary`, `codes`, and for sparse codes `rows` and `counts`.
+        """The matrix as it is stored: `dictionary`, `codes`; `rows` and `counts` if sparse; `offsets` if shifted.
 
         Blocks go column by column: `counts[c]` (uint16) blocks in block column c, `rows` (uint8 for p <= 256, else
-        uint16) their rows of Z, ascending in a column. In int8 also bfloat16 scales: `dictionary_scales` (p,) of the
-        atoms, `code_scales` (p,) of the rows of Z.
+        uint16) their rows of Z, ascending in a column. `offsets` (int8) go with the blocks. In int8 also bfloat16
+        scales: `dictionary_scales` (p,) of the atoms, `code_scales` (p,) of the rows of Z.
         """
         tensors = {} if self.dictionary is None else {"dictionary": self.dictionary.detach()}
         codes = self.codes.detach()
@@ -175,12 +214,16 @@ class CodedMatrix(nn.Module):
                 tensors["dictionary"], tensors["dictionary_scales"] = quantise(tensors["dictionary"], 0)
             codes, tensors["code_scales"] = quantise(self._latent_codes().detach(), 1)
             codes = codes if self.index is None else codes.view(-1, self.block)[self.index.long()]
+        if self.offsets is not None:
+            tensors["offsets"] = self.offsets
         if self.index is None:
             return tensors | {"codes": codes}
         width = self.columns // self.block
         row, column = self.index.long() // width, self.index.long() % width
         order = torch.argsort(column * self.code_rows + row)
         tensors["codes"] = codes[order]
+        if self.offsets is not None:
+            tensors["offsets"] = self.offsets[order]
         tensors["rows"] = row[order].to(_row_dtype(self.code_rows))
         tensors["counts"] = torch.bincount(column, minlength=width).to(torch.uint16)
         return tensors
@@ -194,8 +237,10 @@ class CodedMatrix(nn.Module):
             if (tensors[name].shape, tensors[name].dtype) != (expected[name].shape, expected[name].dtype):
                 found, wanted = ((list(t.shape), t.dtype) for t in (tensors[name], expected[name]))
                 raise UserError(f"tensor {name} is {found}, expected {wanted}")
-        dictionary, codes = tensors.get("dictionary"), tensors["codes"]
+        dictionary, codes, offsets = tensors.get("dictionary"), tensors["codes"], tensors.get("offsets")
         row = torch.arange(self.code_rows)
+        if offsets is not None and bool((offsets.long().abs() > self.shifts.reach).any()):
+            raise UserError(f"tensor offsets moves an atom by more than {self.shifts.reach} rows")
         if self.index is not None:
             width = self.columns // self.block
             counts = tensors["counts"].long()
@@ -207,6 +252,7 @@ class CodedMatrix(nn.Module):
                 raise UserError(f"tensor rows names a row twice or one beyond {self.code_rows - 1}")
             self.index.copy_(places)
             codes, row = codes[order], places // width
+            offsets = None if offsets is None else offsets[order]
         if self.dtype == "int8":
             codes = dequantise(codes, tensors["code_scales"][row], 1)
             dictionary = None if dictionary is None else dequantise(dictionary, tensors["dictionary_scales"], 0)
@@ -214,6 +260,8 @@ class CodedMatrix(nn.Module):
             self.codes.copy_(codes)
             if dictionary is not None:
                 self.dictionary.copy_(dictionary)
+            if offsets is not None:
+                self.offsets.copy_(offsets)
         if self.dtype == "int8":  # a scale is that of the largest value, which is +-127
             again = self.packed()
             for name in (name for name in again if not torch.equal(again[name], tensors[name])):
@@ -221,14 +269,28 @@ class CodedMatrix(nn.Module):
 
     def extra_repr(self) -> str:
         shape = f"{self.rows}, {self.columns}, atoms={self.atoms}, blocks={self.blocks}, block={self.block}"
-        return f"{shape}, dtype={self.dtype}"
+        shifts = f", shifts={self.shifts.reach} ({self.shifts.kind})" if self.shifts.reach else ""
+        return f"{shape}, dtype={self.dtype}{shifts}"
 
 
-def index_bytes(code_rows: int, columns: int, blocks: int | None, block: int) -> int:
-    """Bytes of the indices of `blocks` kept blocks of a (code_rows, columns) Z; 0 for a dense Z (None)."""
+def index_bytes(code_rows: int, columns: int, blocks: int | None, block: int, shifted: bool = False) -> int:
+    """Bytes of the indices of `blocks` kept blocks of a (code_rows, columns) Z; none for a dense Z (None).
+
+    shifted: every block has its offset, too, also where Z is dense.
+    """
+    moves = (code_rows * columns // block if blocks is None else blocks) * torch.int8.itemsize if shifted else 0
     if blocks is None:
-        return 0
-    return blocks * _row_dtype(code_rows).itemsize + columns // block * torch.uint16.itemsize
+        return moves
+    return moves + blocks * _row_dtype(code_rows).itemsize + columns // block * torch.uint16.itemsize
+
+
+def _block_offsets(offsets: Tensor, codes: Tensor, block: int) -> Tensor:
+    """One offset for each block of Z (p, M), in row order; a block of several is a `UserError`."""
+    grid, values = offsets.reshape(-1, block), codes.reshape(-1, block)
+    shared = grid.gather(1, values.abs().argmax(1, keepdim=True))
+    if bool(((grid != shared) & values.ne(0)).any()):
+        raise UserError(f"a block of {block} codes has several shifts; solve with block={block}, or load with block 1")
+    return shared[:, 0]
 
 
 def _row_dtype(code_rows: int) -> torch.dtype:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from dirnet.errors import UserError
+from dirnet.factorization.shift import IDENTITY, Shifts
 from dirnet.nn.coded import CodedMatrix
-from dirnet.nn.grouping import groups_of, scatter
+from dirnet.nn.grouping import Group, groups_of, scatter
 
 if TYPE_CHECKING:
     from dirnet.factorization import Factors
@@ -27,9 +28,12 @@ class DirNetRecurrent(nn.RNNBase):
     layout: `[atoms | None, blocks | None]` of every group, in the order of `groups_of` (input, then hidden states)
     block: consecutive gate rows that are kept or dropped together
     dtype: "float32", or "int8": as `CodedMatrix`, training is then quantisation-aware; biases stay float32
+    shifts, shift_kind: reach and kind of the set Delta (`Shifts`) from which every code has its shift
+    input_group: `own`, or `shared` where a single layer has one dictionary for both its matrices
 
-    Parameters: `groups.{i}.dictionary`, `groups.{i}.codes` and torch's `bias_*`; buffer `groups.{i}.index`. Subclasses
-    of the torch layers, so `isinstance` tests of an owner hold; `weight_*` exist only while `forward` runs.
+    Parameters: `groups.{i}.dictionary`, `groups.{i}.codes` and torch's `bias_*`; buffers `groups.{i}.index` and, with
+    shifts, `.offsets`. Subclasses of the torch layers, so `isinstance` tests of an owner hold; `weight_*` exist only
+    while `forward` runs.
     """
 
     dense_class: type[nn.RNNBase]
@@ -43,6 +47,9 @@ class DirNetRecurrent(nn.RNNBase):
         layout: Layout,
         block: int = 1,
         dtype: str = "float32",
+        shifts: int = 0,
+        shift_kind: str = "circular",
+        input_group: str = "own",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -56,14 +63,16 @@ class DirNetRecurrent(nn.RNNBase):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
         self.dropout, self.proj_size, self.block, self.dtype = float(dropout), 0, block, dtype
+        self.shifts, self.input_group = Shifts(shifts, shift_kind), input_group
         shapes = groups_of(self)
         if len(layout) != len(shapes):
             names = ", ".join(group.name for group in shapes)
             raise UserError(f"layout has {len(layout)} groups, expected {len(shapes)}: {names}")
         self.groups = nn.ModuleList(
-            CodedMatrix(group.rows, group.columns, atoms, blocks, block, dtype)
+            CodedMatrix(group.rows, group.columns, atoms, blocks, block, dtype, self.shifts)
             for group, (atoms, blocks) in zip(shapes, layout, strict=True)
         )
+        self._count_vectors(shapes)
         gate_rows = shapes[0].columns // len(shapes[0].members)
         for name in self._weight_names():
             if name.startswith("bias"):
@@ -72,21 +81,32 @@ class DirNetRecurrent(nn.RNNBase):
 
     @classmethod
     def from_dense(
-        cls, dense: nn.RNNBase, factors: Sequence[Factors], block: int = 1, dtype: str = "float32"
-    ) -> DirNetRecurrent:
-        """The layer that replaces `dense`, one `Factors` per group of `groups_of(dense)`; biases are copied."""
+        cls, dense: nn.RNNBase, factors: Sequence[Factors], block: int = 1, dtype: str = "float32",
+        input_group: str = "own",
+    ) -> DirNetRecurrent:  # fmt: skip
+        """The layer that replaces `dense`; one `Factors` per group of `groups_of(dense, input_group)`.
+
+        Biases are copied.
+        """
         refuse_projection(dense)
+        sets = {factor.shifts for factor in factors if factor.dictionary is not None}
+        if len(sets) > 1:
+            raise UserError(f"factors have several sets of shifts, expected one for the layer: {sets}")
+        shifts = sets.pop() if sets else IDENTITY
         coded = [CodedMatrix.from_factors(factor, block, dtype) for factor in factors]
-        shapes = [(group.rows, group.columns) for group in groups_of(dense)]
+        groups = groups_of(dense, input_group)
+        shapes = [(group.rows, group.columns) for group in groups]
         if [(matrix.rows, matrix.columns) for matrix in coded] != shapes:
             found = [(matrix.rows, matrix.columns) for matrix in coded]
             raise UserError(f"factors have shapes {found}, expected {shapes} of this layer's groups")
         layer = cls(
             dense.input_size, dense.hidden_size, dense.num_layers, layout=[matrix.layout for matrix in coded],
-            block=block, dtype=dtype, bias=dense.bias, batch_first=dense.batch_first, dropout=dense.dropout,
+            block=block, dtype=dtype, shifts=shifts.reach, shift_kind=shifts.kind, input_group=input_group,
+            bias=dense.bias, batch_first=dense.batch_first, dropout=dense.dropout,
             bidirectional=dense.bidirectional, nonlinearity=getattr(dense, "nonlinearity", "tanh"),
         )  # fmt: skip
         layer.groups = nn.ModuleList(coded)
+        layer._count_vectors(groups)
         with torch.no_grad():
             for name in layer._weight_names():
                 if name.startswith("bias"):
@@ -98,6 +118,10 @@ class DirNetRecurrent(nn.RNNBase):
     def layout(self) -> list[list[int | None]]:
         """`[atoms, blocks]` of every group: with `block` and `dtype` enough to build an empty copy of this layer."""
         return [group.layout for group in self.groups]
+
+    def _count_vectors(self, groups: Sequence[Group]) -> None:
+        for matrix, group in zip(self.groups, groups, strict=True):
+            matrix.vectors = group.vectors
 
     def dense_weights(self) -> dict[str, Tensor]:
         """torch's `weight_*` and `bias_*` by name, in torch's order; gradients reach D and Z."""

@@ -5,6 +5,7 @@ import torch
 
 from dirnet.compression.budget import Price, parse_size
 from dirnet.errors import UserError
+from dirnet.factorization.shift import Shifts
 from dirnet.nn.coded import CodedMatrix
 from dirnet.nn.quantised import SCALE_BYTES
 
@@ -47,6 +48,9 @@ def test_a_price_is_what_a_coded_matrix_costs(atoms, nonzeros, block):
     assert Price("bytes", 12, 32, block, 1, SCALE_BYTES).factors(atoms, nonzeros) == int8.stored_bytes()
     assert Price("params", 12, 32, block, 1, SCALE_BYTES).factors(atoms, nonzeros) == int8.params()
     assert Price("bytes", 12, 32, block, 1, SCALE_BYTES).dense == CodedMatrix(12, 32, dtype="int8").stored_bytes()
+    shifted = CodedMatrix(12, 32, atoms, None if nonzeros is None else nonzeros // block, block, shifts=Shifts(1))
+    assert Price("bytes", 12, 32, block, shifted=True).factors(atoms, nonzeros) == shifted.stored_bytes()
+    assert Price("params", 12, 32, block, shifted=True).factors(atoms, nonzeros) == shifted.params()
 
 
 @pytest.mark.parametrize("unit", ["params", "bytes"])

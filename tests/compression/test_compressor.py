@@ -13,6 +13,7 @@ from torch import nn
 import dirnet
 from dirnet.compression import compressor
 from dirnet.compression.finetune import refuse_changed_layout
+from dirnet.compression.groups import matrix_groups
 from dirnet.compression.methods import METHODS, Method, load_methods
 from dirnet.compression.report import size_figures
 from dirnet.errors import UserError
@@ -49,9 +50,10 @@ def low_rank_lstm(size=24, layers=2, seed=0):
 
 
 BLOCKED = [Method("dirnet", block=8), Method("prune", block=4)]
+SHIFTED = [Method("dirnet", shifts=1), Method("dirnet", shifts=2, shift_kind="zero", block=4)]
 
 
-@pytest.mark.parametrize("method", ["dirnet", "svd", "odl", "prune", *BLOCKED], ids=str)
+@pytest.mark.parametrize("method", ["dirnet", "svd", "odl", "prune", *BLOCKED, *SHIFTED], ids=str)
 @pytest.mark.parametrize("size", ["2x", "4.5x", "3k", "10kB"])
 def test_sizes_are_kept_and_reports_are_true(method, size):
     lstm = low_rank_lstm()
@@ -71,13 +73,13 @@ def test_sizes_are_kept_and_reports_are_true(method, size):
     for unit in ("params", "bytes"):
         assert sum(row[unit] for row in report["groups"]) + report["uncompressed"][unit] == report["compressed"][unit]
     products = [coded.matrix().detach() for coded in model.groups]
-    for row, product, group in zip(report["groups"], products, compressor.matrix_groups(lstm), strict=True):
+    for row, product, group in zip(report["groups"], products, matrix_groups(lstm), strict=True):
         error = (group.matrix - product).norm() / group.matrix.norm()
         assert row["relative_error"] == pytest.approx(error.item(), rel=1e-4)
         assert row["density"] <= 1 and row["relative_error"] < 1
-    energy = sum(float(g.matrix.square().sum()) for g in compressor.matrix_groups(lstm))
+    energy = sum(float(g.matrix.square().sum()) for g in matrix_groups(lstm))
     lost = sum(
-        float((g.matrix - p).square().sum()) for g, p in zip(compressor.matrix_groups(lstm), products, strict=True)
+        float((g.matrix - p).square().sum()) for g, p in zip(matrix_groups(lstm), products, strict=True)
     )
     assert report["relative_error"] == pytest.approx((lost / energy) ** 0.5, rel=1e-4)
     json.dumps(report, allow_nan=False)
@@ -101,7 +103,7 @@ def test_sizes_in_int8(method, size):
     assert 0.98 * limit - step <= reached <= limit
     biases = 2 * 2 * 4 * 24
     assert report["uncompressed"] == {"params": biases, "bytes": 4 * biases}
-    for row, group, coded in zip(report["groups"], compressor.matrix_groups(lstm), model.groups, strict=True):
+    for row, group, coded in zip(report["groups"], matrix_groups(lstm), model.groups, strict=True):
         error = (group.matrix - coded.matrix().detach()).norm() / group.matrix.norm()
         assert row["relative_error"] == pytest.approx(error.item(), rel=1e-4) and row["bytes"] == coded.stored_bytes()
     if method in ("svd", "prune"):
@@ -162,6 +164,52 @@ def test_any_owner_in_place():
     assert model(tokens).shape == before.shape
     with pytest.raises(UserError, match="compressed already"):
         dirnet.compress(model)
+
+
+@pytest.mark.parametrize("preset", ["best", "paper"])
+def test_shifts_reach_the_stored_model(tmp_path, preset):
+    torch.manual_seed(0)
+    config = AcousticModelConfig("gru", 24, 1, tuple("-abc"), feature_size=5, context=1, num_outputs=4)
+    method = Method("dirnet", preset=preset, shifts=1, shift_kind="zero")
+    model, report = dirnet.compress(AcousticModel(config).eval(), "8kB", method, progress=False)
+    storage.save(model, tmp_path)
+    again = storage.load(tmp_path)
+    assert (again.config.shifts, again.config.shift_kind) == (1, "zero")
+    moved = 0
+    for ours, theirs in zip(model.rnn.groups, again.rnn.groups, strict=True):
+        assert torch.equal(ours.matrix(), theirs.matrix()) and ours.macs() == theirs.macs() > ours.params()
+        moved += int(theirs.offsets.count_nonzero())
+    assert moved > 20
+    content = (tmp_path / "model.safetensors").read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    assert len(content) - header == report["compressed"]["bytes"] <= 8000
+    assert report["compressed"]["macs_per_frame"] == sum(m.macs() for m in again.rnn.groups) + 4 * 24
+
+
+def test_the_input_is_shared_dense_or_on_its_own(tmp_path):
+    lstm = low_rank_lstm(layers=1)
+    report = {}
+    for kind in ("own", "shared", "dense"):
+        model, report[kind] = dirnet.compress(
+            copy.deepcopy(lstm), "1.8x", Method("dirnet", input_group=kind), progress=False
+        )
+        assert report[kind]["compressed"]["params"] <= report[kind]["limit"]["params"]
+        assert (model.input_group == "shared") == (kind == "shared")
+        assert torch.equal(model.dense_weights()["weight_ih_l0"], lstm.weight_ih_l0) == (kind == "dense")
+    names = {kind: [row["name"] for row in report[kind]["groups"]] for kind in report}
+    assert names == {"own": ["input", "hidden_l0"], "shared": ["hidden_l0"], "dense": ["input", "hidden_l0"]}
+    assert report["dense"]["groups"][0]["relative_error"] == 0
+    config = AcousticModelConfig("lstm", 15, 1, tuple("-abc"), feature_size=5, context=1, num_outputs=4)
+    model, told = dirnet.compress(AcousticModel(config), "2x", Method("dirnet", input_group="shared"), progress=False)
+    storage.save(model, tmp_path)
+    again = storage.load(tmp_path)
+    assert again.config.input_group == "shared" and len(again.config.compression) == 1
+    features, lengths = torch.randn(2, 9, 5), torch.tensor([9, 5])
+    assert torch.equal(again(features, lengths)[0], model.eval()(features, lengths)[0])
+    coded = again.rnn.groups[0]
+    assert told["compressed"]["macs_per_frame"] == 2 * 15 * coded.atoms + coded.codes.numel() + 4 * 15
+    with pytest.raises(UserError, match="single layer, this one has 2"):
+        dirnet.compress(low_rank_lstm(), "2x", Method("dirnet", input_group="shared"))
 
 
 def test_equal_seeds_give_equal_models():
@@ -300,6 +348,10 @@ def test_a_wrong_method_file_is_named(tmp_path):
         ("svd: {solver: svd, block: 8}", "block is 8, expected 1"),
         ("dense: {solver: dense, block: 8}", "block is 8, expected 1: the codes of solver dense"),
         ("dense: {solver: dense, dtype: int4}", "dtype is 'int4'"),
+        ("svd: {solver: svd, shifts: 1}", "shifts is 1, expected 0: only solver dirnet"),
+        ("a: {solver: dirnet, shifts: -1}", "shifts is -1, expected 0"),
+        ("a: {solver: dirnet, shift_kind: round}", "shift_kind is 'round'"),
+        ("a: {solver: dirnet, input_group: both}", "input_group is 'both'"),
     ]:
         (tmp_path / "conf.yaml").write_text(text)
         with pytest.raises(UserError, match=message):

@@ -5,10 +5,11 @@ import torch
 
 import dirnet.deploy.export as export_module
 from dirnet.deploy import library
-from dirnet.deploy.export import build, check, export, main
+from dirnet.deploy.export import build, check, describe, export, main
 from dirnet.deploy.program import Program
 from dirnet.errors import UserError
 from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 
 
 @pytest.mark.parametrize("backend, options", [("dirnet", {"block": 8}), ("dirnet", {"atoms": None}), ("xnnpack", {})])
@@ -55,6 +56,39 @@ def test_other_cells_strides_and_layouts(model_of, rnn_type, backend, chunk, opt
     lowered, parity = build(model_of(rnn_type, **options), backend, chunk)
     assert max(parity.values()) < 1e-5
     assert lowered.content[4:6] == b"ET"
+
+
+@pytest.mark.parametrize("backend", ["dirnet", "xnnpack"])
+@pytest.mark.parametrize("shifts", [{"shifts": 1}, {"shifts": 2, "shift_kind": "zero", "block": 4}], ids=str)
+def test_shifted_atoms_are_written_out(model_of, backend, shifts, tmp_path):
+    model = model_of(atoms=6, **shifts)
+    generator = torch.Generator().manual_seed(0)
+    for group in model.rnn.groups:
+        reach = group.shifts.reach
+        group.offsets.copy_(torch.randint(-reach, reach + 1, group.offsets.shape, generator=generator))
+    storage.save(model, tmp_path)
+    report = export(tmp_path, tmp_path / "encoder.pte", backend, 2)
+    assert max(report["parity"].values()) < 1e-5
+    pairs = [len(group._places()[0].unique()) for group in model.rnn.groups]
+    grown = sum(4 * group.rows * (n - 6) for group, n in zip(model.rnn.groups, pairs, strict=True))
+    offsets = sum(len(group.offsets) for group in model.rnn.groups)
+    assert report["unshifting_bytes"] == grown - offsets > 0
+    assert f"and {grown - offsets} more, because shifted atoms are written out" in describe(report)
+    if backend == "dirnet":
+        assert 0 < report["bytes"] - report["weight_bytes"] - report["unshifting_bytes"] < 16000
+
+
+@pytest.mark.parametrize("rnn_type, backend", [("lstm", "dirnet"), ("gru", "xnnpack"), ("rnn", "dirnet")])
+def test_a_single_layer_that_shares_its_dictionary(rnn_type, backend):
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[rnn_type]
+    torch.manual_seed(0)
+    config = AcousticModelConfig(
+        rnn_type, 30, 1, tuple("-abc"), feature_size=6, context=2, num_outputs=4, block=2, input_group="shared",
+        compression=([8, 40 * gates],), shifts=1, mfcc={"num_ceps": 6},
+    )  # fmt: skip
+    model = AcousticModel(config).eval()
+    model.rnn.groups[0].offsets.random_(-1, 2)
+    assert max(build(model, backend, 3)[1].values()) < 1e-5
 
 
 def test_a_program_of_other_weights_is_refused(exports, model_of):

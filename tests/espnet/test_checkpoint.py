@@ -10,7 +10,9 @@ from tiny_corpus import TOKENS
 from dirnet.asr.ark import Matrices
 from dirnet.errors import UserError
 from dirnet.espnet import checkpoint
+from dirnet.espnet.encoder import RecurrentEncoder
 from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,20 @@ def test_there_and_back(trained, tmp_path):
         torch.testing.assert_close(back.state_dict()[name], value)
     from_espnet, own = checkpoint.read_initial(trained.exp / "model.pth", TOKENS)
     assert from_espnet["hidden_size"] == 24 and own.keys() == state.keys()
+
+
+def test_shifts_and_a_shared_input_reach_the_encoder():
+    config = AcousticModelConfig(
+        "lstm", 15, 1, tuple("-abc"), feature_size=5, context=1, num_outputs=4, compression=([4, 30],), block=2,
+        shifts=1, shift_kind="zero", input_group="shared",
+    )  # fmt: skip
+    model = AcousticModel(config).eval()
+    model.rnn.groups[0].offsets.random_(-1, 2)
+    encoder = RecurrentEncoder(15, **checkpoint.encoder_conf(model)).eval()
+    state = checkpoint.espnet_state(model, 6)
+    encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")})
+    x = torch.randn(2, 7, 15)
+    assert torch.equal(encoder(x, torch.tensor([7, 7]))[0], model.rnn(x)[0])
 
 
 def test_another_token_list_is_named(trained):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from dirnet.errors import UserError
+from dirnet.factorization.shift import IDENTITY, Shifts
 from dirnet.nn.grouping import gather, groups_of, scatter
 from dirnet.nn.recurrent import DirNetGRU, DirNetLSTM, DirNetRNN, coded_class
 
@@ -24,6 +25,8 @@ class Pair:
 
     dictionary: Tensor | None
     codes: Tensor
+    offsets: Tensor | None = None
+    shifts: Shifts = IDENTITY
 
 
 def random_pairs(dense, density=0.4, block=1):
