@@ -23,19 +23,43 @@ class Method:
     """One method. solver: what factorizes. preset, block: see `dirnet.factorization.dirnet.solve`.
 
     allocation: `error` divides the budget over the groups to leave the least squared error, `equal` shrinks every
-    group by the same factor.
+    group by the same factor, `output` goes by what the model's output loses on calibration data.
+    weighting: of the error by calibration data. `activation`: rows, by the second moment of what they multiply, of
+    which `shrinkage` goes to the identity; `fisher`: also columns, by the output's mean squared gradient; both keep the
+    mean of every gate value in the biases. `auto` is `fisher` where there is data, else `none`.
+    permute: where `block` is above 1, hidden units change places so that like gate rows share blocks.
     """
 
     solver: Literal["dirnet", "svd", "odl", "prune"]
     preset: Literal["best", "paper"] = "best"
     block: int = 1
-    allocation: Literal["error", "equal"] = "error"
+    allocation: Literal["error", "equal", "output"] = "error"
+    weighting: Literal["none", "activation", "fisher", "auto"] = "none"
+    shrinkage: float = 0.5
+    permute: bool = False
 
     def __post_init__(self) -> None:
         if self.block < 1:
             raise UserError(f"block is {self.block}, expected 1 or more gate rows")
         if self.solver == "svd" and self.block != 1:
             raise UserError(f"block is {self.block}, expected 1: the codes of solver svd are dense")
+        if not 0 < self.shrinkage <= 1:
+            raise UserError(f"shrinkage is {self.shrinkage:g}, expected above 0 and at most 1")
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it cannot do without calibration data."""
+        return self.weighting in ("activation", "fisher") or self.allocation == "output"
+
+    @property
+    def uses_data(self) -> bool:
+        """Whether it makes use of calibration data."""
+        return self.needs_data or self.weighting == "auto"
+
+    @property
+    def weighting_with_data(self) -> str:
+        """`weighting`, with data at hand: `none`, `activation` or `fisher`."""
+        return "fisher" if self.weighting == "auto" else self.weighting
 
     def least(self, price: Price) -> int:
         """The smallest budget a group can have: rank one, or for pruning one block."""
@@ -57,9 +81,20 @@ class Method:
         """Squared Frobenius error to expect at each of `budgets`: exact for svd and prune, a short run otherwise."""
         return [_estimate(self, matrix, price, budget) for budget in budgets]
 
+    def split(self, price: Price, budget: int) -> tuple[int | None, int]:
+        """A good guess of the atoms, None without a dictionary, and codes that `budget` buys."""
+        atoms = None if self.solver == "prune" else _half(price, min(budget, price.dense))
+        return atoms, max(price.nonzeros(atoms, budget), self.block)
+
+    def rough(self, matrix: Tensor, price: Price, budget: int) -> Factors:
+        """Factors at `budget` from a short run, whose error is near that of `errors`."""
+        if budget >= price.dense or self.solver in ("svd", "prune"):
+            return self.factorize(matrix, price, budget, 0)[0]
+        return _short(self, matrix, price, budget)
+
 
 METHODS = {
-    "dirnet": Method("dirnet"),
+    "dirnet": Method("dirnet", weighting="auto", permute=True),
     "svd": Method("svd"),
     "odl": Method("odl", allocation="equal"),
     "prune": Method("prune"),
@@ -118,11 +153,14 @@ def _estimate(method: Method, matrix: Tensor, price: Price, budget: int) -> floa
     if method.solver == "prune":
         kept = blocks.largest(matrix, price.nonzeros(None, budget), method.block)
         return float(matrix.masked_fill(kept, 0.0).square().sum())
+    return float((matrix - _short(method, matrix, price, budget).reconstruct()).square().sum())
+
+
+def _short(method: Method, matrix: Tensor, price: Price, budget: int) -> Factors:
     atoms = _half(price, budget)
     start = torch.linalg.svd(matrix, full_matrices=False)[0][:, :atoms]
     size = price.nonzeros(start.shape[1], budget)
-    factors = annealing.anneal(matrix, start, size, rounds=SAMPLE_ROUNDS, block=method.block)
-    return float((matrix - factors.reconstruct()).square().sum())
+    return annealing.anneal(matrix, start, size, rounds=SAMPLE_ROUNDS, block=method.block)
 
 
 def _half(price: Price, budget: int) -> int:
