@@ -8,7 +8,7 @@ import sys
 from dirnet.errors import UserError, did_you_mean, one_line_errors
 
 COMMANDS = {
-    "compress": ("dirnet.compression.compressor", "compress the recurrent layers of a model to a size"),
+    "compress": ("dirnet.calibrated", "compress the recurrent layers of a model to a size"),
     "sweep": ("dirnet.sweep", "the paper's studies of its settings: Theta^0, gamma, widths per layer"),
     "export": ("dirnet.deploy.export", "write an ExecuTorch program, parity-checked"),
     "rtf": ("dirnet.deploy.rtf", "measure the real-time factor of exported programs"),

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from torch import nn
 
 from dirnet.compression.budget import parse_size
 from dirnet.compression.groups import MatrixGroup, dense_rnns, replace
+from dirnet.compression.guide import make_guide, move_biases
 from dirnet.compression.methods import METHODS, Method, load_methods
+from dirnet.compression.ordering import reorder
 from dirnet.compression.plan import describe_plan, make_plan
 from dirnet.compression.report import group_figures, markdown, size_figures
 from dirnet.config import boolean
@@ -37,28 +39,38 @@ def compress(
     seed: int = 0,
     progress: bool = True,
     dtype: str | None = None,
+    data: Iterable[Any] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Compress every nn.LSTM, nn.GRU and nn.RNN of `model`, in place; returns the model and a report.
 
     Use the returned model: where `model` is itself an RNN it cannot be changed in place. size: of the whole model,
     everything uncompressed counted: `7.9x` fewer parameters, `1.3M` parameters, `2MB` as stored; the result is at
-    most this. method: a name of `METHODS`, or a `Method`. block, preset, dtype: instead of the method's; with `int8`
-    fine-tuning is quantisation-aware, biases and all else stay float32. Equal seeds give equal models. Raises UserError
-    for an unknown method, a size out of reach, or a model without RNNs.
+    most this. method: a name of `METHODS`, or a `Method`. block, preset, dtype: instead of the method's; with
+    `int8` fine-tuning is quantisation-aware, biases and all else stay float32. Equal seeds give equal models. data:
+    calibration data for methods that use it, an iterable of inputs of the model (see
+    `dirnet.compression.calibration.calibrate`). Where the method reorders hidden units, the output stays, the
+    states' order is told in the report. Raises UserError for an unknown method, a size out of reach, or a model
+    without RNNs.
     """
     name = method if isinstance(method, str) else method.solver
     method = _resolved(method, METHODS, block, preset, dtype)
     rnns = dense_rnns(model)
     dense = size_figures(model)
-    plan = make_plan(model, parse_size(size), method)
+    guide, orders = make_guide(model, method, data, seed), {}
+    if method.permute and method.block > 1:
+        even = make_plan(model, parse_size(size), dataclasses.replace(method, allocation="equal"))
+        guide, orders = reorder(model, method, even, guide)
+    plan = make_plan(model, parse_size(size), method, guide)
     factors: list[Factors] = []
     details = []
-    tasks = list(zip(plan.groups, plan.prices, plan.budgets, strict=True))
-    for group, price, budget in shown(tasks, len(tasks), "compress", "group") if progress else tasks:
+    tasks = list(zip(range(len(plan.groups)), plan.groups, plan.prices, plan.budgets, strict=True))
+    for at, group, price, budget in shown(tasks, len(tasks), "compress", "group") if progress else tasks:
         started = time.monotonic()
-        result, told = method.factorize(group.matrix, price, budget, seed)
-        factors.append(result)
+        result, told = method.factorize(guide.weighted(at, group.matrix), price, budget, seed)
+        factors.append(guide.restored(at, result))
         details.append({"budget": budget, "seconds": round(time.monotonic() - started, 2), "solver": told})
+    lost = [group.matrix - factor.reconstruct() for group, factor in zip(plan.groups, factors, strict=True)]
+    move_biases(rnns.values(), [guide.bias_step(at, matrix) for at, matrix in enumerate(lost)])
     replacements, rows = {}, []
     groups, ready = iter(zip(plan.groups, details, strict=True)), iter(factors)
     for rnn in rnns.values():
@@ -83,13 +95,20 @@ def compress(
         "uncompressed": {unit: small[unit] - sum(row[unit] for row in rows) for unit in ("params", "bytes")},
         "relative_error": _together(plan.groups, rows),
         "groups": rows,
+        "unit_orders": orders,
     }
     return model, report
 
 
+Reader = Callable[[str, int, int], Iterable[Any]]  # (feats.scp, utterances, seed) -> (features, lengths) batches
+
+
 @one_line_errors
-def main(argv: list[str] | None = None) -> int:
-    """Compress a stored acoustic model; a finished run of the same request is left alone."""
+def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
+    """Compress a stored acoustic model; a finished run of the same request is left alone.
+
+    read: reads calibration features (`dirnet.calibrated` does); without it there is no option for them.
+    """
     parser = argparse.ArgumentParser(prog="python -m dirnet.compression.compressor", description=__doc__)
     parser.add_argument("--model", required=True, help="folder with the dense model.safetensors and model.json")
     parser.add_argument("--size", required=True, help="7.9x fewer parameters, 1.3M parameters, or 2MB as stored")
@@ -101,6 +120,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
+    if read:
+        parser.add_argument("--calibration", help="feats.scp of training data, for methods that use it")
+        parser.add_argument("--calibration_utts", type=int, default=200, help="how many of its utterances, drawn")
     arguments = parser.parse_args(argv)
     methods = load_methods(arguments.config) if arguments.config else METHODS
     method = _resolved(arguments.method, methods, arguments.block, arguments.preset, arguments.dtype)
@@ -111,15 +133,22 @@ def main(argv: list[str] | None = None) -> int:
         "settings": dataclasses.asdict(method),
         "seed": arguments.seed,
     }
+    calibration = arguments.calibration if read and method.uses_data else None
+    if calibration:
+        if arguments.calibration_utts < 1:
+            raise UserError(f"--calibration_utts is {arguments.calibration_utts}, expected at least 1")
+        request["calibration"] = [calibration, arguments.calibration_utts]
     out = Path(arguments.out)
     if _finished(out, request):
         print(f"{out}: holds this compressed model already; nothing to do")
         return 0
     model = storage.load(arguments.model)
+    data = list(read(calibration, arguments.calibration_utts, arguments.seed)) if calibration else None
     if arguments.dry_run:
-        print(describe_plan(make_plan(model, parse_size(arguments.size), method), size_figures(model)))
+        guide = make_guide(model, method, data, arguments.seed)
+        print(describe_plan(make_plan(model, parse_size(arguments.size), method, guide), size_figures(model)))
         return 0
-    model, report = compress(model, arguments.size, method, seed=arguments.seed)
+    model, report = compress(model, arguments.size, method, seed=arguments.seed, data=data)
     report["method"] = arguments.method
     with atomic_write(out / "compression.json") as data, atomic_write(out / "compression.md") as table:
         data.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
@@ -155,6 +184,8 @@ def _resolved(
             raise UserError(f"method {method!r} is unknown; choose one of {', '.join(methods)}")
         method = methods[method]
     changes = {"block": block, "preset": preset, "dtype": dtype if dtype is None else check_dtype(dtype)}
+    if preset == "paper":  # as published
+        changes |= {"weighting": "none", "permute": False}
     return dataclasses.replace(method, **{name: value for name, value in changes.items() if value is not None})
 
 

@@ -24,18 +24,22 @@ class Method:
     """One method. solver: what factorizes. preset, block: see `dirnet.factorization.dirnet.solve`.
 
     allocation: `error` divides the budget over the groups to leave the least squared error, `equal` shrinks every
-    group by the same factor. vartheta, gamma, penalty, fill: Step 2 of preset paper, see `shrinkage.Schedule`.
-    dtype: how the values of D and Z are kept, also while the model is fine-tuned. The solver
-    `dense` keeps every value: with int8 it is the plain quantisation that the others have to beat.
-    shifts, shift_kind: Delta of Eq. 9, by how many rows codes may move their atoms, and how;
-    dirnet only. input_group: the matrix that reads the features is compressed on its `own`, left `dense`, or, of a
-    single layer with as many inputs as units, `shared`: W_x and W_h have one dictionary (Sec. 3.5).
+    group by the same factor, `output` goes by what the model's output loses on calibration data. vartheta, gamma,
+    penalty, fill: Step 2 of preset paper, see `shrinkage.Schedule`. dtype: how the values of D and Z are kept, also
+    while the model is fine-tuned. The solver `dense` keeps every value: with int8 it is the plain quantisation that
+    the others have to beat. shifts, shift_kind: Delta of Eq. 9, by how many rows codes may move their atoms, and
+    how; dirnet only. input_group: the matrix that reads the features is compressed on its `own`, left `dense`, or,
+    of a single layer with as many inputs as units, `shared`: W_x and W_h have one dictionary (Sec. 3.5). weighting:
+    of the error by calibration data. `activation`: rows, by the second moment of what they multiply, of which
+    `identity` goes to the identity; `fisher`: also columns, by the output's mean squared gradient; both keep the
+    mean of every gate value in the biases. `auto` is `fisher` where there is data, else `none`. permute: where
+    `block` is above 1, hidden units change places so that like gate rows share blocks.
     """
 
     solver: Literal["dirnet", "svd", "odl", "prune", "dense"]
     preset: Literal["best", "paper"] = "best"
     block: int = 1
-    allocation: Literal["error", "equal"] = "error"
+    allocation: Literal["error", "equal", "output"] = "error"
     vartheta: float = shrinkage.VARTHETA
     gamma: float = shrinkage.GAMMA
     penalty: float | None = None
@@ -44,6 +48,9 @@ class Method:
     shifts: int = 0
     shift_kind: Literal["circular", "zero"] = "circular"
     input_group: Literal["own", "shared", "dense"] = "own"
+    weighting: Literal["none", "activation", "fisher", "auto"] = "none"
+    identity: float = 0.5
+    permute: bool = False
 
     def __post_init__(self) -> None:
         if self.vartheta <= 0 or self.gamma <= 0 or (self.penalty is not None and self.penalty <= 0):
@@ -57,6 +64,11 @@ class Method:
         if self.solver != "dirnet" and self.shifts:
             raise UserError(f"shifts is {self.shifts}, expected 0: only solver dirnet moves atoms")
         _ = self.delta  # checks both
+        if self.weighting != "none" and (self.shifts or self.input_group == "shared"):
+            # a weighting turns the rows of W, which shifts count; two vectors that share D have no one moment
+            raise UserError(f"weighting is {self.weighting}, expected none with shifts or input_group shared")
+        if not 0 < self.identity <= 1:
+            raise UserError(f"identity is {self.identity:g}, expected above 0 and at most 1")
 
     @property
     def schedule(self) -> shrinkage.Schedule:
@@ -72,6 +84,21 @@ class Method:
     def grouping(self) -> str:
         """The `input_group` of `groups_of`: a dense input is a group of its own, too."""
         return "shared" if self.input_group == "shared" else "own"
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it cannot do without calibration data."""
+        return self.weighting in ("activation", "fisher") or self.allocation == "output"
+
+    @property
+    def uses_data(self) -> bool:
+        """Whether it makes use of calibration data."""
+        return self.needs_data or self.weighting == "auto"
+
+    @property
+    def weighting_with_data(self) -> str:
+        """`weighting`, with data at hand: `none`, `activation` or `fisher`."""
+        return "fisher" if self.weighting == "auto" else self.weighting
 
     def least(self, price: Price) -> int:
         """The smallest budget a group can have: rank one, for pruning one block, for dense all of it."""
@@ -95,9 +122,20 @@ class Method:
         """Squared Frobenius error to expect at each of `budgets`: exact for svd and prune, a short run otherwise."""
         return [_estimate(self, matrix, price, budget) for budget in budgets]
 
+    def split(self, price: Price, budget: int) -> tuple[int | None, int]:
+        """A good guess of the atoms, None without a dictionary, and codes that `budget` buys."""
+        atoms = None if self.solver == "prune" else _half(price, min(budget, price.dense))
+        return atoms, max(price.nonzeros(atoms, budget), self.block)
+
+    def rough(self, matrix: Tensor, price: Price, budget: int) -> Factors:
+        """Factors at `budget` from a short run, whose error is near that of `errors`."""
+        if budget >= price.dense or self.solver in ("svd", "prune"):
+            return self.factorize(matrix, price, budget, 0)[0]
+        return _short(self, matrix, price, budget)
+
 
 METHODS = {
-    "dirnet": Method("dirnet"),
+    "dirnet": Method("dirnet", weighting="auto", permute=True),
     "svd": Method("svd"),
     "odl": Method("odl", allocation="equal"),
     "prune": Method("prune"),
@@ -158,11 +196,14 @@ def _estimate(method: Method, matrix: Tensor, price: Price, budget: int) -> floa
     if method.solver == "prune":
         kept = blocks.largest(matrix, price.nonzeros(None, budget), method.block)
         return float(matrix.masked_fill(kept, 0.0).square().sum())
+    return float((matrix - _short(method, matrix, price, budget).reconstruct()).square().sum())
+
+
+def _short(method: Method, matrix: Tensor, price: Price, budget: int) -> Factors:
     atoms = _half(price, budget)
     start = torch.linalg.svd(matrix, full_matrices=False)[0][:, :atoms]
     size = price.nonzeros(start.shape[1], budget)
-    factors = annealing.anneal(matrix, start, size, rounds=SAMPLE_ROUNDS, block=method.block, shifts=method.delta)
-    return float((matrix - factors.reconstruct()).square().sum())
+    return annealing.anneal(matrix, start, size, rounds=SAMPLE_ROUNDS, block=method.block, shifts=method.delta)
 
 
 def _half(price: Price, budget: int) -> int:

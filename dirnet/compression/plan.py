@@ -9,6 +9,7 @@ from torch import nn
 from dirnet.compression import allocation
 from dirnet.compression.budget import Price, Size
 from dirnet.compression.groups import MatrixGroup, dense_rnns, matrix_groups
+from dirnet.compression.guide import Guide, output_errors
 from dirnet.compression.methods import Method
 from dirnet.compression.report import size_figures
 from dirnet.errors import UserError
@@ -27,8 +28,12 @@ class Plan:
     budgets: list[int]
 
 
-def make_plan(model: nn.Module, size: Size, method: Method) -> Plan:
-    """Divide `size` over the groups of `model`; a size that cannot be met is a `UserError` with the feasible range."""
+def make_plan(model: nn.Module, size: Size, method: Method, guide: Guide | None = None) -> Plan:
+    """Divide `size` over the groups of `model`; a size that cannot be met is a `UserError` with the feasible range.
+
+    guide: what calibration says of the model, for a method that asks for it.
+    """
+    guide = guide or Guide()
     groups = [
         group
         for name, rnn in dense_rnns(model).items()
@@ -54,9 +59,12 @@ def make_plan(model: nn.Module, size: Size, method: Method) -> Plan:
     available = min(limit - rest, sum(wholes))  # in int8 the whole model is smaller than the dense one
     if method.allocation == "equal":
         shares = allocation.equal(available, wholes, least)
+    elif method.allocation == "output":
+        shares = allocation.by_error(available, wholes, least, output_errors(model, groups, prices, method, guide))
     else:
+        matrices = [guide.weighted(at, group.matrix) for at, group in enumerate(groups)]
         shares = allocation.by_error(
-            available, wholes, least, lambda at, budgets: method.errors(groups[at].matrix, prices[at], budgets)
+            available, wholes, least, lambda at, budgets: method.errors(matrices[at], prices[at], budgets)
         )
     steps = [method.step(price) for price in prices]
     budgets = allocation.rounded(shares, available, steps, wholes)
