@@ -22,23 +22,32 @@ SAMPLE_ROUNDS = 6  # of annealing tell groups apart; the full solver takes five 
 class Method:
     """One method. solver: what factorizes. preset, block: see `dirnet.factorization.dirnet.solve`.
 
+    solver `dense` leaves every weight as it is, at size 1x only; `small` is a smaller dense model, not yet trained.
     allocation: `error` divides the budget over the groups to leave the least squared error, `equal` shrinks every
-    group by the same factor.
+    group by the same factor. support: what fine-tuning does with the zeros, see `dirnet.compression.support`; `fixed`
+    keeps them, `gradual` (solver prune) shrinks the dense model to this size, `regrow` exchanges codes.
     """
 
-    solver: Literal["dirnet", "svd", "odl", "prune"]
+    solver: Literal["dirnet", "svd", "odl", "prune", "dense", "small"]
     preset: Literal["best", "paper"] = "best"
     block: int = 1
     allocation: Literal["error", "equal"] = "error"
+    support: Literal["fixed", "gradual", "regrow"] = "fixed"
 
     def __post_init__(self) -> None:
         if self.block < 1:
             raise UserError(f"block is {self.block}, expected 1 or more gate rows")
         if self.solver == "svd" and self.block != 1:
             raise UserError(f"block is {self.block}, expected 1: the codes of solver svd are dense")
+        if self.support == "gradual" and self.solver != "prune":
+            raise UserError(f"support is gradual, expected fixed or regrow: solver {self.solver} is not prune")
+        if self.support == "regrow" and self.solver in ("svd", "dense", "small"):
+            raise UserError(f"support is regrow, expected fixed: a model of solver {self.solver} has no zeros")
 
     def least(self, price: Price) -> int:
-        """The smallest budget a group can have: rank one, or for pruning one block."""
+        """The smallest budget a group can have: rank one, for pruning one block, everything for solver dense."""
+        if self.solver == "dense":
+            return price.dense
         if self.solver == "prune":
             return price.factors(None, self.block)
         return price.factors(1, None if self.solver == "svd" else price.columns)
@@ -63,6 +72,9 @@ METHODS = {
     "svd": Method("svd"),
     "odl": Method("odl", allocation="equal"),
     "prune": Method("prune"),
+    "prune_gradual": Method("prune", support="gradual"),
+    "dense": Method("dense"),
+    "small": Method("small"),
 }
 
 
