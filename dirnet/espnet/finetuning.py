@@ -1,4 +1,4 @@
-"""What fine-tuning takes from the dense model: a teacher for distillation, the weights that gradual pruning starts from."""
+"""What fine-tuning takes from the dense model: a teacher to distil from, the weights at which gradual pruning starts."""
 
 from __future__ import annotations
 
