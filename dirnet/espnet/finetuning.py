@@ -1,4 +1,4 @@
-"""What fine-tuning takes from the dense model: a teacher to distil from, the weights at which gradual pruning starts."""
+"""What fine-tuning takes from the dense model: a teacher to distil from, weights where gradual pruning starts."""
 
 from __future__ import annotations
 
