@@ -19,6 +19,7 @@ from dirnet.compression.methods import METHODS, Method, load_methods
 from dirnet.compression.ordering import reorder
 from dirnet.compression.plan import describe_plan, make_plan
 from dirnet.compression.report import group_figures, markdown, size_figures
+from dirnet.compression.small import describe_small, small_model
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
 from dirnet.factorization import Factors
@@ -50,10 +51,12 @@ def compress(
     calibration data for methods that use it, an iterable of inputs of the model (see
     `dirnet.compression.calibration.calibrate`). Where the method reorders hidden units, the output stays, the
     states' order is told in the report. Raises UserError for an unknown method, a size out of reach, or a model
-    without RNNs.
+    without RNNs. Solver `small` leaves `model` alone and returns a new, untrained one.
     """
     name = method if isinstance(method, str) else method.solver
     method = _resolved(method, METHODS, block, preset, dtype)
+    if method.solver == "small":
+        return small_model(model, parse_size(size), seed, {"method": name, "settings": dataclasses.asdict(method)})
     rnns = dense_rnns(model)
     dense = size_figures(model)
     guide, orders = make_guide(model, method, data, seed), {}
@@ -113,7 +116,7 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     parser.add_argument("--model", required=True, help="folder with the dense model.safetensors and model.json")
     parser.add_argument("--size", required=True, help="7.9x fewer parameters, 1.3M parameters, or 2MB as stored")
     parser.add_argument("--method", default="dirnet", help="a method of --config")
-    parser.add_argument("--config", help="methods, as conf/compress.yaml; default: dirnet, svd, odl, prune")
+    parser.add_argument("--config", help=f"methods, as conf/compress.yaml; default: {', '.join(METHODS)}")
     parser.add_argument("--out", required=True, help="folder that receives the model, compression.json and .md")
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
     parser.add_argument("--preset", choices=["best", "paper"], help="of solver dirnet, instead of the method's")
@@ -145,8 +148,12 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     model = storage.load(arguments.model)
     data = list(read(calibration, arguments.calibration_utts, arguments.seed)) if calibration else None
     if arguments.dry_run:
-        guide = make_guide(model, method, data, arguments.seed)
-        print(describe_plan(make_plan(model, parse_size(arguments.size), method, guide), size_figures(model)))
+        size = parse_size(arguments.size)
+        if method.solver == "small":
+            print(describe_small(model, size))
+        else:
+            guide = make_guide(model, method, data, arguments.seed)
+            print(describe_plan(make_plan(model, size, method, guide), size_figures(model)))
         return 0
     model, report = compress(model, arguments.size, method, seed=arguments.seed, data=data)
     report["method"] = arguments.method
@@ -155,10 +162,10 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
         table.write(markdown(report))
     extra = storage.describe(arguments.model).get("extra", {})
     storage.save(model, out, extra | {"compression": request})  # last: it marks the run as finished
-    small = report["compressed"]
+    small, error = report["compressed"], report["relative_error"]
     print(
         f"{out}: {small['params']:,} parameters ({report['ratio']:.2f}x fewer), {small['bytes']:,} bytes, "
-        f"relative error {report['relative_error']:.4f}"
+        + ("untrained" if error is None else f"relative error {error:.4f}")
     )
     return 0
 

@@ -27,16 +27,18 @@ class Method:
     group by the same factor, `output` goes by what the model's output loses on calibration data. vartheta, gamma,
     penalty, fill: Step 2 of preset paper, see `shrinkage.Schedule`. dtype: how the values of D and Z are kept, also
     while the model is fine-tuned. The solver `dense` keeps every value: with int8 it is the plain quantisation that
-    the others have to beat. shifts, shift_kind: Delta of Eq. 9, by how many rows codes may move their atoms, and
-    how; dirnet only. input_group: the matrix that reads the features is compressed on its `own`, left `dense`, or,
-    of a single layer with as many inputs as units, `shared`: W_x and W_h have one dictionary (Sec. 3.5). weighting:
-    of the error by calibration data. `activation`: rows, by the second moment of what they multiply, of which
-    `identity` goes to the identity; `fisher`: also columns, by the output's mean squared gradient; both keep the
-    mean of every gate value in the biases. `auto` is `fisher` where there is data, else `none`. permute: where
-    `block` is above 1, hidden units change places so that like gate rows share blocks.
+    the others have to beat; `small` is a smaller dense model, not yet trained. shifts, shift_kind: Delta of Eq. 9,
+    by how many rows codes may move their atoms, and how; dirnet only. input_group: the matrix that reads the
+    features is compressed on its `own`, left `dense`, or, of a single layer with as many inputs as units, `shared`:
+    W_x and W_h have one dictionary (Sec. 3.5). weighting: of the error by calibration data. `activation`: rows, by
+    the second moment of what they multiply, of which `identity` goes to the identity; `fisher`: also columns, by
+    the output's mean squared gradient; both keep the mean of every gate value in the biases. `auto` is `fisher`
+    where there is data, else `none`. permute: where `block` is above 1, hidden units change places so that like
+    gate rows share blocks. support: what fine-tuning does with the zeros, see `dirnet.compression.support`; `fixed`
+    keeps them, `gradual` (solver prune) shrinks the dense model to this size, `regrow` exchanges codes.
     """
 
-    solver: Literal["dirnet", "svd", "odl", "prune", "dense"]
+    solver: Literal["dirnet", "svd", "odl", "prune", "dense", "small"]
     preset: Literal["best", "paper"] = "best"
     block: int = 1
     allocation: Literal["error", "equal", "output"] = "error"
@@ -51,6 +53,7 @@ class Method:
     weighting: Literal["none", "activation", "fisher", "auto"] = "none"
     identity: float = 0.5
     permute: bool = False
+    support: Literal["fixed", "gradual", "regrow"] = "fixed"
 
     def __post_init__(self) -> None:
         if self.vartheta <= 0 or self.gamma <= 0 or (self.penalty is not None and self.penalty <= 0):
@@ -67,6 +70,10 @@ class Method:
         if self.weighting != "none" and (self.shifts or self.input_group == "shared"):
             # a weighting turns the rows of W, which shifts count; two vectors that share D have no one moment
             raise UserError(f"weighting is {self.weighting}, expected none with shifts or input_group shared")
+        if self.support == "gradual" and self.solver != "prune":
+            raise UserError(f"support is gradual, expected fixed or regrow: solver {self.solver} is not prune")
+        if self.support == "regrow" and self.solver in ("svd", "dense", "small"):
+            raise UserError(f"support is regrow, expected fixed: a model of solver {self.solver} has no zeros")
         if not 0 < self.identity <= 1:
             raise UserError(f"identity is {self.identity:g}, expected above 0 and at most 1")
 
@@ -139,6 +146,9 @@ METHODS = {
     "svd": Method("svd"),
     "odl": Method("odl", allocation="equal"),
     "prune": Method("prune"),
+    "prune_gradual": Method("prune", support="gradual"),
+    "dense": Method("dense"),
+    "small": Method("small"),
 }
 
 

@@ -61,6 +61,10 @@ def markdown(report: dict[str, Any]) -> str:
             for name, cost in (("dense", report["dense"]), ("compressed", report["compressed"]))
         ),
         "",
+    ]
+    if report["relative_error"] is None:
+        return "\n".join([*lines, f"A dense model of {report['hidden_size']} units a layer, not yet trained.", ""])
+    lines += [
         "| group | shape | atoms | density | params | bytes with indices | ratio | relative error |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]

@@ -15,7 +15,7 @@ from dirnet.espnet.ctc_model import PhoneCTCModel
 
 
 class SmbrModel(PhoneCTCModel):
-    """Expected state errors per utterance plus `ctc_smooth` times the CTC loss; statistics gain `smbr_acc`.
+    """Expected state errors per utterance plus `ctc_smooth` times the loss of `dirnet_ctc`; statistics gain `smbr_acc`.
 
     phone_bigram: an .npz file of `PhoneBigram.save`, estimated on the training transcripts; none means uniform
     acoustic_scale: weight of the network's log-posteriors against the bigram

@@ -24,9 +24,10 @@ from dirnet.asr.datadir import read_lines
 from dirnet.asr.features import MfccConfig, Statistics
 from dirnet.asr.smbr import PhoneBigram
 from dirnet.compression.finetune import refuse_changed_layout
+from dirnet.compression.support import tighten
 from dirnet.config import read_yaml
 from dirnet.errors import UserError, one_line_errors
-from dirnet.espnet import checkpoint, experiment
+from dirnet.espnet import checkpoint, experiment, finetuning
 from dirnet.espnet.corpus import prepare
 from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
@@ -47,12 +48,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dev", default="dev", help="development set")
     parser.add_argument("--exp", required=True, type=Path, help="folder of this experiment")
     parser.add_argument("--init", type=Path, help="model to start from: a neutral or ESPnet folder, or a .pth file")
+    parser.add_argument(
+        "--dense", type=Path, help="dense model: teacher if the config distils, start of a gradual pruning"
+    )
+    parser.add_argument("--shape", type=Path, help="model whose shape, not weights, takes the place of encoder_conf's")
     parser.add_argument("--mfcc_config", type=Path, help="MFCC options of the features; default: Kaldi-style defaults")
     parser.add_argument("--ngpu", default=0, type=int, help="GPUs; more than one trains by ESPnet's DDP")
     parser.add_argument("--max_frames", default=3600, type=int, help="longest utterance, in 10 ms frames")
     arguments, overrides = parser.parse_known_args(argv)
     if arguments.ngpu > torch.cuda.device_count():
         raise UserError(f"--ngpu is {arguments.ngpu}, but torch sees {torch.cuda.device_count()} GPU(s); use fewer")
+    if arguments.init and arguments.shape:
+        raise UserError(f"--shape {arguments.shape} is of no use with --init, which has a shape; leave one out")
     train(arguments, overrides)
     return 0
 
@@ -64,11 +71,19 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     config = read_yaml(arguments.config)
     experiment.check_choices(config, arguments.config)
     shape, state = checkpoint.read_initial(arguments.init, tokens) if arguments.init else ({}, None)
+    moving = finetuning.loosened(arguments.init, arguments.dense) if arguments.init else None
+    if moving:
+        shape, state = checkpoint.encoder_conf(moving[0]), checkpoint.espnet_state(moving[0], len(tokens))
     if arguments.init:
         experiment.take_shape(config, shape, arguments.config, arguments.init)
+    elif arguments.shape:
+        shape = checkpoint.encoder_conf(storage.load(arguments.shape))
+        config["encoder_conf"] = {**(config.get("encoder_conf") or {}), **shape}
     exp.mkdir(parents=True, exist_ok=True)
     fill(config, arguments, tokens)
-    digest = fingerprint(config, overrides, state)
+    finetuning.take_support(config, moving and moving[1])
+    teacher = finetuning.take_teacher(config, arguments.dense)
+    digest = fingerprint({**config, "teacher_sha256": teacher} if teacher else config, overrides, state)
     if finished(exp, digest):
         print(f"{exp}: already trained; remove the folder to train again")
         return
@@ -147,7 +162,10 @@ def finish(exp: Path, digest: str, initial: Path | None) -> None:
     curves = json.loads((exp / "curves.json").read_text(encoding="utf-8"))
     phase, name, mode = config["best_model_criterion"][0]
     where = "dev" if phase == "valid" else phase
-    scores = {record["epoch"]: record[where][name] for record in curves if name in record[where]}
+    support = config["model_conf"].get("support")
+    first = support["epochs"] if support else 1  # before, the model is still too large
+    whole = [record for record in curves if record["epoch"] >= first]
+    scores = {record["epoch"]: record[where][name] for record in whole if name in record[where]}
     if not scores:  # the curves leave out what is not finite
         raise UserError(f"{exp}: no epoch has a finite {name}; remove the folder and train with a lower learning rate")
     ranked = sorted(scores, key=lambda epoch: scores[epoch] if mode == "min" else -scores[epoch])
@@ -156,6 +174,8 @@ def finish(exp: Path, digest: str, initial: Path | None) -> None:
     model = checkpoint.neutral_model(config, state, exp.name)
     if (exp / INITIAL).exists():
         refuse_changed_layout(checkpoint.load_state(exp / INITIAL), state)
+    if support:
+        tighten(model, tuple(support["kept"]))
     with atomic_write(exp / FINAL, "wb") as stream:
         torch.save(state, stream)
     for path in exp.glob("*.ave*.pth"):  # ESPnet's own averages add up integer buffers

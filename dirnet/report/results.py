@@ -30,15 +30,17 @@ class ErrorRate:
 class Row:
     """One model of the results table; a figure that no stage measured is None, shown as a dash.
 
-    `ratio` is the first row's parameters / parameters, `rtf` seconds of computation per second of audio, `speed_up`
-    the fastest dense fp32 engine of the same run over this model, `groups` the table in compression.json, `curves`
-    the records of curves.json (one an epoch), `timing` the content of rtf.json.
+    `dense` marks a peer that is not compressed at all. `ratio` is the first row's parameters / parameters, `rtf`
+    seconds of computation per second of audio, `speed_up` the fastest dense fp32 engine of the same run over this
+    model, `groups` the table in compression.json, `curves` the records of curves.json (one an epoch), `timing` the
+    content of rtf.json.
     """
 
     name: str
     params: int
     bytes: int
     ratio: float
+    dense: bool = False
     per: ErrorRate | None = None
     wer: ErrorRate | None = None
     rtf: float | None = None
@@ -50,7 +52,7 @@ class Row:
     def cells(self) -> list[str]:
         """The row as text, in the order of `COLUMNS`."""
         return [
-            self.name,
+            self.name + " (dense)" * self.dense,
             f"{self.params:,}",
             f"{self.bytes:,}",
             f"{self.ratio:.1f}x",
@@ -84,6 +86,7 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
                 name=name,
                 params=size["params"],
                 bytes=size["bytes"],
+                dense=compression.get("settings", {}).get("solver") in ("dense", "small"),
                 ratio=(rows[0].params if rows else size["params"]) / size["params"],
                 per=error_rate(folder / f"decode_{test_set}" / "per.json"),
                 wer=error_rate(folder / f"decode_{test_set}" / "wer.json"),

@@ -80,7 +80,8 @@ fi
 one_corpus "${data}" "${corpus} ${data_root}${librispeech}"
 
 models="${baseline}"   # the rows of the table: the baseline and every compressed model
-for s in ${size}; do for m in ${methods}; do models+=" ${m}_${s}"; done; done
+for m in ${methods}; do [[ ${m} != dense* ]] || models+=" ${m}_1x"; done   # the control, whatever the size
+for s in ${size}; do for m in ${methods}; do [[ ${m} == dense* ]] || models+=" ${m}_${s}"; done; done
 
 
 if stage 0 "corpus ${corpus}"; then
@@ -145,13 +146,19 @@ if stage 4 "sMBR training"; then
 fi
 
 if stage 5 "compression to ${size}: ${methods}"; then
-    for s in ${size}; do
-        for m in ${methods}; do
-            ${python} -m dirnet.calibrated --model "${exp}/${baseline}" --size "${s}" --method "${m}" \
-                --config "${compress_config}" --calibration "${dump}/train/feats.scp" --seed "${seed}" \
-                --out "${exp}/${m}_${s}/start"
-            train "${finetune_config}" "${exp}/${m}_${s}" --init "${exp}/${m}_${s}/start" --seed "${seed}"
-        done
+    for model in ${models#"${baseline}"}; do
+        folder=${exp}/${model}; start=${folder}/start
+        ${python} -m dirnet.calibrated --model "${exp}/${baseline}" --size "${model##*_}" --method "${model%_*}" \
+            --config "${compress_config}" --calibration "${dump}/train/feats.scp" --seed "${seed}" --out "${start}"
+        if grep -q '"solver": "small"' "${start}/model.json"; then   # a shape only: the baseline's training first
+            train "${ctc_config}" "${folder}/ctc" --shape "${start}" --seed "${seed}"
+            start=${folder}/ctc
+            if [ "${baseline}" == smbr ]; then
+                train "${smbr_config}" "${folder}/smbr" --init "${folder}/ctc" --seed "${seed}"
+                start=${folder}/smbr
+            fi
+        fi
+        train "${finetune_config}" "${folder}" --init "${start}" --dense "${exp}/${baseline}" --seed "${seed}"
     done
 fi
 
@@ -178,7 +185,7 @@ fi
 
 if stage 7 "ExecuTorch export"; then
     for model in ${models}; do
-        backend=dirnet; [ "${model}" != "${baseline}" ] || backend=xnnpack
+        backend=dirnet; ! grep -q '"compression": null' "${exp}/${model}/model.json" || backend=xnnpack
         finished "${exp}/${model}/.done.export" "${backend} ${chunk}" "${exp}/${model}/encoder.pte" \
             "${exp}/${model}/model.json" && continue
         ${python} -m dirnet.deploy.export --model "${exp}/${model}" --backend "${backend}" \

@@ -141,12 +141,22 @@ def test_the_dense_model_in_int8_is_a_method():
 
 def test_dirnet_loses_least_and_allocation_pays():
     errors = {}
-    for name in METHODS:
+    for name in METHODS.keys() - {"dense", "small"}:
         errors[name] = dirnet.compress(low_rank_lstm(), "4x", name, progress=False)[1]["relative_error"]
     assert errors["dirnet"] == min(errors.values()), errors
     for solver in ("dirnet", "svd", "prune"):
         equal = dirnet.compress(low_rank_lstm(), "4x", Method(solver, allocation="equal"), progress=False)[1]
         assert errors[solver] <= equal["relative_error"] * 1.005
+
+
+def test_the_dense_control_is_the_dense_model():
+    lstm = low_rank_lstm()
+    inputs = torch.randn(5, 2, 24)
+    model, report = dirnet.compress(copy.deepcopy(lstm), "1x", "dense", progress=False)
+    assert report["ratio"] == 1 and report["relative_error"] == 0 and model.layout == [[None, None]] * 3
+    torch.testing.assert_close(model(inputs)[0], lstm(inputs)[0])
+    with pytest.raises(UserError, match=r"choose from ([\d,]+) to \1 params \(1x to 1x\)"):
+        dirnet.compress(lstm, "2x", "dense")
 
 
 def test_any_owner_in_place():
@@ -233,7 +243,7 @@ def test_impossible_sizes_name_the_feasible_range():
 
 
 def test_the_smallest_feasible_size_is_feasible():
-    for method in METHODS:
+    for method in METHODS.keys() - {"small"}:
         lstm = low_rank_lstm()
         with pytest.raises(UserError) as error:
             dirnet.compress(lstm, "10", method)

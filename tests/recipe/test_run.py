@@ -148,3 +148,43 @@ def test_help_lists_every_option():
 
 def test_run_sh_stays_readable():
     assert len((RECIPE / "run.sh").read_text().splitlines()) <= 250
+
+
+def test_stage_5_gives_every_peer_its_training(tmp_path):
+    """The programs of stage 5 in order, told by a stand-in for Python that only writes them down."""
+    program, told = tmp_path / "python", tmp_path / "told"
+    program.write_text(
+        f"""#!/usr/bin/env bash
+echo "$*" >> {told}
+while [ $# -gt 1 ]; do [ "$1" != --method ] || method=$2; [ "$1" != --out ] || out=$2; shift; done
+[ -z "${{out:-}}" ] || {{ mkdir -p "$out" && echo "\\"solver\\": \\"${{method}}\\"" > "$out/model.json"; }}
+"""
+    )
+    program.chmod(0o755)
+    (tmp_path / "work/data").mkdir(parents=True)
+    (tmp_path / "work/data/test_sets").write_text("test\n")
+    shown = run(
+        "--corpus", "mini", "--workdir", tmp_path / "work", "--python", program, "--stage", 5, "--stop_stage", 5,
+        "--methods", "dense small prune_gradual", "--size", "4x 8x",
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stdout
+    exp = f"{tmp_path}/work/exp/"
+    steps = []
+    for line in told.read_text().splitlines():
+        words = line.replace(exp, "").split()
+        option = dict(zip(words, words[1:], strict=False))
+        if "dirnet.compression.compressor" in words:
+            steps.append(" ".join(option[name] for name in ("--method", "--size", "--out")))
+        elif "dirnet.espnet.train" in words:
+            start = option.get("--init") or "shape of " + option["--shape"]
+            steps.append(f"{Path(option['--config']).stem} {option['--exp']} from {start}")
+            assert option.get("--dense", "smbr") == "smbr" and ("--dense" in option) == ("finetune" in line)
+    small = [
+        "small 8x small_8x/start",
+        "train_ctc small_8x/ctc from shape of small_8x/start",
+        "train_smbr small_8x/smbr from small_8x/ctc",
+        "finetune small_8x from small_8x/smbr",
+    ]
+    pruned = ["prune_gradual 8x prune_gradual_8x/start", "finetune prune_gradual_8x from prune_gradual_8x/start"]
+    four = [step.replace("8x", "4x") for step in small + pruned]
+    assert steps == ["dense 1x dense_1x/start", "finetune dense_1x from dense_1x/start", *four, *small, *pruned]

@@ -1,0 +1,121 @@
+"""How fast a compressed model trains next to the dense one: `python bench/training_speed.py --threads 1 2`.
+
+One line per model: milliseconds of a step (forward, backward, Adam), and the dense model's time over its own. The goal
+is a ratio of at least 0.5. The rounds of all models alternate, so that a busy machine slows them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from dirnet.compression.support import MovingSupport, SupportSchedule, loosen
+from dirnet.errors import UserError, one_line_errors
+from dirnet.nn.grouping import groups_of
+from dirnet.nn.recurrent import coded_class
+
+RNNS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Print one line per model, batch size, number of threads and device."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rnn", choices=sorted(RNNS), default="lstm")
+    parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--hidden", type=int, default=500)
+    parser.add_argument("--inputs", type=int, default=494, help="values of a frame: 19 x 26 in the paper")
+    parser.add_argument("--size", type=float, default=7.9, help="times fewer parameters")
+    parser.add_argument("--batch", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--frames", type=int, default=100, help="steps of an utterance; a long one has 500")
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each model; the median counts")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of the CPU; no effect on cuda")
+    parser.add_argument("--device", choices=["cpu", "cuda", "all"], default="all", help="all: cuda where there is one")
+    arguments = parser.parse_args(argv)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device is cuda, but torch sees none; use cpu")
+    models = build(arguments)
+    places = [("cpu", threads) for threads in arguments.threads] if arguments.device != "cuda" else []
+    places += [("cuda", 0)] if arguments.device != "cpu" and torch.cuda.is_available() else []
+    for device, threads in places:
+        torch.set_num_threads(threads or 1)
+        for batch in arguments.batch:
+            where = f"{device}, {threads} threads" if threads else torch.cuda.get_device_name()
+            inputs = torch.randn(batch, arguments.frames, arguments.inputs, device=device)
+            steps = {name: trainer(*model, device, inputs) for name, model in models.items()}
+            times = medians(steps, arguments.rounds, device)
+            for name, seconds in times.items():
+                ratio = times["dense"] / seconds
+                print(f"{where}, batch {batch}: {name:<22} {1e3 * seconds:9.1f} ms a step, {ratio:5.2f} of dense speed")
+    return 0
+
+
+def build(arguments: argparse.Namespace) -> dict[str, tuple[nn.Module, bool]]:
+    """The models by name, and whether their support moves. What the codes are does not matter to the time: random."""
+    torch.manual_seed(0)
+    sizes = (arguments.inputs, arguments.hidden, arguments.layers)
+    dense = RNNS[arguments.rnn](*sizes, batch_first=True)
+    groups, coded = groups_of(dense), coded_class(dense)
+    part = 1 / arguments.size
+
+    def empty(layout: list[list[int | None]], block: int = 1) -> nn.Module:
+        return coded(*sizes, layout=layout, block=block, batch_first=True)
+
+    def halves(group) -> int:
+        """Atoms that take half of the budget."""
+        return max(1, min(group.rows, int(part * group.columns / 2)))
+
+    models = {
+        "dense": dense,
+        "dirnet": empty([[halves(g), int(part * g.rows * g.columns / 2)] for g in groups]),
+        "dirnet, 8x1 blocks": empty([[halves(g), int(part * g.rows * g.columns / 16)] for g in groups], 8),
+        "svd": empty([[max(1, int(part * g.rows * g.columns / (g.rows + g.columns))), None] for g in groups]),
+        "prune": empty([[None, int(part * g.rows * g.columns)] for g in groups]),
+    }
+    moving = {"prune, gradual": copy.deepcopy(models["prune"]), "dirnet, regrow": copy.deepcopy(models["dirnet"])}
+    return {name: (model, False) for name, model in models.items()} | {n: (m, True) for n, m in moving.items()}
+
+
+def trainer(model: nn.Module, moves: bool, device: str, inputs: Tensor) -> Callable[[], None]:
+    """One training step of a copy of `model` on `device`."""
+    model = copy.deepcopy(model).to(device)
+    kept = loosen(model) if moves else None
+    support = None
+    if kept:
+        support = MovingSupport(model, SupportSchedule("gradual" if model.groups[0].atoms is None else "regrow", kept))
+        support.step(0.5)
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(inputs)[0].square().mean().backward()
+        optimizer.step()
+        if support:
+            support.step(0.5)  # between two moves of the support, as 99 % of the steps are
+
+    return step
+
+
+def medians(steps: dict[str, Callable[[], None]], rounds: int, device: str) -> dict[str, float]:
+    """Median seconds of every step, after one that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            if device == "cuda":
+                torch.cuda.synchronize()
+            started = time.perf_counter()
+            step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if number:
+                times[name].append(time.perf_counter() - started)
+    return {name: sorted(values)[len(values) // 2] for name, values in times.items()}
+
+
+if __name__ == "__main__":
+    main()
