@@ -2,11 +2,13 @@
 
     egs/librispeech_dirnet/run.sh --corpus mini --mini_text SENTENCES --mini_size "4700 300 300" --stop_stage 2 \
         --workdir WORK                      # the corpus; or any other, real one
-    python bench/accuracy.py --workdir WORK --config bench/conf/lstm_5x500.yaml --out OUT
-    python bench/accuracy_table.py OUT      # tables with intervals
+    python -m bench.accuracy --workdir WORK --config bench/conf/lstm_5x500.yaml --out OUT
+    python -m bench.accuracy_table OUT      # tables with intervals
 
-For every seed a dense model is trained once (OUT/dense_SEED); then each (method, size, seed) is a task: compress,
-measure, fine-tune, measure. A task appends lines to OUT/results.jsonl; a rerun does what is missing.
+For every seed a dense model is trained once (OUT/dense_SEED), or, with --dense_seed, one for all seeds; then each
+(method, size, seed) is a task: compress, measure, fine-tune, measure. Methods whose support moves move it during the
+first half of the fine-tuning; a small dense model is trained like the dense one before. A task appends lines to
+OUT/results.jsonl; a rerun does what is missing.
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from corpus import Corpus
-from ctc import Training, phone_errors, posteriors, train, word_errors
 
+from bench.corpus import Batch, Corpus
+from bench.ctc import Training, phone_errors, posteriors, train, word_errors
 from dirnet import compress
 from dirnet.asr.decode import DecodeConfig, Decoder
 from dirnet.compression.methods import load_methods
 from dirnet.compression.report import size_figures
+from dirnet.compression.support import MovingSupport, SupportSchedule, loosen, tighten
 from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.nn import storage
@@ -52,6 +55,7 @@ class Bench:
     frame_stride: int = 3
     beam: float = 10.0
     max_active: int = 1000
+    calibration: int = 200  # training utterances
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="as bench/conf/lstm_5x500.yaml")
     parser.add_argument("--out", required=True, type=Path, help="folder of the models and results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--dense_seed", type=int, help="of the one dense model of all tasks; default: the task's seed")
     parser.add_argument("--methods", nargs="*", help="instead of the configuration's")
     parser.add_argument("--sizes", nargs="*", help="instead of the configuration's")
     parser.add_argument("--jobs", type=int, default=1, help="tasks at a time, on one device")
@@ -83,8 +88,9 @@ def main(argv: list[str] | None = None) -> int:
         if method not in known:
             raise UserError(f"method {method!r} is unknown; {bench.compress_config} has {', '.join(known)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    setting = (bench, arguments.workdir, arguments.device, arguments.out)
-    _run(_train_dense, [(seed,) for seed in arguments.seeds], arguments.jobs, setting)
+    setting = (bench, arguments.workdir, arguments.device, arguments.out, arguments.dense_seed)
+    trained = arguments.seeds if arguments.dense_seed is None else [arguments.dense_seed]
+    _run(_train_dense, [(seed,) for seed in trained], arguments.jobs, setting)
     tasks = [Task("dense", "1x", seed) for seed in arguments.seeds]
     tasks += [Task(m, s, seed) for s in sizes for m in methods if m != "dense" for seed in arguments.seeds]
     finished = {(row["method"], row["size"], row["seed"]) for row in _rows(arguments.out) if row["stage"] == "after"}
@@ -121,10 +127,10 @@ class _Star:
         self.work(*task)
 
 
-def _start(bench: Bench, workdir: str, device: str, out: Path) -> None:
+def _start(bench: Bench, workdir: str, device: str, out: Path, dense_seed: int | None) -> None:
     """What a process keeps for its tasks."""
-    global _bench, _corpus, _out, _decoder
-    _bench, _out = bench, out
+    global _bench, _corpus, _out, _dense_seed, _decoder
+    _bench, _out, _dense_seed = bench, out, dense_seed
     if device == "cuda":
         torch.set_num_threads(1)
     _corpus = Corpus(workdir, torch.device(device))
@@ -146,21 +152,35 @@ def _train_dense(seed: int) -> None:
 
 
 def _run_task(task: Task) -> None:
-    dense = storage.load(_out / f"dense_{task.seed}")
+    dense = storage.load(_out / f"dense_{task.seed if _dense_seed is None else _dense_seed}")
+    method = load_methods(_bench.compress_config)[task.method]
     log, started = _log(f"{task.method} {task.size} {task.seed}"), time.monotonic()
-    model, told = copy.deepcopy(dense), {}
-    if task.method != "dense":
-        method = load_methods(_bench.compress_config)[task.method]
-        model, report = compress(model, task.size, method, seed=task.seed, progress=False)
-        told = {"relative_error": report["relative_error"], "ratio": report["ratio"]}
+    data = [(batch.features.cpu(), batch.lengths) for batch in _drawn(task.seed)] if method.uses_data else None
+    model, report = compress(copy.deepcopy(dense), task.size, method, seed=task.seed, progress=False, data=data)
+    told = {"relative_error": report["relative_error"], "ratio": report["ratio"]}
     told["compress_s"] = round(time.monotonic() - started, 1)
+    if method.solver == "small":
+        train(model, _corpus, from_mapping(Training, _bench.train, "train"), task.seed, log=log)
     _measure(model, task, "before", told, log)
     started = time.monotonic()
-    teacher = dense.to(_corpus.device)
-    train(model, _corpus, from_mapping(Training, _bench.finetune, "finetune"), task.seed, teacher, log=log)
+    finetune = from_mapping(Training, _bench.finetune, "finetune")
+    if method.support == "fixed":
+        train(model, _corpus, finetune, task.seed, dense.to(_corpus.device), log=log)
+    else:
+        kept = loosen(model.cpu(), dense if method.support == "gradual" else None)
+        moving = MovingSupport(model.to(_corpus.device), SupportSchedule(method.support, kept))
+        train(model, _corpus, finetune, task.seed, dense.to(_corpus.device), lambda done: moving.step(2 * done), log)
+        moving.close()
+        tighten(model, kept)
     told["finetune_s"] = round(time.monotonic() - started, 1)
     _measure(model, task, "after", told, log)
     storage.save(model.cpu(), _out / f"{task.method}_{task.size}_{task.seed}")
+
+
+def _drawn(seed: int) -> list[Batch]:
+    """Batches of `calibration` training utterances, of all lengths."""
+    every = list(_corpus.train.batches(20, torch.Generator().manual_seed(seed)))
+    return every[: -(-_bench.calibration // 20)]
 
 
 def _measure(model: AcousticModel, task: Task, stage: str, told: dict[str, Any], log) -> None:

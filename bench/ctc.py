@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from corpus import Batch, Corpus, Set
 from torch import Tensor
 
+from bench.corpus import Batch, Corpus, Set
 from dirnet.asr.decode import Decoder
 from dirnet.asr.score import count
+from dirnet.compression.distillation import distillation_loss
 from dirnet.nn.acoustic import AcousticModel
 
 
@@ -44,10 +45,10 @@ def train(
     settings: Training,
     seed: int,
     teacher: AcousticModel | None = None,
-    after_step: Callable[[float, torch.optim.Optimizer], None] = lambda done, optimizer: None,
+    after_step: Callable[[float], None] = lambda done: None,
     log: Callable[[str], None] = print,
 ) -> AcousticModel:
-    """Train `model` in place, on the corpus's device; `after_step` gets the fraction done."""
+    """Train `model` in place, on the corpus's device; `after_step` gets the fraction done, before gradients go."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model.to(corpus.device).train()
@@ -70,7 +71,7 @@ def train(
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
             optimizer.step()
             done += 1
-            after_step(done / steps, optimizer)
+            after_step(done / steps)
             total += loss.detach() * len(batch.rows)
         seconds = time.monotonic() - started
         per = phone_errors(model, corpus.dev)
@@ -95,11 +96,9 @@ def _loss(model: AcousticModel, batch: Batch, settings: Training, teacher: Acous
     loss = loss.sum() / max(int(enough.sum()), 1)
     if teacher is None or not settings.distill:
         return loss
-    from dirnet.compression.finetune import distillation_loss
-
     with torch.no_grad():
         wanted, _ = teacher(features, batch.lengths)
-    soft = distillation_loss(log_probs, wanted, steps.to(log_probs.device), settings.temperature)
+    soft = distillation_loss(log_probs, wanted, steps, settings.temperature)
     return (1 - settings.distill) * loss + settings.distill * soft
 
 
