@@ -162,7 +162,7 @@ def finish(exp: Path, digest: str, initial: Path | None) -> None:
     curves = json.loads((exp / "curves.json").read_text(encoding="utf-8"))
     phase, name, mode = config["best_model_criterion"][0]
     where = "dev" if phase == "valid" else phase
-    support = config["model_conf"].get("support")
+    support = (config.get("model_conf") or {}).get("support")
     first = support["epochs"] if support else 1  # before, the model is still too large
     whole = [record for record in curves if record["epoch"] >= first]
     scores = {record["epoch"]: record[where][name] for record in whole if name in record[where]}

@@ -47,6 +47,17 @@ def test_rows_hold_what_is_on_disk(experiments):
     assert sum(group["params"] for group in svd.groups) < svd.params
 
 
+def test_a_peer_that_is_not_compressed_is_marked(experiments, tmp_path):
+    exp, _ = experiments
+    small, report = dirnet.compress(storage.load(exp / "ctc"), "4x", "small")
+    storage.save(small, tmp_path / "small_4x")
+    (tmp_path / "small_4x" / "start").mkdir()
+    (tmp_path / "small_4x" / "start" / "compression.json").write_text(json.dumps(report))
+    (row,) = results.collect(tmp_path, ["small_4x"], "test")
+    assert row.dense and row.cells()[0] == "small_4x (dense)" and row.groups == []
+    assert not any(row.dense for row in results.collect(exp, ["ctc", "svd_4x"], "test"))
+
+
 def test_markdown_is_a_table_in_the_order_of_the_models(experiments):
     exp, _ = experiments
     lines = results.markdown(results.collect(exp, ["ctc", "svd_4x"], "test")).splitlines()
