@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from dirnet.compression.budget import parse_size
-from dirnet.compression.groups import MatrixGroup, dense_rnns, replace
+from dirnet.compression.groups import MatrixGroup, dense_rnns, matrix_groups, replace
 from dirnet.compression.methods import METHODS, Method, load_methods
 from dirnet.compression.plan import describe_plan, make_plan
 from dirnet.compression.report import group_figures, markdown, size_figures
@@ -22,7 +22,6 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.factorization import Factors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
-from dirnet.nn.grouping import groups_of
 from dirnet.nn.recurrent import coded_class
 from dirnet.progress import progress as shown
 
@@ -59,9 +58,9 @@ def compress(
     replacements, rows = {}, []
     groups, ready = iter(zip(plan.groups, details, strict=True)), iter(factors)
     for rnn in rnns.values():
-        count = len(groups_of(rnn, method.grouping))
-        factors_here = [next(ready) for _ in range(count)]
-        layer = coded_class(rnn).from_dense(rnn, factors_here, method.block, method.grouping)
+        count = len(matrix_groups(rnn, input_group=method.grouping))
+        own = [next(ready) for _ in range(count)]
+        layer = coded_class(rnn).from_dense(rnn, own, method.block, method.grouping)
         replacements[rnn] = layer
         for coded in layer.groups:
             group, detail = next(groups)
