@@ -72,8 +72,9 @@ def compress(
         result, told = method.factorize(guide.weighted(at, group.matrix), price, budget, seed)
         factors.append(guide.restored(at, result))
         details.append({"budget": budget, "seconds": round(time.monotonic() - started, 2), "solver": told})
-    lost = [group.matrix - factor.reconstruct() for group, factor in zip(plan.groups, factors, strict=True)]
-    move_biases(rnns.values(), [guide.bias_step(at, matrix) for at, matrix in enumerate(lost)])
+    if guide.statistics:
+        lost = [group.matrix - factor.reconstruct() for group, factor in zip(plan.groups, factors, strict=True)]
+        move_biases(rnns.values(), [guide.bias_step(at, matrix) for at, matrix in enumerate(lost)])
     replacements, rows = {}, []
     groups, ready = iter(zip(plan.groups, details, strict=True)), iter(factors)
     for rnn in rnns.values():
