@@ -39,7 +39,7 @@ finetune_config=
 decode_config=
 compress_config=conf/compress.yaml
 baseline=smbr       # smbr | ctc: the model that is compressed
-methods="svd odl prune dirnet dirnet_b8"  # entries of compress_config
+methods="dense svd odl prune dirnet dirnet_b8"  # entries of compress_config
 size=7.9x           # 7.9x | 1.3M parameters | 2MB stored; several: "4.3x 7.9x"
 seed=0
 
