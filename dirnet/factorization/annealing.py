@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dirnet.factorization import blocks, coordinate_descent, dictionary
+from dirnet.factorization import blocks, conjugate_gradients, dictionary
 from dirnet.factorization.factors import Factors
 
 
@@ -56,8 +56,7 @@ def anneal(
         keep = round(nonzeros * 2 ** max(0.0, 1 - done / (0.9 * rounds)))
         support = blocks.largest(_candidates(gram, correlations, codes), keep, block).to(codes.dtype)
         codes *= support
-        for _ in range(2):
-            coordinate_descent.support_sweep(gram, correlations, codes, support)
+        conjugate_gradients.fit(gram, correlations, codes, support)
         tick()
     return Factors(atoms, codes)
 
