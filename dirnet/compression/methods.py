@@ -55,7 +55,8 @@ class Method:
 
     def errors(self, matrix: Tensor, price: Price, budgets: list[int]) -> list[float]:
         """Squared Frobenius error to expect at each of `budgets`: exact for svd and prune, a short run otherwise."""
-        return [_estimate(self, matrix, price, budget) for budget in budgets]
+        spectrum = None if self.solver == "prune" else svd.principal(matrix)
+        return [_estimate(self, matrix, price, budget, spectrum) for budget in budgets]
 
 
 METHODS = {
@@ -109,17 +110,16 @@ def _prune(method: Method, matrix: Tensor, price: Price, budget: int, seed: int)
 _SOLVERS = {"dirnet": _dirnet, "svd": _svd, "odl": _odl, "prune": _prune}
 
 
-def _estimate(method: Method, matrix: Tensor, price: Price, budget: int) -> float:
+def _estimate(method: Method, matrix: Tensor, price: Price, budget: int, spectrum: tuple | None) -> float:
     if budget >= price.dense:
         return 0.0
     if method.solver == "svd":
-        tail = torch.linalg.svdvals(matrix)[budget // price.factors(1, None) :]
-        return float(tail.square().sum())
+        return float(spectrum[1][budget // price.factors(1, None) :].sum())
     if method.solver == "prune":
         kept = blocks.largest(matrix, price.nonzeros(None, budget), method.block)
         return float(matrix.masked_fill(kept, 0.0).square().sum())
     atoms = _half(price, budget)
-    start = torch.linalg.svd(matrix, full_matrices=False)[0][:, :atoms]
+    start = spectrum[0][:, :atoms]
     size = price.nonzeros(start.shape[1], budget)
     factors = annealing.anneal(matrix, start, size, rounds=SAMPLE_ROUNDS, block=method.block)
     return float((matrix - factors.reconstruct()).square().sum())

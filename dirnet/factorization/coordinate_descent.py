@@ -95,7 +95,7 @@ def objective(matrix: Tensor, dictionary: Tensor, codes: Tensor, penalties: Tens
     return 0.5 * float(residual.square().sum()) + float((penalties.double() * rows)[rows > 0].sum())
 
 
-def refit(gram: Tensor, correlations: Tensor, support: Tensor, *, chunk_bytes: int = 1 << 26) -> Tensor:
+def refit(gram: Tensor, correlations: Tensor, support: Tensor, *, chunk_bytes: int = 1 << 22) -> Tensor:
     """Exact least squares of every column over its own support: codes (p, M), zero outside the mask `support` (p, M).
 
     The normal equations of columns with like support sizes are padded to one size and solved as a batch, in float64.

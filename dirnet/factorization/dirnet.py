@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dirnet.errors import UserError
-from dirnet.factorization import annealing, blocks, coordinate_descent, dictionary, shrinkage
+from dirnet.factorization import annealing, blocks, coordinate_descent, dictionary, shrinkage, svd
 from dirnet.factorization.factors import Factors, check_matrix, check_params, check_range, fewest_atoms, relative_error
 from dirnet.factorization.threads import one_thread
 
@@ -79,7 +79,7 @@ def _refitted(matrix: Tensor, factors: Factors, block: int) -> Factors:
 
 def _best(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factors, dict]:
     """The most accurate factors: short annealings find p, a long one follows."""
-    left = torch.linalg.svd(matrix, full_matrices=False)[0]
+    left = svd.principal(matrix)[0]
     generator = torch.Generator().manual_seed(seed)
     candidates = [atoms] if atoms else _candidates(matrix, params, block)
     total, done = len(candidates) * (SEARCH_ROUNDS + 1) + ROUNDS + 1, 0
