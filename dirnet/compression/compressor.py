@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import nn
 
-from dirnet.compression.budget import parse_size
+from dirnet.compression.budget import Price, parse_size
 from dirnet.compression.groups import MatrixGroup, dense_rnns, matrix_groups, replace
 from dirnet.compression.methods import METHODS, Method, load_methods
+from dirnet.compression.parallel import workers
 from dirnet.compression.plan import describe_plan, make_plan
 from dirnet.compression.report import group_figures, markdown, size_figures
 from dirnet.config import boolean
@@ -22,8 +23,11 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.factorization import Factors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
+from dirnet.nn.grouping import groups_of
 from dirnet.nn.recurrent import coded_class
-from dirnet.progress import progress as shown
+from dirnet.progress import Meter
+
+PLANNING = 0.2  # of a group's time goes into its share of the budget
 
 
 def compress(
@@ -34,29 +38,37 @@ def compress(
     preset: str | None = None,
     seed: int = 0,
     progress: bool = True,
+    nj: int = 1,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Compress every nn.LSTM, nn.GRU and nn.RNN of `model`, in place; returns the model and a report.
 
     Use the returned model: where `model` is itself an RNN it cannot be changed in place. size: of the whole model,
     everything uncompressed counted: `7.9x` fewer parameters, `1.3M` parameters, `2MB` as stored; the result is at
-    most this. method: a name of `METHODS`, or a `Method`. block, preset: instead of the method's. Equal seeds give
-    equal models. Raises UserError for an unknown method, a size out of reach, or a model without RNNs.
+    most this. method: a name of `METHODS`, or a `Method`. block, preset: instead of the method's. nj: groups worked on
+    at the same time, a core each. Equal seeds give equal models, whatever nj. Raises UserError for an unknown method,
+    a size out of reach, or a model without RNNs.
     """
     name = method if isinstance(method, str) else method.solver
     method = _resolved(method, METHODS, block, preset)
     rnns = dense_rnns(model)
     dense = size_figures(model)
-    plan = make_plan(model, parse_size(size), method)
-    factors: list[Factors] = []
-    details = []
-    tasks = list(zip(plan.groups, plan.prices, plan.budgets, strict=True))
-    for group, price, budget in shown(tasks, len(tasks), "compress", "group") if progress else tasks:
-        started = time.monotonic()
-        result, told = method.factorize(group.matrix, price, budget, seed)
-        factors.append(result)
-        details.append({"budget": budget, "seconds": round(time.monotonic() - started, 2), "solver": told})
+    total = sum(len(groups_of(rnn)) for rnn in rnns.values())
+    with workers(nj) as mapped, Meter(total, "compress", "group", shown=progress) as meter:
+        plan = make_plan(model, parse_size(size), method, mapped, lambda name: meter.tell(name, "allocate", PLANNING))
+
+        def factorize(group: MatrixGroup, price: Price, budget: int) -> tuple[Factors, dict[str, Any]]:
+            def tell(fraction: float, stage: str) -> None:
+                meter.tell(group.name, stage, PLANNING + (1 - PLANNING) * fraction)
+
+            started = time.monotonic()
+            found, told = method.factorize(group.matrix, price, budget, seed, tell)
+            tell(1.0, "done")
+            return found, {"budget": budget, "seconds": round(time.monotonic() - started, 2), "solver": told}
+
+        solved = list(mapped(factorize, plan.groups, plan.prices, plan.budgets))
     replacements, rows = {}, []
-    groups, ready = iter(zip(plan.groups, details, strict=True)), iter(factors)
+    groups = iter(zip(plan.groups, [detail for _, detail in solved], strict=True))
+    ready = iter([found for found, _ in solved])
     for rnn in rnns.values():
         count = len(matrix_groups(rnn))
         layer = coded_class(rnn).from_dense(rnn, [next(ready) for _ in range(count)], method.block)
@@ -94,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
     parser.add_argument("--preset", choices=["best", "paper"], help="of solver dirnet, instead of the method's")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--nj", type=int, default=1, help="groups worked on at the same time; the result is the same")
     parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
     arguments = parser.parse_args(argv)
     methods = load_methods(arguments.config) if arguments.config else METHODS
@@ -111,9 +124,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     model = storage.load(arguments.model)
     if arguments.dry_run:
-        print(describe_plan(make_plan(model, parse_size(arguments.size), method), size_figures(model)))
+        with workers(arguments.nj) as mapped:
+            plan = make_plan(model, parse_size(arguments.size), method, mapped)
+        print(describe_plan(plan, size_figures(model)))
         return 0
-    model, report = compress(model, arguments.size, method, seed=arguments.seed)
+    model, report = compress(model, arguments.size, method, seed=arguments.seed, nj=arguments.nj)
     report["method"] = arguments.method
     with atomic_write(out / "compression.json") as data, atomic_write(out / "compression.md") as table:
         data.write(json.dumps(report, indent=1, allow_nan=False) + "\n")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from dirnet.compression.budget import Price
 from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError
 from dirnet.factorization import Factors, annealing, blocks, dirnet, odl, pruning, svd
+
+Progress = Callable[[float, str], None]
 
 CLOSE = 0.98  # of a budget counts as having used it
 SAMPLE_ROUNDS = 6  # of annealing tell groups apart; the full solver takes five to ten times as many
@@ -47,11 +49,16 @@ class Method:
         """By how much a budget must grow to buy anything."""
         return price.factors(1, None) if self.solver == "svd" else 1
 
-    def factorize(self, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
-        """Factors of `matrix` (N, M) that cost at most `budget`, and what the solver has to tell."""
+    def factorize(
+        self, matrix: Tensor, price: Price, budget: int, seed: int, progress: Progress | None = None
+    ) -> tuple[Factors, dict[str, Any]]:
+        """Factors of `matrix` (N, M) that cost at most `budget`, and what the solver has to tell.
+
+        progress: called with the fraction done and the name of the stage, by the solvers that take long.
+        """
         if budget >= price.dense:
             return Factors(None, matrix), {"kept": "dense"}
-        return _SOLVERS[self.solver](self, matrix, price, budget, seed)
+        return _SOLVERS[self.solver](self, matrix, price, budget, seed, progress)
 
     def errors(self, matrix: Tensor, price: Price, budgets: list[int]) -> list[float]:
         """Squared Frobenius error to expect at each of `budgets`: exact for svd and prune, a short run otherwise."""
@@ -77,8 +84,8 @@ def load_methods(path: str | Path) -> dict[str, Method]:
     return methods
 
 
-def _dirnet(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
-    settings = {"block": method.block, "preset": method.preset, "seed": seed}
+def _dirnet(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
+    settings = {"block": method.block, "preset": method.preset, "seed": seed, "progress": progress}
     values = budget // price.value
     if price.unit == "bytes":  # about 0.6 of the values are codes, and these have indices
         per_code = price.factors(1, method.block) - price.factors(1, 0)
@@ -92,18 +99,18 @@ def _dirnet(method: Method, matrix: Tensor, price: Price, budget: int, seed: int
     return dirnet.solve(matrix, atoms=atoms, nonzeros=price.nonzeros(atoms, budget), **settings)
 
 
-def _svd(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
+def _svd(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
     return svd.truncated(matrix, budget // price.factors(1, None)), {}
 
 
-def _odl(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
+def _odl(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
     atoms = _half(price, budget)
     params = price.rows * atoms + price.nonzeros(atoms, budget)
     factors = odl.online_dictionary_learning(matrix, params=params, atoms=atoms, block=method.block, seed=seed)
     return factors, {}
 
 
-def _prune(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
+def _prune(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
     return pruning.magnitude(matrix, price.nonzeros(None, budget), block=method.block), {}
 
 

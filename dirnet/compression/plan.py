@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
@@ -10,6 +11,7 @@ from dirnet.compression import allocation
 from dirnet.compression.budget import Price, Size
 from dirnet.compression.groups import MatrixGroup, dense_rnns, matrix_groups
 from dirnet.compression.methods import Method
+from dirnet.compression.parallel import Map
 from dirnet.compression.report import size_figures
 from dirnet.errors import UserError
 
@@ -26,8 +28,13 @@ class Plan:
     budgets: list[int]
 
 
-def make_plan(model: nn.Module, size: Size, method: Method) -> Plan:
-    """Divide `size` over the groups of `model`; a size that cannot be met is a `UserError` with the feasible range."""
+def make_plan(
+    model: nn.Module, size: Size, method: Method, mapped: Map = map, tell: Callable[[str], None] = lambda name: None
+) -> Plan:
+    """Divide `size` over the groups of `model`; a size that cannot be met is a `UserError` with the feasible range.
+
+    mapped: applies a function to all groups, as `map` does. tell: called with the name of a group that was looked at.
+    """
     groups = [
         group for name, rnn in dense_rnns(model).items() for group in matrix_groups(rnn, f"{name}." if name else "")
     ]
@@ -47,9 +54,13 @@ def make_plan(model: nn.Module, size: Size, method: Method) -> Plan:
     if method.allocation == "equal":
         shares = allocation.equal(available, wholes, least)
     else:
-        shares = allocation.by_error(
-            available, wholes, least, lambda at, budgets: method.errors(groups[at].matrix, prices[at], budgets)
-        )
+
+        def errors(at: int, budgets: list[int]) -> list[float]:
+            found = method.errors(groups[at].matrix, prices[at], budgets)
+            tell(groups[at].name)
+            return found
+
+        shares = allocation.by_error(available, wholes, least, errors, mapped)
     steps = [method.step(price) for price in prices]
     budgets = allocation.rounded(shares, available, steps, wholes)
     return Plan(size, limit, rest, groups, prices, budgets)

@@ -51,7 +51,7 @@ def shrink(values: Tensor, penalty: Tensor | float, block: int = 1) -> Tensor:
     of equal entries shrinks as each entry would alone.
     """
     if block == 1:
-        return values - values.clamp(-penalty, penalty)
+        return torch.nn.functional.softshrink(values, min(float(penalty), torch.finfo(values.dtype).max))
     grid = values.view(-1, block)
     sizes = grid.norm(dim=1, keepdim=True)
     return (grid * (1 - penalty * block**0.5 / sizes).clamp_min(0).nan_to_num(0.0)).flatten()

@@ -28,7 +28,7 @@ def solve(
     block: int = 1,
     preset: str = "best",
     seed: int = 0,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float, str], None] | None = None,
 ) -> tuple[Factors, dict]:
     """Sparse factors `W ~ D Z` of `matrix` (N, M), float32 or float64 on the CPU, and a report of plain numbers.
 
@@ -36,8 +36,8 @@ def solve(
     `nonzeros`. block: codes are kept in blocks of so many consecutive columns of a row of Z.
     preset: "best" (SVD start, annealed hard thresholding, p searched) or "paper" (Steps 1 and 2 as published; they
     start from `atoms`, or half the budget in D, and Step 2 drops what it can). Both end with a refit of the codes.
-    progress: called with the fraction done, up to 1.0. Equal seeds give equal bits. Runs on one thread.
-    Raises UserError for a matrix or a size that cannot be.
+    progress: called with the fraction done, up to 1.0, and the name of the stage.
+    Equal seeds give equal bits. Runs on one thread. Raises UserError for a matrix or a size that cannot be.
     """
     matrix = check_matrix(matrix, block)
     if preset not in PRESETS:
@@ -53,11 +53,11 @@ def solve(
     else:
         check_params(matrix, params, atoms, block)
     find = _best if preset == "best" else _paper
-    factors, details = find(matrix, params, atoms, nonzeros, block, seed, progress or (lambda fraction: None))
+    factors, details = find(matrix, params, atoms, nonzeros, block, seed, progress or (lambda fraction, stage: None))
     factors = _refitted(matrix, factors, block)
     stored = blocks.count(factors.codes, block)
     if progress:
-        progress(1.0)
+        progress(1.0, "refit")
     return factors, {
         "preset": preset,
         "atoms": len(factors.codes),
@@ -87,7 +87,7 @@ def _best(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factors
     def tick() -> None:
         nonlocal done
         done += 1
-        report(done / (total + 1))
+        report(done / (total + 1), "anneal" if done > total - ROUNDS - 1 else "search p")
 
     def annealed(width: int, rounds: int) -> Factors:
         size = nonzeros or check_params(matrix, params, width, block)[1]
@@ -131,6 +131,7 @@ def _paper(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factor
     generator = torch.Generator().manual_seed(seed)
     width = atoms or check_params(matrix, params, None, block)[0]
     start = dictionary.random_columns(columns, width, generator)
+    report(0.0, "Step 1")
     learned, codes = dictionary.learn(columns, start, block=block)
 
     def fits(point: shrinkage.Stage) -> bool:
@@ -141,7 +142,7 @@ def _paper(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factor
     points = []
     for point in shrinkage.path(columns, learned, codes, block=block):
         points.append(point)
-        report(0.9 - 0.5 * 0.9 ** len(points))  # the number of stages is not known before the model is empty
+        report(0.9 - 0.5 * 0.9 ** len(points), "Step 2")  # the number of stages is not known before the model is empty
     first = next(at for at, point in enumerate(points) if fits(point))
     chosen = points[first]
     if first:
