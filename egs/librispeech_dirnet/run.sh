@@ -147,7 +147,7 @@ if stage 5 "compression to ${size}: ${methods}"; then
     for s in ${size}; do
         for m in ${methods}; do
             ${python} -m dirnet.compression.compressor --model "${exp}/${baseline}" --size "${s}" --method "${m}" \
-                --config "${compress_config}" --seed "${seed}" --out "${exp}/${m}_${s}/start"
+                --config "${compress_config}" --seed "${seed}" --nj "${nj}" --out "${exp}/${m}_${s}/start"
             train "${finetune_config}" "${exp}/${m}_${s}" --init "${exp}/${m}_${s}/start" --seed "${seed}"
         done
     done
