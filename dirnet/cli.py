@@ -11,6 +11,7 @@ COMMANDS = {
     "compress": ("dirnet.compression.compressor", "compress the recurrent layers of a model to a size"),
     "export": ("dirnet.deploy.export", "write an ExecuTorch program, parity-checked"),
     "rtf": ("dirnet.deploy.rtf", "measure the real-time factor of exported programs"),
+    "cost": ("dirnet.deploy.cost", "measure this host's kernels, for sizes such as rtf=0.05"),
     "decode": ("dirnet.recognise", "audio files to words"),
     "report": ("dirnet.report.page", "results table and HTML page of an experiment folder"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -23,9 +24,12 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.factorization import Factors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.grouping import groups_of
 from dirnet.nn.recurrent import coded_class
+from dirnet.nn.running import CostModel, frame_seconds, load_cost_model, model_counts
 from dirnet.progress import Meter
+from dirnet.provenance import cpu_name
 
 PLANNING = 0.2  # of a group's time goes into its share of the budget
 
@@ -39,22 +43,29 @@ def compress(
     seed: int = 0,
     progress: bool = True,
     nj: int = 1,
+    cost_model: CostModel | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Compress every nn.LSTM, nn.GRU and nn.RNN of `model`, in place; returns the model and a report.
 
     Use the returned model: where `model` is itself an RNN it cannot be changed in place. size: of the whole model,
-    everything uncompressed counted: `7.9x` fewer parameters, `1.3M` parameters, `2MB` as stored; the result is at
-    most this. method: a name of `METHODS`, or a `Method`. block, preset: instead of the method's. nj: groups worked on
-    at the same time, a core each. Equal seeds give equal models, whatever nj. Raises UserError for an unknown method,
-    a size out of reach, or a model without RNNs.
+    everything uncompressed counted: `7.9x` fewer parameters, `1.3M` parameters, `2MB` as stored, or `rtf=0.05` by
+    `cost_model` (see `dirnet.nn.running.load_cost_model`); the result is at most this. method: a name of `METHODS`,
+    or a `Method`. block, preset: instead of the method's. nj: groups worked on at the same time, a core each. Equal
+    seeds give equal models, whatever nj. Raises UserError for an unknown method, a size out of reach, or a model
+    without RNNs.
     """
     name = method if isinstance(method, str) else method.solver
     method = _resolved(method, METHODS, block, preset)
     rnns = dense_rnns(model)
     dense = size_figures(model)
+    dense_config = model.config if isinstance(model, AcousticModel) else None
     total = sum(len(groups_of(rnn)) for rnn in rnns.values())
     with workers(nj) as mapped, Meter(total, "compress", "group", shown=progress) as meter:
-        plan = make_plan(model, parse_size(size), method, mapped, lambda name: meter.tell(name, "allocate", PLANNING))
+
+        def planned(name: str) -> None:
+            meter.tell(name, "allocate", PLANNING)
+
+        plan = make_plan(model, parse_size(size), method, mapped, planned, cost_model)
 
         def factorize(group: MatrixGroup, price: Price, budget: int) -> tuple[Factors, dict[str, Any]]:
             def tell(fraction: float, stage: str) -> None:
@@ -82,7 +93,7 @@ def compress(
         "method": name,
         "settings": dataclasses.asdict(method),
         "size": size,
-        "limit": {plan.size.unit: plan.limit},
+        "limit": {"rtf": plan.size.value} if plan.size.kind == "rtf" else {plan.size.unit: plan.limit},
         "seed": seed,
         "dense": dense,
         "compressed": small,
@@ -91,7 +102,15 @@ def compress(
         "relative_error": _together(plan.groups, rows),
         "groups": rows,
     }
+    if cost_model is not None and isinstance(model, AcousticModel) and not model.config.bidirectional:
+        report |= _running_time(cost_model, dense_config, model.config)
     return model, report
+
+
+def _running_time(cost: CostModel, dense: AcousticModelConfig, small: AcousticModelConfig) -> dict[str, Any]:
+    """The real-time factors that the cost model predicts, and whose it is."""
+    predicted = [cost.seconds(model_counts(config)) / frame_seconds(config) for config in (dense, small)]
+    return {"rtf": dict(zip(("dense", "compressed"), predicted, strict=True)), "device": cost.device}
 
 
 @one_line_errors
@@ -99,7 +118,10 @@ def main(argv: list[str] | None = None) -> int:
     """Compress a stored acoustic model; a finished run of the same request is left alone."""
     parser = argparse.ArgumentParser(prog="python -m dirnet.compression.compressor", description=__doc__)
     parser.add_argument("--model", required=True, help="folder with the dense model.safetensors and model.json")
-    parser.add_argument("--size", required=True, help="7.9x fewer parameters, 1.3M parameters, or 2MB as stored")
+    parser.add_argument("--size", required=True, help="7.9x fewer or 1.3M parameters, 2MB as stored, or rtf=0.05")
+    parser.add_argument("--cost_model", help="cost.json of `dirnet cost`, which a size in rtf needs")
+    parser.add_argument("--device", default=cpu_name(), help="that --cost_model belongs to (default: this processor)")
+    parser.add_argument("--threads", type=int, default=1, help="that --cost_model belongs to")
     parser.add_argument("--method", default="dirnet", help="a method of --config")
     parser.add_argument("--config", help="methods, as conf/compress.yaml; default: dirnet, svd, odl, prune")
     parser.add_argument("--out", required=True, help="folder that receives the model, compression.json and .md")
@@ -111,6 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     methods = load_methods(arguments.config) if arguments.config else METHODS
     method = _resolved(arguments.method, methods, arguments.block, arguments.preset)
+    cost = arguments.cost_model and load_cost_model(arguments.cost_model, arguments.device, arguments.threads)
     request = {
         "dense_sha256": storage.describe(arguments.model)["sha256"],
         "size": arguments.size,
@@ -118,6 +141,8 @@ def main(argv: list[str] | None = None) -> int:
         "settings": dataclasses.asdict(method),
         "seed": arguments.seed,
     }
+    if cost:
+        request["cost_model"] = hashlib.sha256(cost.to_json().encode()).hexdigest()
     out = Path(arguments.out)
     if _finished(out, request):
         print(f"{out}: holds this compressed model already; nothing to do")
@@ -125,10 +150,10 @@ def main(argv: list[str] | None = None) -> int:
     model = storage.load(arguments.model)
     if arguments.dry_run:
         with workers(arguments.nj) as mapped:
-            plan = make_plan(model, parse_size(arguments.size), method, mapped)
+            plan = make_plan(model, parse_size(arguments.size), method, mapped, running=cost)
         print(describe_plan(plan, size_figures(model)))
         return 0
-    model, report = compress(model, arguments.size, method, seed=arguments.seed, nj=arguments.nj)
+    model, report = compress(model, arguments.size, method, seed=arguments.seed, nj=arguments.nj, cost_model=cost)
     report["method"] = arguments.method
     with atomic_write(out / "compression.json") as data, atomic_write(out / "compression.md") as table:
         data.write(json.dumps(report, indent=1, allow_nan=False) + "\n")

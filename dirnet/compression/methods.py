@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from torch import Tensor
 from dirnet.compression.budget import Price
 from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError
-from dirnet.factorization import Factors, annealing, blocks, dirnet, odl, pruning, svd
+from dirnet.factorization import Factors, annealing, blocks, dirnet, odl, pruning, relative_error, room, svd
 
 Progress = Callable[[float, str], None]
 
@@ -65,6 +67,21 @@ class Method:
         spectrum = None if self.solver == "prune" else svd.principal(matrix)
         return [_estimate(self, matrix, price, budget, spectrum) for budget in budgets]
 
+    def expected(self, price: Price, budget: int) -> str:
+        """Atoms, density and bytes that `budget` buys, before the solver looks for better: atoms take half of it."""
+        as_bytes = dataclasses.replace(price, unit="bytes", running=None)
+        if budget >= price.dense:
+            return f"kept dense, {as_bytes.dense:,} bytes"
+        if self.solver == "svd":
+            atoms, nonzeros = price.rank(budget), None
+        else:
+            atoms = None if self.solver == "prune" else _half(price, budget)
+            nonzeros = price.nonzeros(atoms, budget)
+        places = (price.rows if atoms is None else atoms) * price.columns
+        share = 1.0 if nonzeros is None else nonzeros / places
+        size = f"density {share:.3f}, {as_bytes.factors(atoms, nonzeros):,} bytes"
+        return size if atoms is None else f"about {atoms} atoms, {size}"
+
 
 METHODS = {
     "dirnet": Method("dirnet"),
@@ -86,21 +103,19 @@ def load_methods(path: str | Path) -> dict[str, Method]:
 
 def _dirnet(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
     settings = {"block": method.block, "preset": method.preset, "seed": seed, "progress": progress}
-    values = budget // price.value
-    if price.unit == "bytes":  # about 0.6 of the values are codes, and these have indices
-        per_code = price.factors(1, method.block) - price.factors(1, 0)
-        values = int(budget / (0.4 * price.value + 0.6 * per_code / method.block))
-    factors, report = dirnet.solve(matrix, params=max(values, price.rows + method.block), **settings)
-    if CLOSE * budget <= _cost(factors, price) <= budget:
-        return factors, report
-    atoms = report["atoms"]
-    while price.nonzeros(atoms, budget) < method.block:
-        atoms -= 1
-    return dirnet.solve(matrix, atoms=atoms, nonzeros=price.nonzeros(atoms, budget), **settings)
+    if price.unit == "params":
+        return dirnet.solve(matrix, params=budget, **settings)
+    factors, report = dirnet.solve(matrix, nonzeros=functools.partial(price.room, budget=budget), **settings)
+    if price.rank(budget) and price.factors(price.rank(budget), None) >= CLOSE * budget:
+        # Dense codes have no indices, and a phone multiplies with them many times faster: nothing for us to win?
+        whole = svd.truncated(matrix, price.rank(budget))
+        if relative_error(matrix, whole) < report["relative_error"]:
+            return whole, {"kept": "dense codes"}
+    return factors, report
 
 
 def _svd(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
-    return svd.truncated(matrix, budget // price.factors(1, None)), {}
+    return svd.truncated(matrix, price.rank(budget)), {}
 
 
 def _odl(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
@@ -121,7 +136,7 @@ def _estimate(method: Method, matrix: Tensor, price: Price, budget: int, spectru
     if budget >= price.dense:
         return 0.0
     if method.solver == "svd":
-        return float(spectrum[1][budget // price.factors(1, None) :].sum())
+        return float(spectrum[1][price.rank(budget) :].sum())
     if method.solver == "prune":
         kept = blocks.largest(matrix, price.nonzeros(None, budget), method.block)
         return float(matrix.masked_fill(kept, 0.0).square().sum())
@@ -134,13 +149,7 @@ def _estimate(method: Method, matrix: Tensor, price: Price, budget: int, spectru
 
 def _half(price: Price, budget: int) -> int:
     """Atoms that take half the budget, within what the codes need and can use."""
-    fewest = -(-budget // price.factors(1, None))  # fewer could not use the budget up
-    atoms = min(max(budget // 2 // (price.rows * price.value), fewest), price.rows)
-    while atoms > 1 and price.nonzeros(atoms, budget) < price.block:
-        atoms -= 1
-    return max(atoms, 1)
-
-
-def _cost(factors: Factors, price: Price) -> int:
-    stored = blocks.count(factors.codes, price.block)
-    return price.factors(factors.dictionary.shape[1], None if stored == factors.codes.numel() else stored)
+    fitting = functools.partial(price.room, budget=budget)
+    fewest = room.fewest(price.columns, fitting, price.block)
+    most = room.widest(price.columns, fitting, price.block)
+    return max(min(max(budget // 2 // price.atom, fewest), price.rows, most), 1)

@@ -72,7 +72,12 @@ def markdown(report: dict[str, Any]) -> str:
         )
     rest = report["uncompressed"]
     lines.append(f"| biases, output and all else | | | | {rest['params']:,} | {rest['bytes']:,} | 1.00 | 0 |")
-    return "\n".join([*lines, "", f"Relative error of all groups together: {report['relative_error']:.4f}.", ""])
+    lines += ["", f"Relative error of all groups together: {report['relative_error']:.4f}."]
+    if "rtf" in report:
+        rtf = report["rtf"]
+        lines += ["", f"Predicted real-time factor on {report['device']}: {rtf['compressed']:.5f}, dense "
+                  f"{rtf['dense']:.5f} in the same kernels."]  # fmt: skip
+    return "\n".join([*lines, ""])
 
 
 def _macs(model: nn.Module) -> int:

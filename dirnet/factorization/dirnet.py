@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from dirnet.errors import UserError
-from dirnet.factorization import annealing, blocks, coordinate_descent, dictionary, shrinkage, svd
-from dirnet.factorization.factors import Factors, check_matrix, check_params, check_range, fewest_atoms, relative_error
+from dirnet.factorization import annealing, blocks, coordinate_descent, dictionary, room, shrinkage, svd
+from dirnet.factorization.factors import Factors, check_matrix, check_params, check_range, relative_error
+from dirnet.factorization.room import Room
 from dirnet.factorization.threads import one_thread
 
 PRESETS = ("best", "paper")
@@ -24,7 +25,7 @@ def solve(
     *,
     params: int | None = None,
     atoms: int | None = None,
-    nonzeros: int | None = None,
+    nonzeros: int | Room | None = None,
     block: int = 1,
     preset: str = "best",
     seed: int = 0,
@@ -33,7 +34,8 @@ def solve(
     """Sparse factors `W ~ D Z` of `matrix` (N, M), float32 or float64 on the CPU, and a report of plain numbers.
 
     The size is either `params`, the budget `N * p + nnz(Z)`, with p found (or given as `atoms`), or `atoms` and
-    `nonzeros`. block: codes are kept in blocks of so many consecutive columns of a row of Z.
+    `nonzeros`, or `nonzeros` as a function of p, which is found (see `room`).
+    block: codes are kept in blocks of so many consecutive columns of a row of Z.
     preset: "best" (SVD start, annealed hard thresholding, p searched) or "paper" (Steps 1 and 2 as published; they
     start from `atoms`, or half the budget in D, and Step 2 drops what it can). Both end with a refit of the codes.
     progress: called with the fraction done, up to 1.0, and the name of the stage.
@@ -42,18 +44,25 @@ def solve(
     matrix = check_matrix(matrix, block)
     if preset not in PRESETS:
         raise UserError(f"preset={preset!r} is unknown; choose one of {', '.join(PRESETS)}")
-    if params is None:
+    if callable(nonzeros):
+        if not (params is None and atoms is None and room.widest(matrix.shape[1], nonzeros, block)):
+            raise UserError(
+                f"nonzeros as a function excludes params={params} and atoms={atoms}, and must admit one atom"
+            )
+        fitting = nonzeros
+    elif params is None:
         if atoms is None or nonzeros is None:
             raise UserError("the size is missing: give params, or atoms and nonzeros")
         check_range("atoms", atoms, 1, matrix.shape[1])
         check_range("nonzeros", nonzeros, block, atoms * matrix.shape[1], multiple=block)
-        params = len(matrix) * atoms + nonzeros
+        fitting = room.fixed(nonzeros)
     elif nonzeros is not None:
         raise UserError(f"nonzeros={nonzeros} and params={params} both set the size; give params alone, or with atoms")
     else:
         check_params(matrix, params, atoms, block)
+        fitting = room.of_params(len(matrix), params, block)
     find = _best if preset == "best" else _paper
-    factors, details = find(matrix, params, atoms, nonzeros, block, seed, progress or (lambda fraction, stage: None))
+    factors, details = find(matrix, atoms, fitting, block, seed, progress or (lambda fraction, stage: None))
     factors = _refitted(matrix, factors, block)
     stored = blocks.count(factors.codes, block)
     if progress:
@@ -77,11 +86,11 @@ def _refitted(matrix: Tensor, factors: Factors, block: int) -> Factors:
     return Factors(atoms, coordinate_descent.refit(atoms.T @ atoms, atoms.T @ matrix, support))
 
 
-def _best(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factors, dict]:
+def _best(matrix, atoms, fitting, block, seed, report) -> tuple[Factors, dict]:
     """The most accurate factors: short annealings find p, a long one follows."""
     left = svd.principal(matrix)[0]
     generator = torch.Generator().manual_seed(seed)
-    candidates = [atoms] if atoms else _candidates(matrix, params, block)
+    candidates = [atoms] if atoms else _candidates(matrix, fitting, block)
     total, done = len(candidates) * (SEARCH_ROUNDS + 1) + ROUNDS + 1, 0
 
     def tick() -> None:
@@ -90,7 +99,7 @@ def _best(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factors
         report(done / (total + 1), "anneal" if done > total - ROUNDS - 1 else "search p")
 
     def annealed(width: int, rounds: int) -> Factors:
-        size = nonzeros or check_params(matrix, params, width, block)[1]
+        size = min(fitting(width), width * matrix.shape[1])
         start = annealing.turn(matrix, left[:, :width], size // 2, rounds=rounds // 2, block=block)
         if width > start.shape[1]:
             start = torch.cat([start, dictionary.random_columns(matrix, width - start.shape[1], generator)], dim=1)
@@ -105,12 +114,11 @@ def _best(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factors
     return factors, {"search": [{"atoms": width, "relative_error": tried[width]} for width in sorted(tried)]}
 
 
-def _candidates(matrix: Tensor, params: int, block: int) -> list[int]:
+def _candidates(matrix: Tensor, fitting: Room, block: int) -> list[int]:
     """Numbers of atoms to try: shares of the budget in D, and the fewest that can use it up (nearly the SVD)."""
-    rows, columns = matrix.shape
-    fewest = fewest_atoms(matrix, params, block)
-    most = max(fewest, min((params - block) // rows, rows, columns))
-    return sorted({min(max(round(share * params / rows), fewest), most) for share in (0, *SHARES)})
+    fewest, whole = room.fewest(matrix.shape[1], fitting, block), room.widest(matrix.shape[1], fitting, block)
+    most = max(fewest, min(whole, *matrix.shape))
+    return sorted({min(max(round(share * whole), fewest), most) for share in (0, *SHARES)})
 
 
 def _downhill(candidates: list[int], error: Callable[[int], float]) -> dict[int, float]:
@@ -125,19 +133,18 @@ def _downhill(candidates: list[int], error: Callable[[int], float]) -> dict[int,
         at = lowest
 
 
-def _paper(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factors, dict]:
+def _paper(matrix, atoms, fitting, block, seed, report) -> tuple[Factors, dict]:
     """Steps 1 and 2 with the paper's constants, on unit-norm columns; lambda_1 and lambda_2 are meant for these."""
     columns, lengths = dictionary.unit(matrix)
     generator = torch.Generator().manual_seed(seed)
-    width = atoms or check_params(matrix, params, None, block)[0]
+    fewest = room.fewest(matrix.shape[1], fitting, block)
+    width = atoms or max(min(room.widest(matrix.shape[1], fitting, block) // 2, *matrix.shape), fewest)
     start = dictionary.random_columns(columns, width, generator)
     report(0.0, "Step 1")
     learned, codes = dictionary.learn(columns, start, block=block)
 
     def fits(point: shrinkage.Stage) -> bool:
-        if nonzeros is not None:
-            return point.nonzeros <= nonzeros
-        return len(matrix) * len(point.kept) + point.nonzeros <= params
+        return point.nonzeros <= fitting(len(point.kept))
 
     points = []
     for point in shrinkage.path(columns, learned, codes, block=block):
@@ -147,10 +154,9 @@ def _paper(matrix, params, atoms, nonzeros, block, seed, report) -> tuple[Factor
     chosen = points[first]
     if first:
         chosen = _between(columns, learned, points[first - 1], chosen, fits, block)
-    fewest = fewest_atoms(matrix, params, block) if nonzeros is None else -(-nonzeros // matrix.shape[1])
     kept, codes = _at_least(fewest, chosen, codes)
     learned = learned[:, kept].contiguous()
-    size = nonzeros or check_params(matrix, params, len(kept), block)[1]
+    size = min(fitting(len(kept)), len(kept) * matrix.shape[1])
     codes = _filled(matrix, learned, codes * lengths, size, block)
     return Factors(learned, codes), {"path": [point.figures() for point in points], "chosen": chosen.figures()}
 
