@@ -1,5 +1,6 @@
 # make demo   set up .venv and run the recipe on the embedded mini corpus, all stages
 # make test   set up what is missing and run every test
+# make bench  the solver against SPAMS and scikit-learn, and the time and memory of the 5x500 model (an hour)
 # make lint   ruff;  make clean   remove .venv and the demo's output, never a real corpus or its models
 
 # Python 3.11 or 3.12, the newest that is there; PYTHON=/path/to/python3.11 overrides.
@@ -9,15 +10,19 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test setup lint clean
+.PHONY: demo test bench setup lint clean
 demo: setup
 	cd egs/librispeech_dirnet && ./run.sh --corpus mini --nj $(JOBS)
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
+bench: setup
+	$(BIN)/python -m pip install --quiet -e .[bench]
+	$(BIN)/python -m bench.solver
+
 lint: setup
-	$(BIN)/ruff check dirnet local utils tests
+	$(BIN)/ruff check bench dirnet local utils tests
 
 setup: $(VENV)/.installed
 

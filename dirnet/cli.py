@@ -12,6 +12,7 @@ COMMANDS = {
     "sweep": ("dirnet.sweep", "the paper's studies of its settings: Theta^0, gamma, widths per layer"),
     "export": ("dirnet.deploy.export", "write an ExecuTorch program, parity-checked"),
     "rtf": ("dirnet.deploy.rtf", "measure the real-time factor of exported programs"),
+    "cost": ("dirnet.deploy.cost", "measure this host's kernels, for sizes such as rtf=0.05"),
     "decode": ("dirnet.recognise", "audio files to words"),
     "report": ("dirnet.report.page", "results table and HTML page of an experiment folder"),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,20 +30,25 @@ def equal(limit: int, dense: Sequence[int], least: Sequence[int]) -> list[float]
 
 
 def by_error(
-    limit: int, dense: Sequence[int], least: Sequence[int], errors: Callable[[int, list[int]], list[float]]
+    limit: int,
+    dense: Sequence[int],
+    least: Sequence[int],
+    errors: Callable[[int, list[int]], list[float]],
+    mapped: Callable[..., Iterable[list[float]]] = map,
 ) -> list[float]:
     """Budgets with the least total squared error. `errors(group, budgets)` is asked for three points per group.
 
-    Between them the error is a power law of the budget. The limit goes in small increments to the group in which it
-    removes most.
+    mapped: applies it to all groups, as `map` does. Between the points the error is a power law of the budget. The
+    limit goes in small increments to the group in which it removes most.
     """
     fair = equal(limit, dense, least)
     lows = [max(share / SPREAD, float(floor)) for share, floor in zip(fair, least, strict=True)]
     highs = [min(share * SPREAD, float(whole)) for share, whole in zip(fair, dense, strict=True)]
-    curves = []
-    for group, points in enumerate(zip(lows, fair, highs, strict=True)):
-        budgets = sorted({math.ceil(point) for point in points})
-        curves.append((torch.tensor(budgets).double().log(), torch.tensor(errors(group, budgets)).double()))
+    asked = [sorted({math.ceil(point) for point in points}) for points in zip(lows, fair, highs, strict=True)]
+    curves = [
+        (torch.tensor(budgets).double().log(), torch.tensor(found).double())
+        for budgets, found in zip(asked, mapped(errors, range(len(asked)), asked), strict=True)
+    ]
     shares, increment = list(lows), (limit - sum(lows)) / INCREMENTS
     for _ in range(INCREMENTS):
         gains = [

@@ -1,43 +1,53 @@
-"""What a size means: `7.9x`, `1.3M` and `2MB` as a limit in parameters or bytes, and what factors cost of it."""
+"""What a size means: `7.9x`, `1.3M`, `2MB`, `rtf=0.05` as a limit in params, bytes or time, and what factors cost."""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
 
 from dirnet.errors import UserError
 from dirnet.nn.coded import index_bytes
+from dirnet.nn.running import CostModel, group_counts
 
-Unit = Literal["params", "bytes"]
+Unit = Literal["params", "bytes", "fs"]  # femtoseconds per output frame: whole numbers divide exactly
+FS = 1e15
 
 _FACTORS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(x|(?:[kmg]i?)?b|[kmg]?)", re.IGNORECASE)
+_RTF = re.compile(r"rtf\s*=\s*(\d*\.?\d+(?:e-?\d+)?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Size:
-    """A requested size of the whole model: `value` times fewer parameters (ratio), or a number of params or bytes."""
+    """A requested size of the whole model: `value` times fewer parameters (ratio), params, bytes, or the RTF."""
 
     text: str
-    kind: Literal["ratio", "params", "bytes"]
+    kind: Literal["ratio", "params", "bytes", "rtf"]
     value: float
 
     @property
     def unit(self) -> Unit:
         """What the limit counts."""
-        return "bytes" if self.kind == "bytes" else "params"
+        return {"bytes": "bytes", "rtf": "fs"}.get(self.kind, "params")
 
-    def limit(self, dense_params: int) -> int:
-        """The most params or bytes (see `unit`) that the compressed model may have."""
+    def limit(self, dense_params: int, frame_seconds: float = 0.0) -> int:
+        """The most params, bytes or fs (see `unit`) that the model may cost; an output frame lasts `frame_seconds`."""
+        if self.kind == "rtf":
+            return int(self.value * frame_seconds * FS)
         return int(dense_params / self.value) if self.kind == "ratio" else int(self.value)
 
 
 def parse_size(text: str) -> Size:
-    """`7.9x` | `1.3M`, `500k`, `1300000` (parameters) | `2MB`, `900kB` (10^3), `2MiB` (2^10); else a `UserError`."""
+    """`7.9x` | `1.3M`, `500k` (parameters) | `2MB`, `900kB` (10^3), `2MiB` (2^10) | `rtf=0.05`; else a `UserError`."""
+    if (match := _RTF.fullmatch(text.strip())) and float(match[1]) > 0:
+        return Size(text, "rtf", float(match[1]))
     match = _PATTERN.fullmatch(text.strip())
     if match is None or float(match[1]) == 0:
-        raise UserError(f"size {text!r} is not understood; give a ratio (7.9x), parameters (1.3M) or bytes (2MB)")
+        raise UserError(
+            f"size {text!r} is not understood; give a ratio (7.9x), parameters (1.3M), bytes (2MB) or rtf=0.05"
+        )
     value, suffix = float(match[1]), match[2].lower()
     if suffix == "x":
         if value < 1:
@@ -52,7 +62,8 @@ class Price:
     """What an (N, M) matrix costs in `unit`, with values of `value_bytes` and codes kept in blocks of `block`.
 
     scale_bytes: of each atom and each row of Z, for int8 values. shifted: every block beside a dictionary has an
-    offset, a byte.
+    offset, a byte. running: the device's cost model, for the unit fs; recurrent: the share of the columns that the
+    recurrence reads.
     """
 
     unit: Unit
@@ -62,6 +73,8 @@ class Price:
     value_bytes: int = 4
     scale_bytes: int = 0
     shifted: bool = False
+    running: CostModel | None = None
+    recurrent: float = 0.0
 
     @property
     def value(self) -> int:
@@ -73,8 +86,16 @@ class Price:
         """Of the matrix as it is, all of its values kept."""
         return self.factors(None, None)
 
+    @property
+    def atom(self) -> int:
+        """Of one more column of D."""
+        return max(self.factors(1, 0) - self.factors(0, 0), 1)
+
     def factors(self, atoms: int | None, nonzeros: int | None) -> int:
         """Of D (N, atoms), or none, and Z with `nonzeros` stored codes; None for a dense Z."""
+        if self.running is not None:
+            counts = group_counts(self.rows, self.columns, atoms, nonzeros, self.block, self.recurrent)
+            return math.ceil(FS * self.running.seconds(counts))
         code_rows = self.rows if atoms is None else atoms
         stored = code_rows * self.columns if nonzeros is None else nonzeros
         cost = (self.rows * (atoms or 0) + stored) * self.value
@@ -84,9 +105,19 @@ class Price:
             cost += index_bytes(code_rows, self.columns, blocks, self.block, self.shifted and atoms is not None)
         return cost
 
-    def nonzeros(self, atoms: int | None, budget: int) -> int:
-        """The most codes, a multiple of the block and below a dense Z, that fit beside D (N, atoms)."""
-        left = budget - self.factors(atoms, 0)
-        per_block = self.factors(atoms, self.block) - self.factors(atoms, 0)
-        blocks = min(left // per_block, (self.rows if atoms is None else atoms) * self.columns // self.block)
+    def room(self, atoms: int | None, budget: int) -> int:
+        """The most codes, in whole blocks, that fit beside D (N, atoms); they may be more than Z has."""
+        empty = self.factors(atoms, 0)
+        many = 1000 * self.block  # of one block the price in whole units may be rounded
+        blocks = (budget - empty) * 1000 // max(self.factors(atoms, many) - empty, 1)
+        while blocks > 0 and self.factors(atoms, blocks * self.block) > budget:
+            blocks -= 1
         return max(blocks, 0) * self.block
+
+    def nonzeros(self, atoms: int | None, budget: int) -> int:
+        """The most codes that fit beside D (N, atoms), a multiple of the block and no more than Z has."""
+        return min(self.room(atoms, budget), (self.rows if atoms is None else atoms) * self.columns)
+
+    def rank(self, budget: int) -> int:
+        """The most atoms that fit with a dense Z."""
+        return max(budget // self.factors(1, None), 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,11 +13,12 @@ from typing import Any
 
 from torch import nn
 
-from dirnet.compression.budget import parse_size
+from dirnet.compression.budget import Price, parse_size
 from dirnet.compression.groups import MatrixGroup, dense_rnns, replace
 from dirnet.compression.guide import make_guide, move_biases
 from dirnet.compression.methods import METHODS, Method, load_methods
 from dirnet.compression.ordering import reorder
+from dirnet.compression.parallel import workers
 from dirnet.compression.plan import describe_plan, make_plan
 from dirnet.compression.report import group_figures, markdown, size_figures
 from dirnet.compression.small import describe_small, small_model
@@ -25,10 +27,15 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.factorization import Factors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.grouping import groups_of
 from dirnet.nn.quantised import DTYPES, check_dtype
 from dirnet.nn.recurrent import coded_class
-from dirnet.progress import progress as shown
+from dirnet.nn.running import CostModel, frame_seconds, load_cost_model, model_counts
+from dirnet.progress import Meter
+from dirnet.provenance import cpu_name
+
+PLANNING = 0.2  # of a group's time goes into its share of the budget
 
 
 def compress(
@@ -41,17 +48,20 @@ def compress(
     progress: bool = True,
     dtype: str | None = None,
     data: Iterable[Any] | None = None,
+    nj: int = 1,
+    cost_model: CostModel | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Compress every nn.LSTM, nn.GRU and nn.RNN of `model`, in place; returns the model and a report.
 
     Use the returned model: where `model` is itself an RNN it cannot be changed in place. size: of the whole model,
-    everything uncompressed counted: `7.9x` fewer parameters, `1.3M` parameters, `2MB` as stored; the result is at
-    most this. method: a name of `METHODS`, or a `Method`. block, preset, dtype: instead of the method's; with
-    `int8` fine-tuning is quantisation-aware, biases and all else stay float32. Equal seeds give equal models. data:
-    calibration data for methods that use it, an iterable of inputs of the model (see
-    `dirnet.compression.calibration.calibrate`). Where the method reorders hidden units, the output stays, the
-    states' order is told in the report. Raises UserError for an unknown method, a size out of reach, or a model
-    without RNNs. Solver `small` leaves `model` alone and returns a new, untrained one.
+    everything uncompressed counted: `7.9x` fewer parameters, `1.3M` parameters, `2MB` as stored, or `rtf=0.05` by
+    `cost_model` (see `dirnet.nn.running.load_cost_model`); the result is at most this. method: a name of `METHODS`,
+    or a `Method`. block, preset, dtype: instead of the method's; with `int8` fine-tuning is quantisation-aware,
+    biases and all else stay float32. Equal seeds give equal models. data: calibration data for methods that use it,
+    an iterable of inputs of the model (see `dirnet.compression.calibration.calibrate`). Where the method reorders
+    hidden units, the output stays, the states' order is told in the report. Raises UserError for an unknown method,
+    a size out of reach, or a model without RNNs. Solver `small` leaves `model` alone and returns a new, untrained
+    one. nj: groups worked on at the same time, a core each; the result does not depend on it.
     """
     name = method if isinstance(method, str) else method.solver
     method = _resolved(method, METHODS, block, preset, dtype)
@@ -59,24 +69,37 @@ def compress(
         return small_model(model, parse_size(size), seed, {"method": name, "settings": dataclasses.asdict(method)})
     rnns = dense_rnns(model)
     dense = size_figures(model)
-    guide, orders = make_guide(model, method, data, seed), {}
-    if method.permute and method.block > 1:
-        even = make_plan(model, parse_size(size), dataclasses.replace(method, allocation="equal"))
-        guide, orders = reorder(model, method, even, guide)
-    plan = make_plan(model, parse_size(size), method, guide)
-    factors: list[Factors] = []
-    details = []
-    tasks = list(zip(range(len(plan.groups)), plan.groups, plan.prices, plan.budgets, strict=True))
-    for at, group, price, budget in shown(tasks, len(tasks), "compress", "group") if progress else tasks:
-        started = time.monotonic()
-        result, told = method.factorize(guide.weighted(at, group.matrix), price, budget, seed)
-        factors.append(guide.restored(at, result))
-        details.append({"budget": budget, "seconds": round(time.monotonic() - started, 2), "solver": told})
+    dense_config = model.config if isinstance(model, AcousticModel) else None
+    wanted = parse_size(size)
+    total = sum(len(groups_of(rnn, method.grouping)) for rnn in rnns.values())
+    with workers(nj) as mapped, Meter(total, "compress", "group", shown=progress) as meter:
+        guide, orders = make_guide(model, method, data, seed), {}
+        if method.permute and method.block > 1:
+            even = make_plan(model, wanted, dataclasses.replace(method, allocation="equal"), running=cost_model)
+            guide, orders = reorder(model, method, even, guide)
+
+        def planned(name: str) -> None:
+            meter.tell(name, "allocate", PLANNING)
+
+        plan = make_plan(model, wanted, method, guide, mapped, planned, cost_model)
+
+        def factorize(at: int, group: MatrixGroup, price: Price, budget: int) -> tuple[Factors, dict[str, Any]]:
+            def tell(fraction: float, stage: str) -> None:
+                meter.tell(group.name, stage, PLANNING + (1 - PLANNING) * fraction)
+
+            started = time.monotonic()
+            found, told = method.factorize(guide.weighted(at, group.matrix), price, budget, seed, tell)
+            tell(1.0, "done")
+            seconds = round(time.monotonic() - started, 2)
+            return guide.restored(at, found), {"budget": budget, "seconds": seconds, "solver": told}
+
+        solved = list(mapped(factorize, range(total), plan.groups, plan.prices, plan.budgets))
     if guide.statistics:
-        lost = [group.matrix - factor.reconstruct() for group, factor in zip(plan.groups, factors, strict=True)]
+        lost = [group.matrix - found.reconstruct() for group, (found, _) in zip(plan.groups, solved, strict=True)]
         move_biases(rnns.values(), [guide.bias_step(at, matrix) for at, matrix in enumerate(lost)])
     replacements, rows = {}, []
-    groups, ready = iter(zip(plan.groups, details, strict=True)), iter(factors)
+    groups = iter(zip(plan.groups, [detail for _, detail in solved], strict=True))
+    ready = iter([found for found, _ in solved])
     for rnn in rnns.values():
         count = len(groups_of(rnn, method.grouping))
         factors_here = [next(ready) for _ in range(count)]
@@ -91,7 +114,7 @@ def compress(
         "method": name,
         "settings": dataclasses.asdict(method),
         "size": size,
-        "limit": {plan.size.unit: plan.limit},
+        "limit": {"rtf": plan.size.value} if plan.size.kind == "rtf" else {plan.size.unit: plan.limit},
         "seed": seed,
         "dense": dense,
         "compressed": small,
@@ -101,10 +124,16 @@ def compress(
         "groups": rows,
         "unit_orders": orders,
     }
+    if cost_model is not None and isinstance(model, AcousticModel) and not model.config.bidirectional:
+        report |= _running_time(cost_model, dense_config, model.config)
     return model, report
 
 
 Reader = Callable[[str, int, int], Iterable[Any]]  # (feats.scp, utterances, seed) -> (features, lengths) batches
+def _running_time(cost: CostModel, dense: AcousticModelConfig, small: AcousticModelConfig) -> dict[str, Any]:
+    """The real-time factors that the cost model predicts, and whose it is."""
+    predicted = [cost.seconds(model_counts(config)) / frame_seconds(config) for config in (dense, small)]
+    return {"rtf": dict(zip(("dense", "compressed"), predicted, strict=True)), "device": cost.device}
 
 
 @one_line_errors
@@ -115,7 +144,10 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m dirnet.compression.compressor", description=__doc__)
     parser.add_argument("--model", required=True, help="folder with the dense model.safetensors and model.json")
-    parser.add_argument("--size", required=True, help="7.9x fewer parameters, 1.3M parameters, or 2MB as stored")
+    parser.add_argument("--size", required=True, help="7.9x fewer or 1.3M parameters, 2MB as stored, or rtf=0.05")
+    parser.add_argument("--cost_model", help="cost.json of `dirnet cost`, which a size in rtf needs")
+    parser.add_argument("--device", default=cpu_name(), help="that --cost_model belongs to (default: this processor)")
+    parser.add_argument("--threads", type=int, default=1, help="that --cost_model belongs to")
     parser.add_argument("--method", default="dirnet", help="a method of --config")
     parser.add_argument("--config", help=f"methods, as conf/compress.yaml; default: {', '.join(METHODS)}")
     parser.add_argument("--out", required=True, help="folder that receives the model, compression.json and .md")
@@ -123,6 +155,7 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     parser.add_argument("--preset", choices=["best", "paper"], help="of solver dirnet, instead of the method's")
     parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--nj", type=int, default=1, help="groups worked on at the same time; the result is the same")
     parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
     if read:
         parser.add_argument("--calibration", help="feats.scp of training data, for methods that use it")
@@ -130,6 +163,7 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     arguments = parser.parse_args(argv)
     methods = load_methods(arguments.config) if arguments.config else METHODS
     method = _resolved(arguments.method, methods, arguments.block, arguments.preset, arguments.dtype)
+    cost = arguments.cost_model and load_cost_model(arguments.cost_model, arguments.device, arguments.threads)
     request = {
         "dense_sha256": storage.describe(arguments.model)["sha256"],
         "size": arguments.size,
@@ -142,6 +176,8 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
         if arguments.calibration_utts < 1:
             raise UserError(f"--calibration_utts is {arguments.calibration_utts}, expected at least 1")
         request["calibration"] = [calibration, arguments.calibration_utts]
+    if cost:
+        request["cost_model"] = hashlib.sha256(cost.to_json().encode()).hexdigest()
     out = Path(arguments.out)
     if _finished(out, request):
         print(f"{out}: holds this compressed model already; nothing to do")
@@ -152,11 +188,15 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
         size = parse_size(arguments.size)
         if method.solver == "small":
             print(describe_small(model, size))
-        else:
+            return 0
+        with workers(arguments.nj) as mapped:
             guide = make_guide(model, method, data, arguments.seed)
-            print(describe_plan(make_plan(model, size, method, guide), size_figures(model)))
+            plan = make_plan(model, size, method, guide, mapped, running=cost)
+        print(describe_plan(plan, size_figures(model)))
         return 0
-    model, report = compress(model, arguments.size, method, seed=arguments.seed, data=data)
+    model, report = compress(
+        model, arguments.size, method, seed=arguments.seed, data=data, nj=arguments.nj, cost_model=cost
+    )
     report["method"] = arguments.method
     with atomic_write(out / "compression.json") as data, atomic_write(out / "compression.md") as table:
         data.write(json.dumps(report, indent=1, allow_nan=False) + "\n")

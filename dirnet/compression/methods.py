@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from dirnet.compression.budget import Price
 from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError
-from dirnet.factorization import Factors, annealing, blocks, dirnet, odl, pruning, shrinkage, svd
+from dirnet.factorization import Factors, annealing, blocks, dirnet, odl, pruning, relative_error, room, shrinkage, svd
 from dirnet.factorization.shift import Shifts
+
+Progress = Callable[[float, str], None]
 
 CLOSE = 0.98  # of a budget counts as having used it
 SAMPLE_ROUNDS = 6  # of annealing tell groups apart; the full solver takes five to ten times as many
@@ -119,15 +123,36 @@ class Method:
         """By how much a budget must grow to buy anything."""
         return price.factors(1, None) if self.solver == "svd" else 1
 
-    def factorize(self, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
-        """Factors of `matrix` (N, M) that cost at most `budget`, and what the solver has to tell."""
+    def factorize(
+        self, matrix: Tensor, price: Price, budget: int, seed: int, progress: Progress | None = None
+    ) -> tuple[Factors, dict[str, Any]]:
+        """Factors of `matrix` (N, M) that cost at most `budget`, and what the solver has to tell.
+
+        progress: called with the fraction done and the name of the stage, by the solvers that take long.
+        """
         if budget >= price.dense:
             return Factors(None, matrix), {"kept": "dense"}
-        return _SOLVERS[self.solver](self, matrix, price, budget, seed)
+        return _SOLVERS[self.solver](self, matrix, price, budget, seed, progress)
 
     def errors(self, matrix: Tensor, price: Price, budgets: list[int]) -> list[float]:
         """Squared Frobenius error to expect at each of `budgets`: exact for svd and prune, a short run otherwise."""
-        return [_estimate(self, matrix, price, budget) for budget in budgets]
+        spectrum = None if self.solver == "prune" else svd.principal(matrix)
+        return [_estimate(self, matrix, price, budget, spectrum) for budget in budgets]
+
+    def expected(self, price: Price, budget: int) -> str:
+        """Atoms, density and bytes that `budget` buys, before the solver looks for better: atoms take half of it."""
+        as_bytes = dataclasses.replace(price, unit="bytes", running=None)
+        if budget >= price.dense:
+            return f"kept dense, {as_bytes.dense:,} bytes"
+        if self.solver == "svd":
+            atoms, nonzeros = price.rank(budget), None
+        else:
+            atoms = None if self.solver == "prune" else _half(price, budget)
+            nonzeros = price.nonzeros(atoms, budget)
+        places = (price.rows if atoms is None else atoms) * price.columns
+        share = 1.0 if nonzeros is None else nonzeros / places
+        size = f"density {share:.3f}, {as_bytes.factors(atoms, nonzeros):,} bytes"
+        return size if atoms is None else f"about {atoms} atoms, {size}"
 
     def split(self, price: Price, budget: int) -> tuple[int | None, int]:
         """A good guess of the atoms, None without a dictionary, and codes that `budget` buys."""
@@ -138,7 +163,7 @@ class Method:
         """Factors at `budget` from a short run, whose error is near that of `errors`."""
         if budget >= price.dense or self.solver in ("svd", "prune"):
             return self.factorize(matrix, price, budget, 0)[0]
-        return _short(self, matrix, price, budget)
+        return _short(self, matrix, price, budget, svd.principal(matrix))
 
 
 METHODS = {
@@ -162,69 +187,60 @@ def load_methods(path: str | Path) -> dict[str, Method]:
     return methods
 
 
-def _dirnet(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
+def _dirnet(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
     schedule = method.schedule if method.preset == "paper" else None
     settings = {"block": method.block, "preset": method.preset, "shifts": method.delta, "seed": seed,
-                "schedule": schedule}  # fmt: skip
-    values = budget // price.value
-    if price.unit == "bytes":  # about 0.6 of the values are codes, and these have indices
-        per_code = price.factors(1, method.block) - price.factors(1, 0)
-        values = int(budget / (0.4 * price.value + 0.6 * per_code / method.block))
-    factors, report = dirnet.solve(matrix, params=max(values, price.rows + method.block), **settings)
-    if (CLOSE * budget if method.fill else 0) <= _cost(factors, price) <= budget:
-        return factors, report
-    atoms = report["atoms"]
-    while price.nonzeros(atoms, budget) < method.block:
-        atoms -= 1
-    return dirnet.solve(matrix, atoms=atoms, nonzeros=price.nonzeros(atoms, budget), **settings)
+                "schedule": schedule, "progress": progress}  # fmt: skip
+    if price.unit == "params":
+        return dirnet.solve(matrix, params=budget, **settings)
+    factors, report = dirnet.solve(matrix, nonzeros=functools.partial(price.room, budget=budget), **settings)
+    if price.rank(budget) and price.factors(price.rank(budget), None) >= CLOSE * budget:
+        # Dense codes have no indices, and a phone multiplies with them many times faster: nothing for us to win?
+        whole = svd.truncated(matrix, price.rank(budget))
+        if relative_error(matrix, whole) < report["relative_error"]:
+            return whole, {"kept": "dense codes"}
+    return factors, report
 
 
-def _svd(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
-    return svd.truncated(matrix, budget // price.factors(1, None)), {}
+def _svd(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
+    return svd.truncated(matrix, price.rank(budget)), {}
 
 
-def _odl(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
+def _odl(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
     atoms = _half(price, budget)
     params = price.rows * atoms + price.nonzeros(atoms, budget)
     factors = odl.online_dictionary_learning(matrix, params=params, atoms=atoms, block=method.block, seed=seed)
     return factors, {}
 
 
-def _prune(method: Method, matrix: Tensor, price: Price, budget: int, seed: int) -> tuple[Factors, dict[str, Any]]:
+def _prune(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
     return pruning.magnitude(matrix, price.nonzeros(None, budget), block=method.block), {}
 
 
 _SOLVERS = {"dirnet": _dirnet, "svd": _svd, "odl": _odl, "prune": _prune}
 
 
-def _estimate(method: Method, matrix: Tensor, price: Price, budget: int) -> float:
+def _estimate(method: Method, matrix: Tensor, price: Price, budget: int, spectrum: tuple | None) -> float:
     if budget >= price.dense:
         return 0.0
     if method.solver == "svd":
-        tail = torch.linalg.svdvals(matrix)[budget // price.factors(1, None) :]
-        return float(tail.square().sum())
+        return float(spectrum[1][price.rank(budget) :].sum())
     if method.solver == "prune":
         kept = blocks.largest(matrix, price.nonzeros(None, budget), method.block)
         return float(matrix.masked_fill(kept, 0.0).square().sum())
-    return float((matrix - _short(method, matrix, price, budget).reconstruct()).square().sum())
+    return float((matrix - _short(method, matrix, price, budget, spectrum).reconstruct()).square().sum())
 
 
-def _short(method: Method, matrix: Tensor, price: Price, budget: int) -> Factors:
+def _short(method: Method, matrix: Tensor, price: Price, budget: int, spectrum: tuple[Tensor, Tensor]) -> Factors:
     atoms = _half(price, budget)
-    start = torch.linalg.svd(matrix, full_matrices=False)[0][:, :atoms]
+    start = spectrum[0][:, :atoms]
     size = price.nonzeros(start.shape[1], budget)
     return annealing.anneal(matrix, start, size, rounds=SAMPLE_ROUNDS, block=method.block, shifts=method.delta)
 
 
 def _half(price: Price, budget: int) -> int:
     """Atoms that take half the budget, within what the codes need and can use."""
-    fewest = -(-budget // price.factors(1, None))  # fewer could not use the budget up
-    atoms = min(max(budget // 2 // (price.rows * price.value), fewest), price.rows)
-    while atoms > 1 and price.nonzeros(atoms, budget) < price.block:
-        atoms -= 1
-    return max(atoms, 1)
-
-
-def _cost(factors: Factors, price: Price) -> int:
-    stored = blocks.count(factors.codes, price.block)
-    return price.factors(factors.dictionary.shape[1], None if stored == factors.codes.numel() else stored)
+    fitting = functools.partial(price.room, budget=budget)
+    fewest = room.fewest(price.columns, fitting, price.block)
+    most = room.widest(price.columns, fitting, price.block)
+    return max(min(max(budget // 2 // price.atom, fewest), price.rows, most), 1)

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
 from dirnet.compression import allocation
-from dirnet.compression.budget import Price, Size
+from dirnet.compression.budget import FS, Price, Size
 from dirnet.compression.groups import MatrixGroup, dense_rnns, matrix_groups
 from dirnet.compression.guide import Guide, output_errors
 from dirnet.compression.methods import Method
+from dirnet.compression.parallel import Map
 from dirnet.compression.report import size_figures
 from dirnet.errors import UserError
+from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.quantised import SCALE_BYTES
+from dirnet.nn.running import CostModel, frame_seconds, group_shapes, rest_counts
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What each group of a model may cost, before anything is factorized. `unit` as in `Size`."""
+    """What each group of a model may cost, before anything is factorized; in the unit of `size`.
+
+    rest: what is not compressed costs. frame: seconds that an output frame lasts, where time counts.
+    """
 
     size: Size
+    method: Method
+    frame: float
     limit: int
     rest: int
     groups: list[MatrixGroup]
@@ -28,10 +39,20 @@ class Plan:
     budgets: list[int]
 
 
-def make_plan(model: nn.Module, size: Size, method: Method, guide: Guide | None = None) -> Plan:
+def make_plan(
+    model: nn.Module,
+    size: Size,
+    method: Method,
+    guide: Guide | None = None,
+    mapped: Map = map,
+    tell: Callable[[str], None] = lambda name: None,
+    running: CostModel | None = None,
+) -> Plan:
     """Divide `size` over the groups of `model`; a size that cannot be met is a `UserError` with the feasible range.
 
-    guide: what calibration says of the model, for a method that asks for it.
+    guide: what calibration says of the model, for a method that asks for it. mapped: applies a function to all groups,
+    as `map` does. tell: called with the name of a group that was looked at. running: the cost model of the device,
+    which a size in rtf needs.
     """
     guide = guide or Guide()
     groups = [
@@ -42,7 +63,11 @@ def make_plan(model: nn.Module, size: Size, method: Method, guide: Guide | None 
     dense = size_figures(model)
     float_bytes = next(model.parameters()).element_size()
     kept = (1, SCALE_BYTES) if method.dtype == "int8" else (float_bytes, 0)
-    prices = [Price(size.unit, *group.shape, method.block, *kept, method.shifts > 0) for group in groups]
+    timed = [(running, recurrent) for _, _, recurrent in _timed_shapes(model, size, running)]
+    prices = [
+        Price(size.unit, *group.shape, method.block, *kept, method.shifts > 0, *cost)
+        for group, cost in zip(groups, timed or [()] * len(groups), strict=True)
+    ]
     for group in groups:
         if group.matrix.shape[1] % method.block:
             raise UserError(f"block {method.block} does not divide the {group.matrix.shape[1]} columns of {group.name}")
@@ -52,43 +77,69 @@ def make_plan(model: nn.Module, size: Size, method: Method, guide: Guide | None 
         whole if method.input_group == "dense" and group.reads_input else min(floor, whole)
         for group, floor, whole in zip(groups, least, wholes, strict=True)
     ]
-    rest = dense[size.unit] - sum(Price(size.unit, *group.shape, 1, float_bytes).dense for group in groups)
-    limit = size.limit(dense["params"])
-    if not rest + sum(least) <= limit <= dense[size.unit]:
-        raise UserError(_infeasible(size, limit, rest + sum(least), dense))
+    if timed:
+        rest, frame = math.ceil(FS * running.seconds(rest_counts(model.config))), frame_seconds(model.config)
+        whole, limit = rest + sum(wholes), size.limit(dense["params"], frame)
+    else:
+        whole, limit, frame = dense[size.unit], size.limit(dense["params"]), 0.0
+        rest = whole - sum(Price(size.unit, *group.shape, 1, float_bytes).dense for group in groups)
+    if not rest + sum(least) <= limit <= whole:
+        raise UserError(_infeasible(size, limit, rest + sum(least), whole, frame))
     available = min(limit - rest, sum(wholes))  # in int8 the whole model is smaller than the dense one
     if method.allocation == "equal":
         shares = allocation.equal(available, wholes, least)
     elif method.allocation == "output":
         shares = allocation.by_error(available, wholes, least, output_errors(model, groups, prices, method, guide))
     else:
-        matrices = [guide.weighted(at, group.matrix) for at, group in enumerate(groups)]
-        shares = allocation.by_error(
-            available, wholes, least, lambda at, budgets: method.errors(matrices[at], prices[at], budgets)
-        )
+
+        def errors(at: int, budgets: list[int]) -> list[float]:
+            found = method.errors(guide.weighted(at, groups[at].matrix), prices[at], budgets)
+            tell(groups[at].name)
+            return found
+
+        shares = allocation.by_error(available, wholes, least, errors, mapped)
     steps = [method.step(price) for price in prices]
     budgets = allocation.rounded(shares, available, steps, wholes)
-    return Plan(size, limit, rest, groups, prices, budgets)
+    return Plan(size, method, frame, limit, rest, groups, prices, budgets)
+
+
+def _timed_shapes(model: nn.Module, size: Size, running: CostModel | None) -> list[tuple[int, int, float]]:
+    """Of each group (rows, columns, recurrent share) where time is what counts, else nothing."""
+    if size.unit != "fs":
+        return []
+    if running is None:
+        raise UserError(f"size {size.text!r} needs --cost_model cost.json; measure the device with `dirnet cost`")
+    if not isinstance(model, AcousticModel) or model.config.bidirectional:
+        raise UserError(f"size {size.text!r} needs a unidirectional acoustic model; give params or bytes for this one")
+    return group_shapes(model.config)
 
 
 def describe_plan(plan: Plan, dense: dict[str, int]) -> str:
-    """What a budget would buy, for `--dry_run true`."""
-    unit = plan.size.unit
-    total = plan.rest + sum(plan.budgets)
+    """What a budget would buy, for `--dry_run true`: per group its budget, and the codes beside half of it in atoms."""
+    total, whole = plan.rest + sum(plan.budgets), plan.rest + sum(price.dense for price in plan.prices)
+    told = functools.partial(_amount, plan.size, frame=plan.frame)
     lines = [
-        f"size {plan.size.text}: at most {plan.limit:,} of {dense[unit]:,} {unit}, "
-        f"{plan.rest:,} of them uncompressed; planned {total:,} ({dense[unit] / total:.2f}x)"
+        f"size {plan.size.text}: at most {told(plan.limit)} of {told(whole)}, {told(plan.rest)} of them uncompressed; "
+        f"planned {told(total)} ({whole / total:.2f}x)"
     ]
     for group, price, budget in zip(plan.groups, plan.prices, plan.budgets, strict=True):
         shape, ratio = f"{price.rows}x{price.columns}", price.dense / budget
-        lines.append(f"  {group.name:<20} {shape:>10} {price.dense:>12,} -> {budget:>10,} {unit} {ratio:7.2f}x")
+        lines.append(
+            f"  {group.name:<20} {shape:>10} {told(price.dense):>18} -> {told(budget):>16} {ratio:7.2f}x  "
+            f"{plan.method.expected(price, budget)}"
+        )
     return "\n".join(lines)
 
 
-def _infeasible(size: Size, limit: int, least: int, dense: dict[str, int]) -> str:
-    unit, whole = size.unit, dense[size.unit]
-    asked = f"size {size.text!r} means {limit:,} {unit}"
-    feasible = f"choose from {least:,} to {whole:,} {unit}"
+def _amount(size: Size, value: int, frame: float) -> str:
+    """A number of params or bytes, or the real-time factor that fs per frame amount to."""
+    return f"rtf={value / FS / frame:.5f}" if size.unit == "fs" else f"{value:,} {size.unit}"
+
+
+def _infeasible(size: Size, limit: int, least: int, whole: int, frame: float) -> str:
+    low, high = (_amount(size, value, frame) for value in (least, whole))
+    asked = f"size {size.text!r}" + ("" if size.kind == "rtf" else f" means {limit:,} {size.unit}")
+    feasible = f"choose from {low.removesuffix(f' {size.unit}')} to {high}"
     if size.kind == "ratio":
         feasible += f" (1x to {int(100 * whole / least) / 100:g}x)"
     return f"{asked}, out of reach with this method and model; {feasible}"

@@ -79,6 +79,10 @@ def markdown(report: dict[str, Any]) -> str:
     lines += ["", f"Relative error of all groups together: {report['relative_error']:.4f}."]
     if report["settings"]["dtype"] == "int8":
         lines += ["", "Dictionaries and codes are int8 with a bfloat16 scale per atom and row; all else is float32."]
+    if "rtf" in report:
+        rtf = report["rtf"]
+        lines += ["", f"Predicted real-time factor on {report['device']}: {rtf['compressed']:.5f}, dense "
+                  f"{rtf['dense']:.5f} in the same kernels."]  # fmt: skip
     return "\n".join([*lines, ""])
 
 

@@ -146,6 +146,14 @@ def rtf_line(result: dict[str, Any]) -> str:
     return f"RTF = elapsed / audio = {result['elapsed_s']:.3f} / {result['audio_s']:.3f} = {result['rtf']:.5f}"
 
 
+def check_threads(threads: int) -> int:
+    """The number of cores of this process, if they are as many as `threads`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not 1 <= threads <= cores:
+        raise UserError(f"--threads is {threads}, expected 1..{cores}, the cores of this process")
+    return cores
+
+
 def _program_path(folder: Path) -> Path:
     return folder if folder.suffix == ".pte" else folder / "encoder.pte"
 
@@ -208,9 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         "version; measure with --device host")  # fmt: skip
     if options.device != "host":
         raise UserError(f"--device is {options.device!r}, expected host, adb or adb:SERIAL")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not 1 <= options.threads <= cores:
-        raise UserError(f"--threads is {options.threads}, expected 1..{cores}, the cores of this process")
+    cores = check_threads(options.threads)
     if not options.seconds > 0:
         raise UserError(f"--seconds is {options.seconds}, expected seconds of audio above 0")
     if options.compare and options.out:

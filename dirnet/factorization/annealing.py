@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dirnet.factorization import blocks, coordinate_descent, dictionary, shift_steps
+from dirnet.factorization import blocks, conjugate_gradients, dictionary, shift_steps
 from dirnet.factorization.factors import Factors
 from dirnet.factorization.shift import IDENTITY, Shifts
 
@@ -65,8 +65,7 @@ def anneal(
         else:
             support = blocks.largest(_candidates(gram, correlations, codes), keep, block).to(codes.dtype)
         codes *= support
-        for _ in range(2):
-            coordinate_descent.support_sweep(gram, correlations, tall, shifts.tall(support))
+        conjugate_gradients.fit(gram, correlations, tall, shifts.tall(support))
         tick()
     return Factors.of(atoms, codes, shifts)
 

@@ -42,24 +42,29 @@ def support_sweep(gram: Tensor, correlations: Tensor, codes: Tensor, support: Te
 
 
 def _tiled_sweep(gram: Tensor, correlations: Tensor, codes: Tensor, move) -> None:
-    scales = gram.diagonal().tolist()
+    diagonal = gram.diagonal()
+    near_one = (diagonal - 1).abs() <= 4 * torch.finfo(gram.dtype).eps  # the rounding of unit atoms
+    scales = diagonal.masked_fill(near_one, 1).tolist()
     for start in range(0, len(codes), TILE):
         stop = min(start + TILE, len(codes))
+        tile = codes[start:stop]
         pulls = torch.addmm(correlations[start:stop], gram[start:stop], codes, alpha=-1)
+        pulls.addcmul_(tile, diagonal[start:stop, None])
         steps = torch.empty_like(pulls)
-        for row in range(start, stop):
-            at, scale = row - start, scales[row]
+        for at, scale in enumerate(scales[start:stop]):
+            before = tile[at]
             if scale <= 0:
-                codes[row] = steps[at] = 0
+                before.zero_()
+                steps[at] = 0
                 continue
             pull = pulls[at]
             if at:
-                pull = torch.addmv(pull, steps[:at].T, gram[row, start:row], alpha=-1)
-            moved = move(row, torch.add(pull, codes[row], alpha=scale))
+                pull = torch.addmv(pull, steps[:at].T, gram[start + at, start : start + at], alpha=-1)
+            moved = move(start + at, pull)
             if scale != 1:
                 moved = moved / scale
-            torch.sub(moved, codes[row], out=steps[at])
-            codes[row] = moved
+            torch.sub(moved, before, out=steps[at])
+            before.copy_(moved)
 
 
 def _least_squares_sweep(gram: Tensor, correlations: Tensor, codes: Tensor) -> None:
@@ -103,7 +108,7 @@ def objective(
     return 0.5 * float(residual.square().sum()) + float((penalties.double() * rows)[rows > 0].sum())
 
 
-def refit(gram: Tensor, correlations: Tensor, support: Tensor, *, chunk_bytes: int = 1 << 26) -> Tensor:
+def refit(gram: Tensor, correlations: Tensor, support: Tensor, *, chunk_bytes: int = 1 << 22) -> Tensor:
     """Exact least squares of every column over its own support: codes (p, M), zero outside the mask `support` (p, M).
 
     The normal equations of columns with like support sizes are padded to one size and solved as a batch, in float64.

@@ -20,13 +20,16 @@ def update(dictionary: Tensor, code_gram: Tensor, cross: Tensor) -> Tensor:
     """
     scales = code_gram.diagonal()
     dead = scales <= torch.finfo(scales.dtype).eps * scales.max()
+    rows, targets, known = dictionary.T.contiguous(), cross.T.contiguous(), scales.tolist()  # an atom is a row here
+    columns = rows.T
     for atom in (~dead).nonzero().flatten().tolist():
-        column = dictionary[:, atom]
-        pull = torch.addmv(cross[:, atom], dictionary, code_gram[:, atom], alpha=-1)
-        pull.add_(column, alpha=float(scales[atom]))
+        row = rows[atom]
+        pull = torch.addmv(targets[atom], columns, code_gram[atom], alpha=-1)
+        pull.add_(row, alpha=known[atom])
         length = float(pull.norm())
         if length > 0:
-            torch.div(pull, length, out=column)
+            torch.div(pull, length, out=row)
+    dictionary.copy_(columns)
     return dead
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from dirnet.errors import UserError
-from dirnet.factorization import annealing, blocks, coordinate_descent, dictionary, shrinkage
-from dirnet.factorization.factors import Factors, check_matrix, check_params, check_range, fewest_atoms, relative_error
+from dirnet.factorization import annealing, blocks, coordinate_descent, dictionary, room, shrinkage, svd
+from dirnet.factorization.factors import Factors, check_matrix, check_params, check_range, relative_error
+from dirnet.factorization.room import Room
 from dirnet.factorization.shift import IDENTITY, Shifts
 from dirnet.factorization.threads import one_thread
 
@@ -25,51 +26,59 @@ def solve(
     *,
     params: int | None = None,
     atoms: int | None = None,
-    nonzeros: int | None = None,
+    nonzeros: int | Room | None = None,
     block: int = 1,
     preset: str = "best",
     shifts: Shifts = IDENTITY,
     seed: int = 0,
     schedule: shrinkage.Schedule | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float, str], None] | None = None,
 ) -> tuple[Factors, dict]:
     """Sparse factors `W ~ D Z` of `matrix` (N, M), float32 or float64 on the CPU, and a report of plain numbers.
 
     The size is either `params`, the budget `N * p + nnz(Z)`, with p found (or given as `atoms`), or `atoms` and
-    `nonzeros`. block: codes are kept in blocks of so many consecutive columns of a row of Z.
+    `nonzeros`, or `nonzeros` as a function of p, which is found (see `room`).
+    block: codes are kept in blocks of so many consecutive columns of a row of Z.
     preset: "best" (SVD start, annealed hard thresholding, p searched) or "paper" (Steps 1 and 2 as published; they
     start from `atoms`, or half the budget in D, and Step 2 drops what it can). Both end with a refit of the codes.
     schedule: of Step 2, for preset "paper"; None is the published one.
     shifts: Delta of Eq. 9; the factors then say which of its operators every code (every block) uses.
-    progress: called with the fraction done, up to 1.0. Equal seeds give equal bits. Runs on one thread.
-    Raises UserError for a matrix or a size that cannot be.
+    progress: called with the fraction done, up to 1.0, and the name of the stage.
+    Equal seeds give equal bits. Runs on one thread. Raises UserError for a matrix or a size that cannot be.
     """
     matrix = check_matrix(matrix, block)
     if preset not in PRESETS:
         raise UserError(f"preset={preset!r} is unknown; choose one of {', '.join(PRESETS)}")
     shifts.check(len(matrix))
-    if params is None:
+    if callable(nonzeros):
+        if not (params is None and atoms is None and room.widest(matrix.shape[1], nonzeros, block)):
+            raise UserError(
+                f"nonzeros as a function excludes params={params} and atoms={atoms}, and must admit one atom"
+            )
+        fitting = nonzeros
+    elif params is None:
         if atoms is None or nonzeros is None:
             raise UserError("the size is missing: give params, or atoms and nonzeros")
         check_range("atoms", atoms, 1, matrix.shape[1])
         check_range("nonzeros", nonzeros, block, atoms * matrix.shape[1], multiple=block)
-        params = len(matrix) * atoms + nonzeros
+        fitting = room.fixed(nonzeros)
     elif nonzeros is not None:
         raise UserError(f"nonzeros={nonzeros} and params={params} both set the size; give params alone, or with atoms")
     else:
         check_params(matrix, params, atoms, block)
+        fitting = room.of_params(len(matrix), params, block)
     if schedule and preset != "paper":
         raise UserError(f"a schedule of Step 2 is given with preset={preset!r}; it belongs to preset paper")
-    report = progress or (lambda fraction: None)
+    report = progress or (lambda fraction, stage: None)
     if preset == "best":
-        factors, details = _best(matrix, params, atoms, nonzeros, block, shifts, seed, report)
+        factors, details = _best(matrix, atoms, fitting, block, shifts, seed, report)
     else:
         schedule = schedule or shrinkage.Schedule()
-        factors, details = _paper(matrix, params, atoms, nonzeros, block, shifts, seed, schedule, report)
+        factors, details = _paper(matrix, atoms, fitting, block, shifts, seed, schedule, report)
     factors = _refitted(matrix, factors, block)
     stored = blocks.count(factors.codes, block)
     if progress:
-        progress(1.0)
+        progress(1.0, "refit")
     return factors, {
         "preset": preset,
         "atoms": len(factors.codes),
@@ -97,20 +106,20 @@ def _shifted(factors: Factors) -> float:
     return int(factors.offsets.count_nonzero()) / max(int(factors.codes.count_nonzero()), 1)
 
 
-def _best(matrix, params, atoms, nonzeros, block, shifts, seed, report) -> tuple[Factors, dict]:
+def _best(matrix, atoms, fitting, block, shifts, seed, report) -> tuple[Factors, dict]:
     """The most accurate factors: short annealings find p, a long one follows."""
-    left = torch.linalg.svd(matrix, full_matrices=False)[0]
+    left = svd.principal(matrix)[0]
     generator = torch.Generator().manual_seed(seed)
-    candidates = [atoms] if atoms else _candidates(matrix, params, block)
+    candidates = [atoms] if atoms else _candidates(matrix, fitting, block)
     total, done = len(candidates) * (SEARCH_ROUNDS + 1) + ROUNDS + 1, 0
 
     def tick() -> None:
         nonlocal done
         done += 1
-        report(done / (total + 1))
+        report(done / (total + 1), "anneal" if done > total - ROUNDS - 1 else "search p")
 
     def annealed(width: int, rounds: int) -> Factors:
-        size = nonzeros or check_params(matrix, params, width, block)[1]
+        size = min(fitting(width), width * matrix.shape[1])
         start = annealing.turn(matrix, left[:, :width], size // 2, rounds=rounds // 2, block=block)
         if width > start.shape[1]:
             start = torch.cat([start, dictionary.random_columns(matrix, width - start.shape[1], generator)], dim=1)
@@ -125,12 +134,11 @@ def _best(matrix, params, atoms, nonzeros, block, shifts, seed, report) -> tuple
     return factors, {"search": [{"atoms": width, "relative_error": tried[width]} for width in sorted(tried)]}
 
 
-def _candidates(matrix: Tensor, params: int, block: int) -> list[int]:
+def _candidates(matrix: Tensor, fitting: Room, block: int) -> list[int]:
     """Numbers of atoms to try: shares of the budget in D, and the fewest that can use it up (nearly the SVD)."""
-    rows, columns = matrix.shape
-    fewest = fewest_atoms(matrix, params, block)
-    most = max(fewest, min((params - block) // rows, rows, columns))
-    return sorted({min(max(round(share * params / rows), fewest), most) for share in (0, *SHARES)})
+    fewest, whole = room.fewest(matrix.shape[1], fitting, block), room.widest(matrix.shape[1], fitting, block)
+    most = max(fewest, min(whole, *matrix.shape))
+    return sorted({min(max(round(share * whole), fewest), most) for share in (0, *SHARES)})
 
 
 def _downhill(candidates: list[int], error: Callable[[int], float]) -> dict[int, float]:
@@ -145,24 +153,24 @@ def _downhill(candidates: list[int], error: Callable[[int], float]) -> dict[int,
         at = lowest
 
 
-def _paper(matrix, params, atoms, nonzeros, block, shifts, seed, schedule, report) -> tuple[Factors, dict]:
+def _paper(matrix, atoms, fitting, block, shifts, seed, schedule, report) -> tuple[Factors, dict]:
     """Steps 1 and 2 with the paper's constants, on unit-norm columns; lambda_1 and lambda_2 are meant for these."""
     columns, lengths = dictionary.unit(matrix)
     generator = torch.Generator().manual_seed(seed)
-    width = atoms or check_params(matrix, params, None, block)[0]
+    fewest = room.fewest(matrix.shape[1], fitting, block)
+    width = atoms or max(min(room.widest(matrix.shape[1], fitting, block) // 2, *matrix.shape), fewest)
     start = dictionary.random_columns(columns, width, generator)
+    report(0.0, "Step 1")
     learned, codes = dictionary.learn(columns, start, block=block, shifts=shifts)
 
     def fits(point: shrinkage.Stage) -> bool:
-        if nonzeros is not None:
-            return point.nonzeros <= nonzeros
-        return len(matrix) * len(point.kept) + point.nonzeros <= params
+        return point.nonzeros <= fitting(len(point.kept))
 
     points = []
     gamma, options = schedule.gamma, {"penalty": schedule.penalty, "vartheta": schedule.vartheta}
     for point in shrinkage.path(columns, learned, codes, gamma=gamma, block=block, shifts=shifts, **options):
         points.append(point)
-        report(0.9 - 0.5 * 0.9 ** len(points))  # the number of stages is not known before the model is empty
+        report(0.9 - 0.5 * 0.9 ** len(points), "Step 2")  # the number of stages is not known before the model is empty
     first = next(at for at, point in enumerate(points) if fits(point))
     chosen = points[first]
     if first:
@@ -173,10 +181,9 @@ def _paper(matrix, params, atoms, nonzeros, block, shifts, seed, schedule, repor
         if not len(kept):  # nothing survived: one atom, no code
             kept, codes = torch.zeros(1, dtype=torch.int64), codes.new_zeros(1, lengths.numel() * len(shifts))
         return Factors.of(learned[:, kept].contiguous(), codes * lengths.repeat(len(shifts)), shifts), details
-    fewest = fewest_atoms(matrix, params, block) if nonzeros is None else -(-nonzeros // matrix.shape[1])
     kept, codes = _at_least(fewest, chosen, codes)
     learned = learned[:, kept].contiguous()
-    size = nonzeros or check_params(matrix, params, len(kept), block)[1]
+    size = min(fitting(len(kept)), len(kept) * matrix.shape[1])
     codes = _filled(matrix, learned, codes * lengths.repeat(len(shifts)), size, block, shifts)
     return Factors.of(learned, codes, shifts), details
 

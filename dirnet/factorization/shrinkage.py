@@ -87,15 +87,20 @@ def stage(
     theta: the weights of the first alternation; None takes those that the codes ask for. With `shifts` the codes are
     wide, and every lasso may choose other shifts.
     """
+    gram = correlations = None
     for _ in range(alternations):
         if theta is None:
             theta = atom_weights(_usage(codes, block), vartheta, gamma)
-        atoms = shifts.expand(dictionary[:, kept])
         penalties = penalty * theta**-gamma
-        codes = coordinate_descent.lasso(atoms.T @ atoms, atoms.T @ matrix, penalties, codes, sweeps=2, block=block)
+        if gram is None:
+            atoms = shifts.expand(dictionary[:, kept])
+            gram, correlations = atoms.T @ atoms, atoms.T @ matrix
+        codes = coordinate_descent.lasso(gram, correlations, penalties, codes, sweeps=2, block=block)
         usage = _usage(codes, block)
         alive = usage > 0
         kept, codes, before = kept[alive], codes[alive], theta[alive]
+        if len(before) < len(theta):
+            gram = None
         if not len(kept):
             break
         theta = atom_weights(usage[alive], vartheta, gamma)

@@ -1,4 +1,7 @@
-"""LSTM-SVD, the low-rank peer (Prabhavalkar et al. 2016): the best rank-r matrix, with dense codes."""
+"""LSTM-SVD, the low-rank peer (Prabhavalkar et al. 2016): the best rank-r matrix, with dense codes.
+
+Also the leading directions of a matrix, where the other solvers start.
+"""
 
 from __future__ import annotations
 
@@ -14,3 +17,15 @@ def truncated(matrix: Tensor, rank: int) -> Factors:
     check_range("rank", rank, 1, min(matrix.shape))
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     return Factors(left[:, :rank].contiguous(), values[:rank, None] * right[:rank])
+
+
+def principal(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Left singular vectors (N, r) and squared singular values (r,), the largest first, r = min(N, M).
+
+    From the eigenvectors of W W^T in float64, several times as fast as the SVD of a wide matrix; only values below
+    1e-8 of the largest are less exact.
+    """
+    wide = matrix.double()
+    energies, vectors = torch.linalg.eigh(wide @ wide.T)
+    rank = min(matrix.shape)
+    return vectors.flip(1)[:, :rank].to(matrix.dtype), energies.flip(0)[:rank].clamp_min(0)

@@ -149,7 +149,8 @@ if stage 5 "compression to ${size}: ${methods}"; then
     for model in ${models#"${baseline}"}; do
         folder=${exp}/${model}; start=${folder}/start
         ${python} -m dirnet.calibrated --model "${exp}/${baseline}" --size "${model##*_}" --method "${model%_*}" \
-            --config "${compress_config}" --calibration "${dump}/train/feats.scp" --seed "${seed}" --out "${start}"
+            --config "${compress_config}" --calibration "${dump}/train/feats.scp" --seed "${seed}" --nj "${nj}" \
+            --out "${start}"
         if grep -q '"solver": "small"' "${start}/model.json"; then   # a shape only: the baseline's training first
             train "${ctc_config}" "${folder}/ctc" --shape "${start}" --seed "${seed}"
             start=${folder}/ctc

@@ -228,6 +228,17 @@ def test_equal_seeds_give_equal_models():
         assert torch.equal(again.state_dict()[name], value), name
 
 
+@pytest.mark.parametrize("method", ["dirnet", Method("dirnet", preset="paper"), "svd"], ids=str)
+def test_the_number_of_jobs_changes_no_bit_and_leaves_torch_as_it_was(method):
+    before = torch.get_num_threads()
+    models = [dirnet.compress(low_rank_lstm(), "4x", method, progress=False, nj=nj)[0] for nj in (1, 3)]
+    assert torch.get_num_threads() == before
+    for name, value in models[0].state_dict().items():
+        assert torch.equal(models[1].state_dict()[name], value), name
+    with pytest.raises(UserError, match="nj is 0"):
+        dirnet.compress(low_rank_lstm(), "4x", nj=0)
+
+
 def test_impossible_sizes_name_the_feasible_range():
     lstm = low_rank_lstm()
     dense = sum(p.numel() for p in lstm.parameters())

@@ -95,7 +95,7 @@ def test_a_zero_atom_and_an_infinite_penalty_leave_no_codes():
     assert not codes[1:3].any() and codes.isfinite().all()
 
 
-@pytest.mark.parametrize("chunk_bytes", [1 << 26, 4096])
+@pytest.mark.parametrize("chunk_bytes", [1 << 22, 4096])
 def test_refit_equals_least_squares_on_each_support(chunk_bytes):
     matrix, dictionary, gram, correlations = problem(40, 30, 50)
     support = torch.rand(30, 50, generator=torch.Generator().manual_seed(3)) < torch.linspace(0, 1, 50)

@@ -110,9 +110,16 @@ def test_the_paper_preset_draws_its_start_from_the_seed(matrix):
 
 @both
 def test_progress_rises_to_one(matrix, preset):
-    seen = []
-    solve(matrix, params=2000, preset=preset, progress=seen.append)
-    assert seen == sorted(seen) and 0 < seen[0] and seen[-1] == 1.0 and len(seen) > 5
+    seen, stages = [], []
+
+    def tell(fraction, stage):
+        seen.append(fraction)
+        stages.append(stage)
+
+    solve(matrix, params=2000, preset=preset, progress=tell)
+    assert seen == sorted(seen) and seen[0] < 0.5 and seen[-1] == 1.0 and len(seen) > 5
+    in_order = ["search p", "anneal", "refit"] if preset == "best" else ["Step 1", "Step 2", "refit"]
+    assert list(dict.fromkeys(stages)) == in_order
 
 
 @both
