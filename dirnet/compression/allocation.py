@@ -64,6 +64,26 @@ def by_error(
     return [share + left * part / max(sum(room), left, 1e-9) for share, part in zip(shares, room, strict=True)]
 
 
+def by_variance(limit: int, spectra: Sequence[Tensor], costs: Sequence[Callable[[int], int]]) -> list[float]:
+    """Budgets of ranks that explain one and the same share of every matrix's variance (Prabhavalkar et al. 2016).
+
+    spectra: squared singular values of each group, the largest first. costs: what a rank costs in each group. The share
+    is the largest whose ranks, at least one each, cost no more than `limit`.
+    """
+    explained = [values.double().cumsum(0) / values.double().sum().clamp_min(1e-300) for values in spectra]
+
+    def budgets(share: float) -> list[int]:
+        ranks = [int((curve < share).sum()) + 1 for curve in explained]
+        found = [min(rank, len(curve)) for rank, curve in zip(ranks, explained, strict=True)]
+        return [cost(rank) for cost, rank in zip(costs, found, strict=True)]
+
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(budgets(middle)) <= limit else (low, middle)
+    return list(map(float, budgets(low)))
+
+
 def rounded(shares: Sequence[float], limit: int, steps: Sequence[int], dense: Sequence[int]) -> list[int]:
     """Whole budgets: multiples of each group's step, what is left over going to those that lost most."""
     budgets = [

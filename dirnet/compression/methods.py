@@ -28,24 +28,25 @@ class Method:
     """One method. solver: what factorizes. preset, block: see `dirnet.factorization.dirnet.solve`.
 
     allocation: `error` divides the budget over the groups to leave the least squared error, `equal` shrinks every
-    group by the same factor, `output` goes by what the model's output loses on calibration data. vartheta, gamma,
-    penalty, fill: Step 2 of preset paper, see `shrinkage.Schedule`. dtype: how the values of D and Z are kept, also
-    while the model is fine-tuned. The solver `dense` keeps every value: with int8 it is the plain quantisation that
-    the others have to beat; `small` is a smaller dense model, not yet trained. shifts, shift_kind: Delta of Eq. 9,
-    by how many rows codes may move their atoms, and how; dirnet only. input_group: the matrix that reads the
-    features is compressed on its `own`, left `dense`, or, of a single layer with as many inputs as units, `shared`:
-    W_x and W_h have one dictionary (Sec. 3.5). weighting: of the error by calibration data. `activation`: rows, by
-    the second moment of what they multiply, of which `identity` goes to the identity; `fisher`: also columns, by
-    the output's mean squared gradient; both keep the mean of every gate value in the biases. `auto` is `fisher`
-    where there is data, else `none`. permute: where `block` is above 1, hidden units change places so that like
-    gate rows share blocks. support: what fine-tuning does with the zeros, see `dirnet.compression.support`; `fixed`
-    keeps them, `gradual` (solver prune) shrinks the dense model to this size, `regrow` exchanges codes.
+    group by the same factor, `output` goes by what the model's output loses on calibration data, `variance` gives
+    the svd ranks that explain the same share everywhere. vartheta, gamma, penalty, fill: Step 2 of preset paper,
+    see `shrinkage.Schedule`. dtype: how the values of D and Z are kept, also while the model is fine-tuned. The
+    solver `dense` keeps every value: with int8 it is the plain quantisation that the others have to beat; `small`
+    is a smaller dense model, not yet trained. shifts, shift_kind: Delta of Eq. 9, by how many rows codes may move
+    their atoms, and how; dirnet only. input_group: the matrix that reads the features is compressed on its `own`,
+    left `dense`, or, of a single layer with as many inputs as units, `shared`: W_x and W_h have one dictionary
+    (Sec. 3.5). weighting: of the error by calibration data. `activation`: rows, by the second moment of what they
+    multiply, of which `identity` goes to the identity; `fisher`: also columns, by the output's mean squared
+    gradient; both keep the mean of every gate value in the biases. `auto` is `fisher` where there is data, else
+    `none`. permute: where `block` is above 1, hidden units change places so that like gate rows share blocks.
+    support: what fine-tuning does with the zeros, see `dirnet.compression.support`; `fixed` keeps them, `gradual`
+    (solver prune) shrinks the dense model to this size, `regrow` exchanges codes.
     """
 
     solver: Literal["dirnet", "svd", "odl", "prune", "dense", "small"]
     preset: Literal["best", "paper"] = "best"
     block: int = 1
-    allocation: Literal["error", "equal", "output"] = "error"
+    allocation: Literal["error", "equal", "output", "variance"] = "error"
     vartheta: float = shrinkage.VARTHETA
     gamma: float = shrinkage.GAMMA
     penalty: float | None = None
@@ -68,6 +69,8 @@ class Method:
             raise UserError(f"block is {self.block}, expected 1 or more gate rows")
         if self.solver in ("svd", "dense") and self.block != 1:
             raise UserError(f"block is {self.block}, expected 1: the codes of solver {self.solver} are dense")
+        if self.solver != "svd" and self.allocation == "variance":
+            raise UserError(f"allocation is variance, expected error, equal or output: solver {self.solver} is not svd")
         if self.solver != "dirnet" and self.shifts:
             raise UserError(f"shifts is {self.shifts}, expected 0: only solver dirnet moves atoms")
         _ = self.delta  # checks both

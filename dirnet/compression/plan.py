@@ -17,6 +17,7 @@ from dirnet.compression.methods import Method
 from dirnet.compression.parallel import Map
 from dirnet.compression.report import size_figures
 from dirnet.errors import UserError
+from dirnet.factorization import svd
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.quantised import SCALE_BYTES
 from dirnet.nn.running import CostModel, frame_seconds, group_shapes, rest_counts
@@ -90,6 +91,10 @@ def make_plan(
         shares = allocation.equal(available, wholes, least)
     elif method.allocation == "output":
         shares = allocation.by_error(available, wholes, least, output_errors(model, groups, prices, method, guide))
+    elif method.allocation == "variance":
+        spectra = [svd.principal(guide.weighted(at, group.matrix))[1] for at, group in enumerate(groups)]
+        costs = [functools.partial(price.factors, nonzeros=None) for price in prices]
+        shares = allocation.by_variance(available, spectra, costs)
     else:
 
         def errors(at: int, budgets: list[int]) -> list[float]:

@@ -1,6 +1,7 @@
 """Dividing a budget: totals, bounds, and the optimum where it is known."""
 
 import pytest
+import torch
 
 from dirnet.compression import allocation
 
@@ -35,6 +36,16 @@ def test_flat_and_vanishing_errors_still_use_the_budget():
     for value in (0.0, 1.0):
         shares = allocation.by_error(900, [600, 600], [1, 1], lambda group, budgets, v=value: [v] * len(budgets))
         assert sum(shares) == pytest.approx(900) and max(shares) <= 600 + 1e-6
+
+
+def test_ranks_explain_the_same_variance():
+    spectra = [torch.tensor([8.0, 1.0, 1.0]), torch.tensor([4.0, 3.0, 2.0, 1.0])]
+    costs = [lambda rank: 10 * rank, lambda rank: 7 * rank]
+    # 80 % of the variance: ranks 1 and 3; 90 %: ranks 2 and 3; all of it: 3 and 4
+    assert allocation.by_variance(31, spectra, costs) == [10, 21]
+    assert allocation.by_variance(40, spectra, costs) == [10, 21]
+    assert allocation.by_variance(41, spectra, costs) == [20, 21]
+    assert allocation.by_variance(1000, spectra, costs) == [30, 28]
 
 
 def test_rounding_keeps_the_limit_and_gives_the_rest_to_those_that_lost_most():
