@@ -1,4 +1,4 @@
-"""How fast a compressed model trains next to the dense one: `python -m bench/training_speed.py --threads 1 2`.
+"""How fast a compressed model trains next to the dense one: `python -m bench.training_speed --threads 1 2`.
 
 One line per model: milliseconds of a step (forward, backward, Adam), and the dense model's time over its own. The goal
 is a ratio of at least 0.5. The rounds of all models alternate, so that a busy machine slows them alike.
