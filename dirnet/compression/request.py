@@ -25,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("no size is given; expected a ratio (7.9x), parameters (1.3M) or bytes (2MB)")
     for size in map(parse_size, arguments.sizes.split()):
         for name in arguments.methods.split():
-            if known[name].solver == "dense" and size.kind == "ratio" and size.value > 1:
+            once = name.startswith("dense")  # run.sh takes these at 1x, whatever the sizes
+            if known[name].solver == "dense" and not once and size.kind == "ratio" and size.value > 1:
                 raise UserError(f"method {name} keeps every value, size {size.text} is out of reach; run it with 1x")
     return 0
 
