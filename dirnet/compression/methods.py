@@ -45,7 +45,8 @@ class Method:
         """The smallest budget a group can have: rank one, or for pruning one block."""
         if self.solver == "prune":
             return price.factors(None, self.block)
-        return price.factors(1, None if self.solver == "svd" else price.columns)
+        sparse, dense = price.factors(1, price.columns), price.factors(1, None)
+        return {"svd": dense, "dirnet": min(sparse, dense)}.get(self.solver, sparse)
 
     def step(self, price: Price) -> int:
         """By how much a budget must grow to buy anything."""
@@ -105,10 +106,13 @@ def _dirnet(method, matrix, price, budget, seed, progress) -> tuple[Factors, dic
     settings = {"block": method.block, "preset": method.preset, "seed": seed, "progress": progress}
     if price.unit == "params":
         return dirnet.solve(matrix, params=budget, **settings)
-    factors, report = dirnet.solve(matrix, nonzeros=functools.partial(price.room, budget=budget), **settings)
-    if price.rank(budget) and price.factors(price.rank(budget), None) >= CLOSE * budget:
-        # Dense codes have no indices, and a phone multiplies with them many times faster: nothing for us to win?
-        whole = svd.truncated(matrix, price.rank(budget))
+    # Dense codes have no indices, and take a phone a fraction of the time: at some budgets the SVD is the best of all.
+    rank, fitting = price.rank(budget), functools.partial(price.room, budget=budget)
+    if not room.widest(price.columns, fitting, price.block):
+        return svd.truncated(matrix, rank), {"kept": "dense codes"}
+    factors, report = dirnet.solve(matrix, nonzeros=fitting, **settings)
+    if rank and price.factors(rank, None) >= CLOSE * budget:
+        whole = svd.truncated(matrix, rank)
         if relative_error(matrix, whole) < report["relative_error"]:
             return whole, {"kept": "dense codes"}
     return factors, report
@@ -136,7 +140,7 @@ def _estimate(method: Method, matrix: Tensor, price: Price, budget: int, spectru
     if budget >= price.dense:
         return 0.0
     if method.solver == "svd":
-        return float(spectrum[1][price.rank(budget) :].sum())
+        return _tail(spectrum, price, budget)
     if method.solver == "prune":
         kept = blocks.largest(matrix, price.nonzeros(None, budget), method.block)
         return float(matrix.masked_fill(kept, 0.0).square().sum())
@@ -144,7 +148,13 @@ def _estimate(method: Method, matrix: Tensor, price: Price, budget: int, spectru
     start = spectrum[0][:, :atoms]
     size = price.nonzeros(start.shape[1], budget)
     factors = annealing.anneal(matrix, start, size, rounds=SAMPLE_ROUNDS, block=method.block)
-    return float((matrix - factors.reconstruct()).square().sum())
+    error = float((matrix - factors.reconstruct()).square().sum())
+    return error if price.unit == "params" or method.solver == "odl" else min(error, _tail(spectrum, price, budget))
+
+
+def _tail(spectrum: tuple[Tensor, Tensor], price: Price, budget: int) -> float:
+    """The squared error of the SVD at `budget`."""
+    return float(spectrum[1][price.rank(budget) :].sum())
 
 
 def _half(price: Price, budget: int) -> int:
@@ -152,4 +162,5 @@ def _half(price: Price, budget: int) -> int:
     fitting = functools.partial(price.room, budget=budget)
     fewest = room.fewest(price.columns, fitting, price.block)
     most = room.widest(price.columns, fitting, price.block)
-    return max(min(max(budget // 2 // price.atom, fewest), price.rows, most), 1)
+    half = (budget - price.factors(0, 0)) // 2 // price.atom  # of what is left beside the counts of an empty Z
+    return max(min(max(half, fewest), price.rows, most), 1)

@@ -119,7 +119,7 @@ def describe_plan(plan: Plan, dense: dict[str, int]) -> str:
 
 def _amount(size: Size, value: int, frame: float) -> str:
     """A number of params or bytes, or the real-time factor that fs per frame amount to."""
-    return f"rtf={value / FS / frame:.5f}" if size.unit == "fs" else f"{value:,} {size.unit}"
+    return f"rtf={value / FS / frame:.3g}" if size.unit == "fs" else f"{value:,} {size.unit}"
 
 
 def _infeasible(size: Size, limit: int, least: int, whole: int, frame: float) -> str:

@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", required=True, type=Path, help="the cost model to write, cost.json")
     parser.add_argument("--threads", type=int, default=1, help="cores to pin to (default 1)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="audio per model (default 5)")
+    parser.add_argument("--seconds", type=float, default=100.0, help="audio per model (default 100)")
     options = parser.parse_args(argv)
     check_threads(options.threads)
     if not options.seconds > 0:
@@ -136,10 +136,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with atomic_write(options.out) as stream:
         stream.write(model.to_json())
     error = model.error
-    worst = f"{100 * error['worst']:.0f} %, unseen ones {100 * error['held_out_worst']:.0f} %"
+    told = {name: f"{100 * error[name]:.1f} %" for name in error if name != "models"}
     print(f"{options.out}: {len(model.rates)} rates of {model.device}, {model.threads} thread; {error['models']} "
-          f"models fitted within {100 * error['median']:.1f} %, unseen ones within {100 * error['held_out_median']:.1f} % "
-          f"(median; worst {worst})")  # fmt: skip
+          f"models fitted within {told['median']} (worst {told['worst']}), "
+          f"unseen ones within {told['held_out_median']} (worst {told['held_out_worst']})")  # fmt: skip
     if error["held_out_median"] > 0.1:
         print("note: over 10 % for unseen models: was the machine busy? measure again on a quiet one", file=sys.stderr)
     return 0

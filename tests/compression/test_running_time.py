@@ -1,0 +1,109 @@
+"""Sizes in real-time factor: the cost model's prediction is at most the budget and within 2 % of it."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+import dirnet
+from dirnet.compression.budget import FS, Price, parse_size
+from dirnet.compression.compressor import main
+from dirnet.compression.methods import Method
+from dirnet.errors import UserError
+from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
+from dirnet.nn.running import CostModel, frame_seconds, model_counts
+
+RATES = {
+    "dense_single": 5e-11, "dense_tiled": 2e-11, "columns_single": 5e-10, "columns_tiled": 0.0, "layers": 3e-7,
+    "codes1_single": 4e-10, "codes1_tiled": 6e-11, "codes8_single": 7e-11, "codes8_tiled": 2e-11,
+    "lstm_units": 1e-9, "model": 5e-7, "window": 8e-12,
+}  # fmt: skip
+COST = CostModel("a processor", 1, 16, RATES, {})
+
+
+@pytest.fixture(scope="module")
+def dense():
+    torch.manual_seed(0)
+    config = AcousticModelConfig("lstm", 64, 2, tuple("abc"), num_outputs=3, feature_size=13, context=5, frame_stride=3)
+    model = AcousticModel(config).eval()
+    with torch.no_grad():
+        for weight in model.rnn.parameters():
+            if weight.ndim == 2:
+                left, values, right = torch.linalg.svd(weight, full_matrices=False)
+                scale = values.max() * torch.arange(1, len(values) + 1) ** -0.7
+                weight.copy_(left @ (scale[:, None] * right))
+    return model
+
+
+def rtf(model):
+    return COST.seconds(model_counts(model.config)) / frame_seconds(model.config)
+
+
+@pytest.mark.parametrize("text", ["rtf=0.05", "RTF = 5e-2", "rtf=.05"])
+def test_a_real_time_factor_is_a_size(text):
+    size = parse_size(text)
+    assert (size.kind, size.unit, size.value) == ("rtf", "fs", 0.05)
+    assert size.limit(10_000_000, 0.03) == pytest.approx(0.05 * 0.03 * FS)
+    for nonsense in ("rtf=0", "rtf=", "rtf=-1", "rtf 0.05", "rtf=5x"):
+        with pytest.raises(UserError, match="size"):
+            parse_size(nonsense)
+
+
+@pytest.mark.parametrize("unit", ["bytes", "fs"])
+@pytest.mark.parametrize("atoms", [3, 17, None])
+def test_room_is_all_that_fits(unit, atoms):
+    price = Price(unit, 48, 384, 8, 4, *((COST, 0.5) if unit == "fs" else ()))
+    budget = price.factors(atoms, 384) + price.dense // 3
+    room = price.room(atoms, budget)
+    assert room % 8 == 0 and price.factors(atoms, room) <= budget < price.factors(atoms, room + 8) + 2
+    rank = price.rank(budget)
+    assert price.factors(rank, None) <= budget < price.factors(rank + 1, None) + 2
+
+
+@pytest.mark.parametrize("method", ["dirnet", "svd", "odl", "prune", Method("dirnet", block=8),
+                                    Method("dirnet", preset="paper", block=8)], ids=str)  # fmt: skip
+@pytest.mark.parametrize("share", [0.55, 0.75])
+def test_the_budget_is_kept_and_used(dense, method, share):
+    asked = share * rtf(dense)
+    model, report = dirnet.compress(copy.deepcopy(dense), f"rtf={asked:.9f}", method, progress=False, cost_model=COST)
+    step = 0.06 * asked if method == "svd" else 0  # of a rank of the smallest group
+    assert 0.98 * asked - step <= rtf(model) <= asked * (1 + 1e-6)
+    assert report["rtf"] == {"dense": rtf(dense), "compressed": rtf(model)}
+    assert list(report["limit"]) == ["rtf"]
+
+
+def test_time_prefers_what_runs_fast(dense):
+    """At equal predicted time, blocks of 8 lose less than single codes, which run slowly."""
+    asked = f"rtf={0.6 * rtf(dense):.9f}"
+    error = {}
+    for method in (Method("dirnet"), Method("dirnet", block=8)):
+        report = dirnet.compress(copy.deepcopy(dense), asked, method, progress=False, cost_model=COST)[1]
+        error[method.block] = report["relative_error"]
+    assert error[8] < error[1]
+
+
+def test_mistakes_are_one_line(dense, tmp_path, program):
+    with pytest.raises(UserError, match="needs --cost_model"):
+        dirnet.compress(copy.deepcopy(dense), "rtf=0.05")
+    with pytest.raises(UserError, match=r"out of reach .*; choose from rtf=\d.* to rtf=\d"):
+        dirnet.compress(copy.deepcopy(dense), "rtf=0.05", cost_model=COST)
+    with pytest.raises(UserError, match="needs a unidirectional acoustic model"):
+        dirnet.compress(torch.nn.LSTM(8, 8), "rtf=0.05", cost_model=COST)
+    storage.save(dense, tmp_path / "dense")
+    (tmp_path / "cost.json").write_text(COST.to_json())
+    arguments = ("--model", tmp_path / "dense", "--size", f"rtf={0.6 * rtf(dense):.8f}", "--out", tmp_path / "out",
+                 "--cost_model", tmp_path / "cost.json")  # fmt: skip
+    status, _, error = program(main, *arguments)
+    assert status == 2 and "was measured with device 'a processor'" in error
+    status, text, _ = program(main, *arguments, "--device", "a processor", "--dry_run", "true")
+    assert status == 0 and "planned rtf=" in text and "atoms, density" in text and not (tmp_path / "out").exists()
+    status, _, _ = program(main, *arguments, "--device", "a processor")
+    assert status == 0 and "Predicted real-time factor on a processor" in (tmp_path / "out/compression.md").read_text()
+    status, text, _ = program(main, *arguments, "--device", "a processor")
+    assert status == 0 and "nothing to do" in text
+    other = dataclasses.replace(COST, rates=RATES | {"dense_single": 6e-11})
+    (tmp_path / "cost.json").write_text(other.to_json())
+    status, text, _ = program(main, *arguments, "--device", "a processor")
+    assert status == 0 and "nothing to do" not in text
