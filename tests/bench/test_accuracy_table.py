@@ -1,0 +1,38 @@
+"""The tables of the accuracy bench against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+
+from bench import accuracy_table
+
+
+def row(method, size, seed, stage, errors, params):
+    return {
+        "method": method, "size": size, "seed": seed, "stage": stage, "params": params, "bytes": 4 * params,
+        "phone_errors": errors, "phones": [10, 20, 10], "commit": "abc", "device": "cpu", "torch": "2", "hours": 1.0,
+    }  # fmt: skip
+
+
+def test_rates_are_pooled_over_seeds_and_compared_in_pairs(program, tmp_path):
+    rows = [row("dense", "1x", seed, stage, [1, 2, 1], 800) for seed in (0, 1) for stage in ("before", "after")]
+    for seed, errors in ((0, [2, 2, 2]), (1, [2, 4, 4])):
+        rows += [row("svd", "8x", seed, "before", [9, 9, 9], 100), row("svd", "8x", seed, "after", errors, 100)]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    status, shown, _ = program(accuracy_table.main, tmp_path)
+    assert status == 0 and "3 test utterances" in shown and "commit abc" in shown
+    line = next(line for line in shown.splitlines() if line.startswith("| svd"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1:5] == ["100", "8.00", "400", "8.00"] and cells[-1] == "2"
+    assert cells[6].startswith("20.00 [")  # (6 + 10) errors of 2 x 40 phones
+    assert cells[7].startswith("+100.0 % [")  # 16 errors against 8
+    status, shown, _ = program(accuracy_table.main, tmp_path, "--control", "svd")
+    line = next(line for line in shown.splitlines() if line.startswith("| dense"))
+    assert "-50.0 % [" in line and "PER against svd" in shown
+    low, high = accuracy_table.rate({0: rows[0], 1: rows[2]}, "phone_errors", "phones")[1:]
+    assert low == high == 10.0  # every utterance has the same rate
+
+
+def test_a_folder_without_results_is_refused(program, tmp_path):
+    status, _, error = program(accuracy_table.main, tmp_path)
+    assert status == 2 and "run bench/accuracy.py first" in error
