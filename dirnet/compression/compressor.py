@@ -17,6 +17,7 @@ from dirnet.compression.budget import Price, parse_size
 from dirnet.compression.groups import MatrixGroup, dense_rnns, matrix_groups, replace
 from dirnet.compression.methods import METHODS, Method, load_methods
 from dirnet.compression.parallel import workers
+from dirnet.compression.picture import picture
 from dirnet.compression.plan import describe_plan, make_plan
 from dirnet.compression.report import group_figures, markdown, size_figures
 from dirnet.config import boolean
@@ -124,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="that --cost_model belongs to")
     parser.add_argument("--method", default="dirnet", help="a method of --config")
     parser.add_argument("--config", help="methods, as conf/compress.yaml; default: dirnet, svd, odl, prune")
-    parser.add_argument("--out", required=True, help="folder that receives the model, compression.json and .md")
+    parser.add_argument("--out", required=True, help="folder that receives the model, compression.json, .md and .png")
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
     parser.add_argument("--preset", choices=["best", "paper"], help="of solver dirnet, instead of the method's")
     parser.add_argument("--seed", type=int, default=0)
@@ -158,6 +159,8 @@ def main(argv: list[str] | None = None) -> int:
     with atomic_write(out / "compression.json") as data, atomic_write(out / "compression.md") as table:
         data.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
         table.write(markdown(report))
+    with atomic_write(out / "compression.png", "wb") as image:
+        image.write(picture(model, report))
     extra = storage.describe(arguments.model).get("extra", {})
     storage.save(model, out, extra | {"compression": request})  # last: it marks the run as finished
     small = report["compressed"]

@@ -62,11 +62,9 @@ def test_room_is_all_that_fits(unit, atoms):
     assert price.factors(rank, None) <= budget < price.factors(rank + 1, None) + 2
 
 
-@pytest.mark.parametrize("method", ["dirnet", "svd", "odl", "prune", Method("dirnet", block=8),
-                                    Method("dirnet", preset="paper", block=8)], ids=str)  # fmt: skip
-@pytest.mark.parametrize("share", [0.55, 0.75])
-def test_the_budget_is_kept_and_used(dense, method, share):
-    asked = share * rtf(dense)
+@pytest.mark.parametrize("method", ["dirnet", "svd", "odl", "prune", Method("dirnet", block=8)], ids=str)
+def test_the_budget_is_kept_and_used(dense, method):
+    asked = 0.6 * rtf(dense)
     model, report = dirnet.compress(copy.deepcopy(dense), f"rtf={asked:.9f}", method, progress=False, cost_model=COST)
     step = 0.06 * asked if method == "svd" else 0  # of a rank of the smallest group
     assert 0.98 * asked - step <= rtf(model) <= asked * (1 + 1e-6)
