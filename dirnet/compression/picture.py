@@ -27,6 +27,7 @@ def picture(model: nn.Module, report: dict[str, Any]) -> bytes:
     rows = report["groups"]
     codes = [coded.code_matrix().detach() for coded in model.modules() if isinstance(coded, CodedMatrix)]
     lines = -(-len(rows) // PER_LINE)
+    per_line = -(-len(rows) // lines)
     figure = Figure(figsize=(10, 1.9 * lines + 3.2), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.9 * lines, 3.0))
     small, dense = report["compressed"], report["dense"]
@@ -35,11 +36,13 @@ def picture(model: nn.Module, report: dict[str, Any]) -> bytes:
         f"{small['bytes']:,} bytes, relative error {report['relative_error']:.3f}",
         fontsize=11,
     )
-    panels = upper.subplots(lines, min(PER_LINE, len(rows)), squeeze=False).flatten()
+    panels = upper.subplots(lines, per_line, squeeze=False).flatten()
     for panel, row, matrix in zip(panels, rows, codes, strict=False):
         _heat_map(panel, row, matrix)
     for panel in panels[len(rows) :]:
         panel.remove()
+    upper.supylabel("atoms, the most used first", fontsize=8)
+    upper.supxlabel("columns: the gates of the layer, then those of the layer above", fontsize=8)
     _bars(lower.subplots(1, 4), rows)
     stream = io.BytesIO()
     FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
