@@ -41,7 +41,7 @@ def picture(model: nn.Module, report: dict[str, Any]) -> bytes:
         _heat_map(panel, row, matrix)
     for panel in panels[len(rows) :]:
         panel.remove()
-    upper.supylabel("atoms, the most used first", fontsize=8)
+    upper.supylabel("rows of Z (atoms), the most used first", fontsize=8)
     upper.supxlabel("columns: the gates of the layer, then those of the layer above", fontsize=8)
     _bars(lower.subplots(1, 4), rows)
     stream = io.BytesIO()
@@ -77,18 +77,21 @@ def _bars(panels: Sequence, rows: list[dict[str, Any]]) -> None:
     )
     for panel, (title, values, shade, hatch) in zip(panels[:3], kinds, strict=True):
         bars = panel.bar(places, values, color=shade, hatch=hatch, **look)
-        whole = all(value == int(value) for value in values)
-        panel.bar_label(bars, [f"{value:.0f}" if whole else f"{value:.3g}" for value in values], fontsize=7, padding=1)
+        told = [f"{value:.3g}" for value in values]
+        if title.startswith("atoms"):
+            told = ["none" if row["atoms"] is None else text for text, row in zip(told, rows, strict=True)]
+        panel.bar_label(bars, told, fontsize=7, padding=1)
         panel.set_title(title, fontsize=9)
+        panel.set_ylim(0, 1.1 * max(values) or 1)
     sizes = panels[3]
     dense = [4 * row["rows"] * row["columns"] / 1e3 for row in rows]
     small = [row["bytes"] / 1e3 for row in rows]
     for label, values, shade, shift in (("dense", dense, "white", -0.2), ("compressed", small, "0.3", 0.2)):
-        sizes.bar([place + shift for place in places], values, width=0.4, color=shade, label=label, **look)
+        bars = sizes.bar([place + shift for place in places], values, width=0.4, color=shade, label=label, **look)
+        sizes.bar_label(bars, [f"{value:.0f}" for value in values], fontsize=6, padding=1)
     sizes.set_title("size, kB with indices", fontsize=9)
-    sizes.set_yscale("log")
     sizes.legend(fontsize=7, frameon=False, loc="upper center", ncols=2)
-    sizes.margins(y=0.25)
+    sizes.set_ylim(0, 1.2 * max(dense + small))
     for panel in panels:
         panel.set_xticks(places, names, rotation=35, ha="right", fontsize=7)
         panel.tick_params(axis="y", labelsize=7)
