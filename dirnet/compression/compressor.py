@@ -19,6 +19,7 @@ from dirnet.compression.guide import make_guide, move_biases
 from dirnet.compression.methods import METHODS, Method, load_methods
 from dirnet.compression.ordering import reorder
 from dirnet.compression.parallel import workers
+from dirnet.compression.picture import picture
 from dirnet.compression.plan import describe_plan, make_plan
 from dirnet.compression.report import group_figures, markdown, size_figures
 from dirnet.compression.small import describe_small, small_model
@@ -150,7 +151,7 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="that --cost_model belongs to")
     parser.add_argument("--method", default="dirnet", help="a method of --config")
     parser.add_argument("--config", help=f"methods, as conf/compress.yaml; default: {', '.join(METHODS)}")
-    parser.add_argument("--out", required=True, help="folder that receives the model, compression.json and .md")
+    parser.add_argument("--out", required=True, help="folder that receives the model, compression.json, .md and .png")
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
     parser.add_argument("--preset", choices=["best", "paper"], help="of solver dirnet, instead of the method's")
     parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")
@@ -201,6 +202,9 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     with atomic_write(out / "compression.json") as data, atomic_write(out / "compression.md") as table:
         data.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
         table.write(markdown(report))
+    if report["groups"]:  # a small dense model has none
+        with atomic_write(out / "compression.png", "wb") as image:
+            image.write(picture(model, report))
     extra = storage.describe(arguments.model).get("extra", {})
     storage.save(model, out, extra | {"compression": request})  # last: it marks the run as finished
     small, error = report["compressed"], report["relative_error"]
