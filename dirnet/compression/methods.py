@@ -25,39 +25,40 @@ SAMPLE_ROUNDS = 6  # of annealing tell groups apart; the full solver takes five 
 
 @dataclass(frozen=True)
 class Method:
-    """One method. solver: what factorizes. preset, block: see `dirnet.factorization.dirnet.solve`.
+    """One method: what factorizes a group, and what that is to respect. conf/compress.yaml tells each field's use.
 
-    allocation: `error` divides the budget over the groups to leave the least squared error, `equal` shrinks every
-    group by the same factor, `output` goes by what the model's output loses on calibration data, `variance` gives
-    the svd ranks that explain the same share everywhere. vartheta, gamma, penalty, fill: Step 2 of preset paper,
-    see `shrinkage.Schedule`. dtype: how the values of D and Z are kept, also while the model is fine-tuned. The
-    solver `dense` keeps every value: with int8 it is the plain quantisation that the others have to beat; `small`
-    is a smaller dense model, not yet trained. shifts, shift_kind: Delta of Eq. 9, by how many rows codes may move
-    their atoms, and how; dirnet only. input_group: the matrix that reads the features is compressed on its `own`,
-    left `dense`, or, of a single layer with as many inputs as units, `shared`: W_x and W_h have one dictionary
-    (Sec. 3.5). weighting: of the error by calibration data. `activation`: rows, by the second moment of what they
-    multiply, of which `identity` goes to the identity; `fisher`: also columns, by the output's mean squared
-    gradient; both keep the mean of every gate value in the biases. `auto` is `fisher` where there is data, else
-    `none`. permute: where `block` is above 1, hidden units change places so that like gate rows share blocks.
-    support: what fine-tuning does with the zeros, see `dirnet.compression.support`; `fixed` keeps them, `gradual`
-    (solver prune) shrinks the dense model to this size, `regrow` exchanges codes.
+    solver: `dense` keeps every value (with int8 it is the plain quantisation that the others have to beat), `small` is
+    a smaller dense model, not yet trained. preset, block, shifts: see `dirnet.factorization.dirnet.solve`.
     """
 
     solver: Literal["dirnet", "svd", "odl", "prune", "dense", "small"]
     preset: Literal["best", "paper"] = "best"
     block: int = 1
+    # How the budget is divided over the groups: to leave the least squared error; every group shrunk by the same
+    # factor; by what the model's output loses on calibration data; svd ranks that explain the same share everywhere.
     allocation: Literal["error", "equal", "output", "variance"] = "error"
+    # Step 2 of preset paper, see `shrinkage.Schedule`.
     vartheta: float = shrinkage.VARTHETA
     gamma: float = shrinkage.GAMMA
     penalty: float | None = None
     fill: bool = True
+    # How the values of D and Z are kept, also while the model is fine-tuned.
     dtype: Literal["float32", "int8"] = "float32"
+    # Delta of Eq. 9: by how many rows codes may move their atoms, and how; solver dirnet only.
     shifts: int = 0
     shift_kind: Literal["circular", "zero"] = "circular"
+    # The matrix that reads the features has a dictionary of its own, stays dense, or, of a single layer with as many
+    # inputs as units, shares one with W_h (Sec. 3.5).
     input_group: Literal["own", "shared", "dense"] = "own"
+    # Of the error by calibration data. activation: rows, by the second moment of what they multiply, of which the share
+    # `identity` is the plain error's; fisher: also columns, by the output's mean squared gradient. Both keep the mean of
+    # every gate value in the biases. auto: fisher where there is data, else none.
     weighting: Literal["none", "activation", "fisher", "auto"] = "none"
     identity: float = 0.5
+    # Where `block` is above 1, hidden units change places so that like gate rows share blocks.
     permute: bool = False
+    # What fine-tuning does with the zeros (see `support`): keeps them; shrinks the dense model to this size (solver
+    # prune); exchanges codes.
     support: Literal["fixed", "gradual", "regrow"] = "fixed"
 
     def __post_init__(self) -> None:
