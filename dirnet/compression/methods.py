@@ -50,9 +50,9 @@ class Method:
     # The matrix that reads the features has a dictionary of its own, stays dense, or, of a single layer with as many
     # inputs as units, shares one with W_h (Sec. 3.5).
     input_group: Literal["own", "shared", "dense"] = "own"
-    # Of the error by calibration data. activation: rows, by the second moment of what they multiply, of which the share
-    # `identity` is the plain error's; fisher: also columns, by the output's mean squared gradient. Both keep the mean of
-    # every gate value in the biases. auto: fisher where there is data, else none.
+    # Of the error by calibration data. activation: rows, by the second moment of what they multiply, of which the
+    # share `identity` is the plain error's; fisher: also columns, by the output's mean squared gradient. Both keep the
+    # mean of every gate value in the biases. auto: fisher where there is data, else none.
     weighting: Literal["none", "activation", "fisher", "auto"] = "none"
     identity: float = 0.5
     # Where `block` is above 1, hidden units change places so that like gate rows share blocks.
