@@ -194,7 +194,7 @@ def test_the_program_writes_everything_once(dense_folder, tmp_path, capsys):
     assert not out.exists() and "rnn.hidden_l1" in capsys.readouterr().out
     assert program(*request) == 0
     files = sorted(path.name for path in out.iterdir())
-    assert files == ["compression.json", "compression.md", "model.json", "model.safetensors"]
+    assert files == ["compression.json", "compression.md", "compression.png", "model.json", "model.safetensors"]
     report = json.loads((out / "compression.json").read_text())
     model = storage.load(out)
     assert model.config.compression and report["compressed"]["bytes"] == storage.stored_bytes(model)
