@@ -26,7 +26,7 @@ import yaml
 
 from dirnet.asr.features import MfccConfig
 from dirnet.config import from_mapping
-from dirnet.errors import one_line_errors
+from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
@@ -37,16 +37,21 @@ RESULTS = ("start/compression.json", "rtf.json", "curves.json")  # of the experi
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Write OUT, a zip that `Speech2Text.from_pretrained` reads: raw audio in, phones out."""
+    """Write zips that `Speech2Text.from_pretrained` reads: raw audio in, phones out; ESPnet is imported once."""
     parser = argparse.ArgumentParser(
         prog="python -m dirnet.espnet.pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--exp", required=True, type=Path, help="folder with model.safetensors and model.json")
+    parser.add_argument("--exp", required=True, nargs="+", type=Path,
+                        help="folders with model.safetensors and model.json")  # fmt: skip
     parser.add_argument("--lang", default=Path("data/lang"), type=Path, help="its lexicon.txt and tokens.txt go along")
-    parser.add_argument("--out", required=True, type=Path, help="the zip to write")
+    parser.add_argument("--out", type=Path, help="the zip to write for a single --exp; default: EXP/model.zip")
     arguments = parser.parse_args(argv)
-    pack(arguments.exp, arguments.lang, arguments.out)
-    print(f"{arguments.out}: {arguments.out.stat().st_size} bytes")
+    if arguments.out and len(arguments.exp) > 1:
+        raise UserError(f"--out {arguments.out} is one file for {len(arguments.exp)} --exp; leave it out")
+    for exp in arguments.exp:
+        out = arguments.out or exp / "model.zip"
+        pack(exp, arguments.lang, out)
+        print(f"{out}: {out.stat().st_size} bytes", flush=True)
     return 0
 
 

@@ -201,11 +201,13 @@ if stage 8 "real-time factor on ${device}"; then
 fi
 
 if stage 9 "packages for the ESPnet model zoo"; then
+    folders=
     for model in ${models}; do
-        finished "${exp}/${model}/.done.pack" "" "${exp}/${model}/model.zip" "${exp}/${model}/model.json" && continue
-        ${python} -m dirnet.espnet.pack --exp "${exp}/${model}" --lang "${lang}" --out "${exp}/${model}/model.zip"
-        finish "${exp}/${model}/.done.pack" ""
+        finished "${exp}/${model}/.done.pack" "" "${exp}/${model}/model.zip" "${exp}/${model}/model.json" \
+            || folders+=" ${exp}/${model}"
     done
+    [ -z "${folders}" ] || ${python} -m dirnet.espnet.pack --exp ${folders} --lang "${lang}"
+    for folder in ${folders}; do finish "${folder}/.done.pack" ""; done
 fi
 
 if stage 10 "report"; then

@@ -34,6 +34,19 @@ def audio(tmp_path_factory):
     return soundfile.read(path, dtype="float32")[0]
 
 
+def test_several_folders_take_one_import(trained, program, tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        storage.save(storage.load(trained.exp), folder)
+    options = ("--lang", trained.root / "data/lang", "--exp", *folders)
+    status, _, error = program(main, *options, "--out", tmp_path / "one.zip")
+    assert status == 2 and "is one file for 2 --exp; leave it out" in error and not (tmp_path / "one.zip").exists()
+    status, shown, error = program(main, *options)
+    assert status == 0, error
+    assert [line.split(": ")[0] for line in shown.splitlines()] == [str(folder / "model.zip") for folder in folders]
+    assert all(zipfile.is_zipfile(folder / "model.zip") for folder in folders)
+
+
 def test_contents(package, trained):
     with zipfile.ZipFile(package) as archive:
         names = set(archive.namelist())
