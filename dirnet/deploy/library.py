@@ -19,7 +19,8 @@ from dirnet.errors import UserError
 
 SOURCES = Path(__file__).parent / "csrc"
 OPERATORS = ("dirnet::splice.out", "dirnet::project.out", "dirnet::rnn_layer.out")
-FLAGS = ("-std=c++17", "-O3", "-fopenmp-simd", "-fPIC", "-shared", "-Wall", "-Wextra")
+FLAGS = ("-std=c++17", "-O3", "-fopenmp-simd", "-fPIC", "-Wall", "-Wextra")
+UNITS: dict[str, tuple[str, ...]] = {"ops.cpp": ("-march=native",)}  # files of csrc/ and the flags that only they need
 
 
 def load() -> None:
@@ -39,24 +40,38 @@ def load() -> None:
 def build() -> Path:
     """Path of the shared library for this machine, compiler and ExecuTorch; compiles in a few seconds if not cached."""
     compiler = find_compiler()
-    command = _command(compiler)
-    key = hashlib.sha256("\0".join([*command, *_versions(compiler)]).encode())
-    for source in sorted(SOURCES.iterdir()):
+    units = {SOURCES / name: [compiler, *FLAGS, *flags, *_includes()] for name, flags in UNITS.items()}
+    key = hashlib.sha256("\0".join([*_versions(compiler), *(" ".join(command) for command in units.values())]).encode())
+    for source in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
         key.update(source.read_bytes())
     library = cache_folder() / f"dirnet_ops-{key.hexdigest()[:16]}.so"
     if library.exists():
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        objects = {source: Path(folder) / f"{source.stem}.o" for source in units}
+        _run(compiler, {source: [*units[source], "-c", str(source), "-o", str(at)] for source, at in objects.items()})
         fresh = Path(folder) / library.name
-        result = subprocess.run([*command, "-o", str(fresh)], capture_output=True, text=True)
-        if result.returncode:
-            lines = result.stderr.splitlines() or ["no message"]
-            first = next((line for line in lines if "error" in line), lines[0])
-            raise UserError(f"{compiler} cannot build {SOURCES / 'ops.cpp'}: {first}; set CXX to g++ 9 or clang++ 10, "
-                            "or export with --backend xnnpack")  # fmt: skip
+        runtime = executorch_folder() / f"extension/pybindings/_portable_lib{sysconfig.get_config_var('EXT_SUFFIX')}"
+        link = [compiler, "-shared", *map(str, objects.values()), str(runtime), "-o", str(fresh)]
+        _run(compiler, {SOURCES: link})
         os.replace(fresh, library)
     return library
+
+
+def _run(compiler: str, commands: dict[Path, list[str]]) -> None:
+    """Run the commands side by side; the first that fails is a `UserError` that names its key."""
+    running = {
+        source: subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for source, command in commands.items()
+    }
+    messages = {source: process.communicate()[1] for source, process in running.items()}
+    for source, process in running.items():
+        if process.returncode:
+            lines = messages[source].splitlines() or ["no message"]
+            first = next((line for line in lines if "error" in line), lines[0])
+            raise UserError(f"{compiler} cannot build {source}: {first}; set CXX to g++ 9 or clang++ 10, "
+                            "or export with --backend xnnpack")  # fmt: skip
 
 
 def find_compiler() -> str:
@@ -81,13 +96,10 @@ def executorch_folder() -> Path:
     return Path(next(iter(executorch.__path__)))
 
 
-def _command(compiler: str) -> list[str]:
+def _includes() -> list[str]:
     root = executorch_folder()
-    runtime = root / "extension/pybindings" / f"_portable_lib{sysconfig.get_config_var('EXT_SUFFIX')}"
-    native = "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
     c10 = root / "include/executorch/runtime/core/portable_type/c10"
-    includes = [f"-I{root / 'include'}", f"-I{c10}", "-DC10_USING_CUSTOM_GENERATED_MACROS"]
-    return [compiler, *FLAGS, native, str(SOURCES / "ops.cpp"), *includes, str(runtime)]
+    return [f"-I{SOURCES}", f"-I{root / 'include'}", f"-I{c10}", "-DC10_USING_CUSTOM_GENERATED_MACROS"]
 
 
 @functools.lru_cache
