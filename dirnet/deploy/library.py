@@ -18,9 +18,16 @@ from dirnet.deploy.runtime import muted
 from dirnet.errors import UserError
 
 SOURCES = Path(__file__).parent / "csrc"
-OPERATORS = ("dirnet::splice.out", "dirnet::project.out", "dirnet::rnn_layer.out")
+OPERATORS = ("dirnet::splice.out", "dirnet::rnn_layer.out")
 FLAGS = ("-std=c++17", "-O3", "-fopenmp-simd", "-fPIC", "-Wall", "-Wextra")
-UNITS: dict[str, tuple[str, ...]] = {"ops.cpp": ("-march=native",)}  # files of csrc/ and the flags that only they need
+_AVX2 = ("-mavx2", "-mfma")
+_AVX512 = tuple(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi"))
+_PATHS: dict[str, tuple[str, ...]] = (  # which of them runs is chosen when the library is loaded
+    {"kernels_avx2.cpp": _AVX2, "kernels_avx512.cpp": (*_AVX2, *_AVX512, "-mprefer-vector-width=512")}
+    if platform.machine() in ("x86_64", "AMD64")
+    else {"kernels_neon.cpp": ("-mcpu=native",)}
+)
+UNITS = {"ops.cpp": (), "kernels.cpp": (), "kernels_plain.cpp": ()} | _PATHS  # files of csrc/ and flags of their own
 
 
 def load() -> None:
@@ -104,7 +111,7 @@ def _includes() -> list[str]:
 
 @functools.lru_cache
 def _versions(compiler: str) -> tuple[str, ...]:
-    """What else decides whether a cached library fits: compiler, ExecuTorch, and the processor (-march=native)."""
+    """What else decides whether a cached library fits: compiler, ExecuTorch, and the processor (-mcpu=native)."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
     processor = platform.processor()
     if (cpuinfo := Path("/proc/cpuinfo")).exists():

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from dirnet.deploy.library import executorch_folder
+from dirnet.deploy.packing import ALIGNMENT
 from dirnet.deploy.runtime import muted
 from dirnet.deploy.streaming import StockModel, StreamingModel
 
@@ -41,11 +42,12 @@ class Lowered:
 def lower(model: StreamingModel, constants: dict[str, Any]) -> Lowered:
     """Export `model` with `constants` (int, float, str, bool, tensor) as constant methods.
 
-    A `StockModel` goes to XNNPACK with its fixed T, a `KernelModel` takes any T from 1 to MAX_FRAMES.
+    A `StockModel` goes to XNNPACK with its fixed T, a `KernelModel` takes any T from 1 to MAX_FRAMES and leaves its
+    output layer alone to XNNPACK.
     """
     with muted():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
+        from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
 
     stock = isinstance(model, StockModel)
     frames = model.frames if stock else 16
@@ -57,10 +59,8 @@ def lower(model: StreamingModel, constants: dict[str, Any]) -> Lowered:
         shapes = ({0: length}, tuple(None for _ in states))
     with quiet(), torch.no_grad():
         exported = torch.export.export(model, (features, *states), dynamic_shapes=shapes, strict=False)
-        edge = to_edge_transform_and_lower(
-            exported, partitioner=[XnnpackPartitioner()] if stock else [], constant_methods=constants
-        )
-        content = edge.to_executorch().buffer
+        edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()], constant_methods=constants)
+        content = edge.to_executorch(ExecutorchBackendConfig(constant_tensor_alignment=ALIGNMENT)).buffer
     return Lowered(content, _operators(edge.exported_program()))
 
 
@@ -78,7 +78,7 @@ def _operators(program: torch.export.ExportedProgram) -> dict[str, int]:
 
 
 def _name(node: torch.fx.Node) -> str | None:
-    """`aten.linear` or `dirnet.project` for a call of an operator, None for any other node."""
+    """`aten.linear` or `dirnet.rnn_layer` for a call of an operator, None for any other node."""
     if node.op != "call_function":
         return None
     found = re.search(r"\b((?:aten|dim_order_ops|dirnet)\.\w+)", str(node.target))

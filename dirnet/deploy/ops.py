@@ -1,8 +1,8 @@
-"""The operators `dirnet::splice`, `dirnet::project` and `dirnet::rnn_layer` as torch knows them.
+"""The operators `dirnet::splice` and `dirnet::rnn_layer` as torch knows them.
 
-Schemas, shapes and a plain torch reference; the fast kernels in `csrc/` follow it. A stored matrix M (rows, columns) is
-a flat `values` tensor in the order in which the kernels read it (`panels`, `dirnet.nn.coded.CodedMatrix.packed`).
-Sizes: T frames, N units, p atoms (p = N without a dictionary), G gates (lstm 4, gru 3, rnn 1).
+Schemas, shapes and a plain torch reference; the fast kernels in `csrc/` follow it. `weights` is a layer in one block of
+bytes (`dirnet.deploy.packing`). Sizes: T frames, N units, p what the recurrent codes read (p = N without a dictionary),
+G gates (lstm 4, gru 3, rnn 1).
 """
 
 from __future__ import annotations
@@ -10,34 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CELLS = ("lstm", "gru", "rnn")
-BLOCKS = (1, 2, 4, 8, 16)
-PANEL = 16
+from dirnet.deploy.packing import StoredMatrix, unpack
 
-_MATRIX = "Tensor? dictionary, Tensor values, Tensor? index, Tensor? counts, Tensor? bias, int block"
+CELLS = ("lstm", "gru", "rnn")
+
 _SCHEMAS = {
     "splice": ("Tensor features, Tensor mean, Tensor istd, int context, int stride", 1),
-    "project": (f"Tensor x, {_MATRIX}", 1),
-    "rnn_layer": (f"Tensor gates, Tensor u, Tensor memory, {_MATRIX}, int cell, bool coded", 3),
+    "rnn_layer": ("Tensor x, Tensor u, Tensor memory, Tensor weights, int cell, bool coded", 3),
 }
-
-
-def panels(matrix: Tensor) -> Tensor:
-    """Dense (rows, columns) -> flat values: panels of 16 columns, the rest in panels of 8, 4, 2, 1."""
-    return torch.cat([panel.reshape(-1) for panel in matrix.split(_widths(matrix.shape[1]), dim=1)])
-
-
-def unpack(values: Tensor, index: Tensor | None, counts: Tensor | None, block: int, rows: int) -> Tensor:
-    """The dense (rows, columns) matrix of stored tensors; `block` 0 means dense panels."""
-    if block == 0:
-        widths = _widths(values.numel() // rows)
-        pieces = values.split([rows * width for width in widths])
-        return torch.cat([p.view(rows, width) for p, width in zip(pieces, widths, strict=True)], dim=1)
-    blocks = counts.shape[0]
-    grid = values.new_zeros(rows, blocks, block)
-    column = torch.repeat_interleave(torch.arange(blocks), counts.to(torch.int64))
-    grid[index.to(torch.int64), column] = values.view(-1, block)
-    return grid.view(rows, blocks * block)
 
 
 def splice(features: Tensor, mean: Tensor, istd: Tensor, context: int, stride: int) -> Tensor:
@@ -50,25 +30,16 @@ def splice(features: Tensor, mean: Tensor, istd: Tensor, context: int, stride: i
     return windows.transpose(1, 2).reshape(frames, -1)
 
 
-def project(x, dictionary, values, index, counts, bias, block) -> Tensor:
-    """(T, N) -> (T, M): Z^T D^T x + bias, without the dictionary Z^T x + bias."""
-    if dictionary is not None:
-        x = x @ unpack(dictionary, None, None, 0, x.shape[1])
-    y = x @ unpack(values, index, counts, block, x.shape[1])
-    return y if bias is None else y + bias
-
-
-def rnn_layer(gates, u, memory, dictionary, values, index, counts, bias, block, cell, coded):
-    """The recurrence: input gates (T, G N) -> y (T, p or N), u (1, p), memory (1, N).
+def rnn_layer(x, u, memory, weights, cell, coded):
+    """The inputs x (T, inputs) through a layer -> y (T, p or N), u (1, p), memory (1, N).
 
     u is what the recurrent codes read, D^T h, or h itself without a dictionary. memory is c of an LSTM, else h.
     y[t] is u_t if `coded`, for a consumer that shares the dictionary, else h_t. Gate order is torch's.
     """
-    codes = unpack(values, index, counts, block, u.shape[1])
-    atoms = None if dictionary is None else unpack(dictionary, None, None, 0, memory.shape[1])
-    outputs = []
+    inputs, recurrent = unpack(weights)
+    gates, outputs = write(inputs, read(inputs, x)), []
     for x in gates.split(1):
-        r = u @ codes if bias is None else u @ codes + bias
+        r = write(recurrent, u)
         if CELLS[cell] == "lstm":
             i, f, g, o = (x + r).chunk(4, dim=1)
             memory = f.sigmoid() * memory + i.sigmoid() * g.tanh()
@@ -79,18 +50,52 @@ def rnn_layer(gates, u, memory, dictionary, values, index, counts, bias, block, 
             h = memory = candidate + (xz + rz).sigmoid() * (memory - candidate)
         else:
             h = memory = (x + r).tanh()
-        u = h if atoms is None else h @ atoms
+        u = read(recurrent, h)
         outputs.append(u if coded else h)
     return torch.cat(outputs), u.clone(), memory.clone()
 
 
-def _widths(columns: int) -> list[int]:
-    rest = columns % PANEL
-    return [PANEL] * (columns // PANEL) + [width for width in (8, 4, 2, 1) if rest & width]
+def read(matrix: StoredMatrix, x: Tensor) -> Tensor:
+    """D^T x of x (T, N), (T, rows of Z): of every shift the atoms, one shift after the other; x without dictionary.
+
+    In int8 x is rounded to 255 steps of its largest magnitude, a frame at a time, as everything that meets int8 is.
+    """
+    if matrix.dictionary is None:
+        return x
+    dictionary, scales = matrix.dictionary.float(), 1.0
+    if matrix.atom_scales is not None:
+        scales = matrix.atom_scales.float() * matrix.row_scales.float()
+    moved = [matrix.shifts.adjoint(x.t(), offset).t() for offset in matrix.shifts.offsets]
+    return torch.cat([product(values, dictionary, matrix) * scales for values in moved], dim=1)
 
 
-def _columns(values: Tensor, counts: Tensor | None, block: int, rows: int) -> int:
-    return values.shape[0] // rows if block == 0 else counts.shape[0] * block
+def write(matrix: StoredMatrix, u: Tensor) -> Tensor:
+    """Z^T u + bias of u (T, rows of Z)."""
+    if matrix.dictionary is None and matrix.row_scales is not None:
+        u = u * matrix.row_scales.float()
+    y = product(u, code_matrix(matrix), matrix)
+    return y if matrix.bias is None else y + matrix.bias
+
+
+def product(x: Tensor, values: Tensor, matrix: StoredMatrix) -> Tensor:
+    """`x @ values`; in int8 of the bytes that x rounds to, whose sums float64 holds exactly."""
+    if matrix.codes.dtype != torch.int8:
+        return x @ values
+    largest = x.abs().amax(dim=1, keepdim=True)
+    there = largest > 1e-30
+    steps = torch.where(there, 127.0 / largest, torch.zeros(()))
+    sums = (x * steps).round().double() @ values.double()
+    return sums.float() * torch.where(there, largest / 127.0, torch.zeros(()))
+
+
+def code_matrix(matrix: StoredMatrix) -> Tensor:
+    """Z (rows, M) float32 with its zeros, in int8 without its scales."""
+    codes = matrix.codes.float()
+    if matrix.index is None:
+        return codes
+    grid = codes.new_zeros(matrix.code_rows, len(matrix.counts), matrix.block)
+    grid[matrix.index, torch.repeat_interleave(torch.arange(len(matrix.counts)), matrix.counts)] = codes
+    return grid.view(matrix.code_rows, -1)
 
 
 def _fake_splice(features, mean, istd, context, stride):
@@ -98,14 +103,9 @@ def _fake_splice(features, mean, istd, context, stride):
     return features.new_empty((features.shape[0] - 2 * context) // stride, window * features.shape[1])
 
 
-def _fake_project(x, dictionary, values, index, counts, bias, block):
-    rows = x.shape[1] if dictionary is None else dictionary.shape[0] // x.shape[1]
-    return x.new_empty(x.shape[0], _columns(values, counts, block, rows))
-
-
-def _fake_rnn_layer(gates, u, memory, dictionary, values, index, counts, bias, block, cell, coded):
+def _fake_rnn_layer(x, u, memory, weights, cell, coded):
     width = (u if coded else memory).shape[1]
-    return gates.new_empty(gates.shape[0], width), torch.empty_like(u), torch.empty_like(memory)
+    return x.new_empty(x.shape[0], width), torch.empty_like(u), torch.empty_like(memory)
 
 
 def _with_outs(function, outs: int):
@@ -123,8 +123,8 @@ def _with_outs(function, outs: int):
 
 def _define() -> torch.library.Library:
     library = torch.library.Library("dirnet", "DEF")
-    references = {"splice": splice, "project": project, "rnn_layer": rnn_layer}
-    fakes = {"splice": _fake_splice, "project": _fake_project, "rnn_layer": _fake_rnn_layer}
+    references = {"splice": splice, "rnn_layer": rnn_layer}
+    fakes = {"splice": _fake_splice, "rnn_layer": _fake_rnn_layer}
     for name, (arguments, outs) in _SCHEMAS.items():
         names = ["out"] if outs == 1 else [f"out{i}" for i in range(outs)]
         targets = ", ".join(f"Tensor({chr(97 + i)}!) {out}" for i, out in enumerate(names))

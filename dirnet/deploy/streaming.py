@@ -9,13 +9,14 @@ is no dictionary), and `memory` (1, N), c of an LSTM, else h. A runner feeds the
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dirnet.deploy.ops import BLOCKS, CELLS, panels
+from dirnet.deploy.ops import CELLS
+from dirnet.deploy.packing import pack, read_size, stored_matrix
 from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.coded import CodedMatrix
@@ -24,13 +25,9 @@ from dirnet.nn.recurrent import DirNetRecurrent
 
 
 def coded_groups(rnn: nn.RNNBase) -> list[CodedMatrix]:
-    """The matrices of `rnn` in the order of `groups_of`; a dense layer's W^T stands as dense codes.
-
-    The operators know no shifts: every shifted atom that is used becomes an atom, so a program is then larger than the
-    stored model, and computes the same.
-    """
+    """The matrices of `rnn` in the order of `groups_of`; a dense layer's W^T stands as dense codes."""
     if isinstance(rnn, DirNetRecurrent):
-        return [group.unshifted() for group in rnn.groups]
+        return list(rnn.groups)
     weights = {name: weight.detach() for name, weight in rnn.named_parameters()}
     matrices = []
     for group in groups_of(rnn):
@@ -40,16 +37,21 @@ def coded_groups(rnn: nn.RNNBase) -> list[CodedMatrix]:
     return matrices
 
 
-def unshifting_bytes(model: AcousticModel) -> int:
-    """By how many bytes the matrices grow when shifted atoms are written out; 0 without shifts."""
-    groups = list(model.rnn.groups) if isinstance(model.rnn, DirNetRecurrent) else []
-    return sum(group.unshifted().stored_bytes() - group.stored_bytes() for group in groups)
+@dataclass(frozen=True)
+class Part:
+    """Columns `start:stop` of a coded matrix, those of one consumer; `dictionary`: whether D^T x is still to be had."""
+
+    group: CodedMatrix
+    start: int
+    stop: int
+    bias: Tensor | None
+    dictionary: bool
 
 
 class StreamingModel(nn.Module):
     """What both engines share: `forward(features, *states) -> (logits (T, outputs), *states)`.
 
-    Subclasses say how windows are made, matrices applied and a layer runs. A bidirectional model is a `UserError`.
+    Subclasses say how windows are made and how a layer runs. A bidirectional model is a `UserError`.
     """
 
     backend: str
@@ -61,35 +63,38 @@ class StreamingModel(nn.Module):
             raise UserError(f"model {config.name} is bidirectional and cannot stream; train with bidirectional: false")
         self.context, self.stride, self.cell = config.context, config.frame_stride, CELLS.index(config.rnn_type)
         self.mean, self.istd = nn.Buffer(model.cmvn_mean.clone()), nn.Buffer(model.cmvn_istd.clone())
-        groups, width = coded_groups(rnn), GATES[rnn.mode] * rnn.hidden_size
+        groups, width = self.groups(rnn), GATES[rnn.mode] * rnn.hidden_size
         names = dict(rnn.named_parameters())
         own = groups_of(rnn)[0].name == "input"  # else a single layer's W_x stands beside its W_h
         hidden = groups[1:] if own else groups
-        self.coded = [group.dictionary is not None for group in hidden]
-        inputs, recurrent = [], []
+        layers, self.state_sizes = [], []
         for layer in range(rnn.num_layers):
             first = layer == 0
-            source = groups[layer]
             span = (0, width) if first and own else (width, 2 * width)
-            inputs.append(self.matrix(source, *span, names.get(f"bias_ih_l{layer}"), first))
-            recurrent.append(self.matrix(hidden[layer], 0, width, names.get(f"bias_hh_l{layer}"), True))
-        self.inputs, self.recurrent = nn.ModuleList(inputs), nn.ModuleList(recurrent)
-        output = CodedMatrix(model.output.in_features, model.output.out_features)
-        output.codes.data = model.output.weight.detach().t().contiguous()
-        self.output = self.matrix(output, 0, output.columns, model.output.bias, False)
-        self.state_sizes = [size for g in hidden for size in (g.code_rows, rnn.hidden_size)]
+            inputs = Part(groups[layer], *span, names.get(f"bias_ih_l{layer}"), first)
+            recurrent = Part(hidden[layer], 0, width, names.get(f"bias_hh_l{layer}"), True)
+            # The next layer's codes read the same D^T h as the recurrent ones: it is computed once.
+            coded = hidden[layer].dictionary is not None and layer < rnn.num_layers - 1
+            layers.append(self.layer(inputs, recurrent, coded))
+            self.state_sizes += [self.read_size(hidden[layer]), rnn.hidden_size]
+        self.layers = nn.ModuleList(layers)
+        self.weight, self.bias = (nn.Buffer(tensor.detach().clone()) for tensor in model.output.parameters())
         self.requires_grad_(False).eval()
 
-    def matrix(self, group: CodedMatrix, start: int, stop: int, bias: Tensor | None, dictionary: bool) -> nn.Module:
-        """A module that maps (T, N) to (T, stop - start) by those columns of `group`, or (T, p) without dictionary."""
-        raise NotImplementedError
+    def groups(self, rnn: nn.RNNBase) -> list[CodedMatrix]:
+        """The matrices of `rnn` as this engine takes them."""
+        return coded_groups(rnn)
+
+    def read_size(self, group: CodedMatrix) -> int:
+        """How many values the codes of `group` read."""
+        return group.code_rows
 
     def windows(self, features: Tensor) -> Tensor:
         """Normalised, spliced, strided: (T, (2 context + 1) size)."""
         raise NotImplementedError
 
-    def layer(self, matrix: nn.Module, gates: Tensor, u: Tensor, memory: Tensor, coded: bool) -> tuple[Tensor, ...]:
-        """The recurrence of one layer: y (T, p if coded else N), u, memory."""
+    def layer(self, inputs: Part, recurrent: Part, coded: bool) -> nn.Module:
+        """A module that maps x, u, memory to y (T, p if coded else N), u, memory."""
         raise NotImplementedError
 
     def initial_states(self) -> list[Tensor]:
@@ -97,85 +102,49 @@ class StreamingModel(nn.Module):
         return [torch.zeros(1, size) for size in self.state_sizes]
 
     def forward(self, features: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        x, last, new = self.windows(features), len(self.inputs) - 1, []
-        for layer, (before, matrix) in enumerate(zip(self.inputs, self.recurrent, strict=True)):
-            # The next layer's codes read the same D^T h as the recurrent ones: it is computed once, here.
-            coded = self.coded[layer] and layer < last
-            x, *state = self.layer(matrix, before(x), states[2 * layer], states[2 * layer + 1], coded)
+        x, new = self.windows(features), []
+        for number, layer in enumerate(self.layers):
+            x, *state = layer(x, states[2 * number], states[2 * number + 1])
             new += state
-        return self.output(x), *new
+        return functional.linear(x, self.weight, self.bias), *new
 
 
-class KernelMatrix(nn.Module):
-    """Columns `start:stop` of a coded matrix, stored as our operators read it; `stored_bytes` counts what is kept."""
+class KernelLayer(nn.Module):
+    """A layer as one call of our operator; all that it keeps is one block of bytes."""
 
-    def __init__(self, group: CodedMatrix, start: int, stop: int, bias: Tensor | None, dictionary: bool):
+    def __init__(self, inputs: Part, recurrent: Part, cell: int, coded: bool):
         super().__init__()
-        has_dictionary = dictionary and group.dictionary is not None
-        self.dictionary = nn.Buffer(panels(group.dictionary_values().detach())) if has_dictionary else None
-        values, index, counts, self.block = stored_codes(group, start, stop)
-        self.values = nn.Buffer(values)
-        self.index = None if index is None else nn.Buffer(index)
-        self.counts = None if counts is None else nn.Buffer(counts)
-        self.bias = None if bias is None else nn.Buffer(bias.detach().clone())
+        stored = [stored_matrix(p.group, p.start, p.stop, p.bias, p.dictionary) for p in (inputs, recurrent)]
+        self.weights, self.cell, self.coded = nn.Buffer(pack(*stored)), cell, coded
 
-    def operands(self) -> tuple:
-        """The arguments that every operator takes of a matrix."""
-        return self.dictionary, self.values, self.index, self.counts, self.bias, self.block
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.dirnet.project(x, *self.operands())
+    def forward(self, x: Tensor, u: Tensor, memory: Tensor) -> tuple[Tensor, ...]:
+        return torch.ops.dirnet.rnn_layer(x, u, memory, self.weights, self.cell, self.coded)
 
 
 class KernelModel(StreamingModel):
-    """The program of `dirnet::*` operators: any T up to the exported bound, nothing else needed to run it."""
+    """The program of `dirnet::*` operators: any T up to the exported bound; XNNPACK runs the output layer."""
 
     backend = "dirnet"
 
-    def matrix(self, group, start, stop, bias, dictionary):
-        return KernelMatrix(group, start, stop, bias, dictionary)
+    def read_size(self, group):
+        return read_size(group)
 
     def windows(self, features):
         return torch.ops.dirnet.splice(features, self.mean, self.istd, self.context, self.stride)
 
-    def layer(self, matrix, gates, u, memory, coded):
-        return torch.ops.dirnet.rnn_layer(gates, u, memory, *matrix.operands(), self.cell, coded)
-
-
-def stored_codes(group: CodedMatrix, start: int, stop: int) -> tuple[Tensor, Tensor | None, Tensor | None, int]:
-    """values, index, counts, block of columns `start:stop` of the codes of `group` (all gate columns of a consumer).
-
-    A block that the kernels do not know, or that straddles two consumers, is cut into the widest that fits.
-    """
-    codes = group.code_values().detach()
-    if group.index is None:
-        return panels(codes[:, start:stop]), None, None, 0
-    common = math.gcd(group.block, start, stop)
-    block = max(size for size in BLOCKS if common % size == 0)
-    pieces = group.block // block
-    width, index = group.columns // group.block, group.index.long()
-    row = (index // width)[:, None].expand(-1, pieces).reshape(-1)
-    column = ((index % width)[:, None] * pieces + torch.arange(pieces)).reshape(-1) - start // block
-    values, columns = codes.reshape(-1, block), (stop - start) // block
-    kept = ((column >= 0) & (column < columns)).nonzero().squeeze(1)
-    row, column, values = row[kept], column[kept], values[kept]
-    if not len(kept):  # a constant of size 0 cannot be stored
-        row, column, values = torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long), torch.zeros(1, block)
-    order = torch.argsort(column * group.code_rows + row)
-    index = row[order].to(torch.uint8 if group.code_rows <= 256 else torch.uint16)
-    counts = torch.bincount(column, minlength=columns).to(torch.uint16)
-    return values[order].reshape(-1), index, counts, block
+    def layer(self, inputs, recurrent, coded):
+        return KernelLayer(inputs, recurrent, self.cell, coded)
 
 
 class StockMatrix(nn.Module):
-    """Columns `start:stop` of a coded matrix as torch linear layers; sparse codes are stored with their zeros."""
+    """A `Part` as torch linear layers; sparse codes are stored with their zeros, int8 as the floats it stands for."""
 
-    def __init__(self, group: CodedMatrix, start: int, stop: int, bias: Tensor | None, dictionary: bool):
+    def __init__(self, part: Part):
         super().__init__()
-        has_dictionary = dictionary and group.dictionary is not None
-        self.dictionary = nn.Buffer(group.dictionary_values().detach().t().contiguous()) if has_dictionary else None
-        self.codes = nn.Buffer(group.code_matrix().detach()[:, start:stop].t().contiguous())
-        self.bias = None if bias is None else nn.Buffer(bias.detach().clone())
+        group, own = part.group, part.dictionary and part.group.dictionary is not None
+        self.dictionary = nn.Buffer(group.dictionary_values().detach().t().contiguous()) if own else None
+        self.codes = nn.Buffer(group.code_matrix().detach()[:, part.start : part.stop].t().contiguous())
+        self.bias = None if part.bias is None else nn.Buffer(part.bias.detach().clone())
 
     def read(self, h: Tensor) -> Tensor:
         """D^T h, what the codes read."""
@@ -185,44 +154,56 @@ class StockMatrix(nn.Module):
         """Z^T u + bias."""
         return functional.linear(u, self.codes, self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.write(self.read(x))
+
+class StockLayer(nn.Module):
+    """A layer of stock operators, unrolled over its frames."""
+
+    def __init__(self, inputs: Part, recurrent: Part, cell: int, coded: bool, frames: int):
+        super().__init__()
+        self.inputs, self.recurrent = StockMatrix(inputs), StockMatrix(recurrent)
+        self.cell, self.coded, self.frames = CELLS[cell], coded, frames
+
+    def forward(self, x: Tensor, u: Tensor, memory: Tensor) -> tuple[Tensor, ...]:
+        gates, outputs = self.inputs.write(self.inputs.read(x)), []
+        for t in range(self.frames):
+            x, r = gates[t : t + 1], self.recurrent.write(u)
+            if self.cell == "lstm":
+                i, f, g, o = _gates(x + r, 4)
+                memory = f.sigmoid() * memory + i.sigmoid() * g.tanh()
+                h = o.sigmoid() * memory.tanh()
+            elif self.cell == "gru":
+                (xr, xz, xn), (rr, rz, rn) = _gates(x, 3), _gates(r, 3)
+                candidate = (xn + (xr + rr).sigmoid() * rn).tanh()
+                h = memory = candidate + (xz + rz).sigmoid() * (memory - candidate)
+            else:
+                h = memory = (x + r).tanh()
+            u = self.recurrent.read(h)
+            outputs.append(u if self.coded else h)
+        return _rows(outputs), u, memory
 
 
 class StockModel(StreamingModel):
-    """The program of stock operators for XNNPACK: `frames` outputs per call, unrolled."""
+    """The program of stock operators for XNNPACK: `frames` outputs per call, unrolled.
+
+    Stock operators know no shifts: every shifted atom that is used becomes an atom.
+    """
 
     backend = "xnnpack"
 
     def __init__(self, model: AcousticModel, frames: int):
-        super().__init__(model)
         self.frames = frames
+        super().__init__(model)
 
-    def matrix(self, group, start, stop, bias, dictionary):
-        return StockMatrix(group, start, stop, bias, dictionary)
+    def groups(self, rnn):
+        return [group.unshifted() for group in coded_groups(rnn)]
 
     def windows(self, features):
         x, window = (features - self.mean) * self.istd, 2 * self.context + 1
         starts = range(0, self.frames * self.stride, self.stride)
         return _rows([x[start : start + window].reshape(1, -1) for start in starts])
 
-    def layer(self, matrix, gates, u, memory, coded):
-        outputs, cell = [], CELLS[self.cell]
-        for t in range(self.frames):
-            x, r = gates[t : t + 1], matrix.write(u)
-            if cell == "lstm":
-                i, f, g, o = _gates(x + r, 4)
-                memory = f.sigmoid() * memory + i.sigmoid() * g.tanh()
-                h = o.sigmoid() * memory.tanh()
-            elif cell == "gru":
-                (xr, xz, xn), (rr, rz, rn) = _gates(x, 3), _gates(r, 3)
-                candidate = (xn + (xr + rr).sigmoid() * rn).tanh()
-                h = memory = candidate + (xz + rz).sigmoid() * (memory - candidate)
-            else:
-                h = memory = (x + r).tanh()
-            u = matrix.read(h)
-            outputs.append(u if coded else h)
-        return _rows(outputs), u, memory
+    def layer(self, inputs, recurrent, coded):
+        return StockLayer(inputs, recurrent, self.cell, coded, self.frames)
 
 
 def _gates(x: Tensor, count: int) -> list[Tensor]:

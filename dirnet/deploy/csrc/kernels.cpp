@@ -1,0 +1,62 @@
+// Which kernels run: chosen by the processor at run time on x86, at compile time elsewhere.
+#include "layer.h"
+
+#include <initializer_list>
+
+namespace dirnet {
+
+extern const Kernels kernels_plain;
+#if defined(__x86_64__)
+extern const Kernels kernels_avx2, kernels_avx512;
+#elif defined(__aarch64__)
+extern const Kernels kernels_neon;
+#endif
+
+const Kernels* available_kernels() {
+  struct List {
+    Kernels kernels[4] = {};
+    List() {
+      Kernels* next = kernels;
+#if defined(__x86_64__)
+      __builtin_cpu_init();
+      const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+      const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                          __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+      if (avx2 && avx512) *next++ = kernels_avx512;
+      if (avx2) *next++ = kernels_avx2;
+#elif defined(__aarch64__)
+      *next++ = kernels_neon;
+#endif
+      *next = kernels_plain;
+    }
+  };
+  static const List list;
+  return list.kernels;
+}
+
+namespace {
+
+constexpr size_t kFrames = 4;  // kTile of kernels.h
+
+size_t largest(std::initializer_list<size_t> sizes) {
+  size_t most = 0;
+  for (size_t size : sizes) most = size > most ? size : most;
+  return most;
+}
+
+}  // namespace
+
+size_t scratch_bytes(const Matrix& m) {
+  const size_t rows = m.rows, read = m.code_rows(), shifts = m.shifts();
+  const size_t floats = kFrames * read + (m.reach ? shifts * rows : 0) + (kFrames + 1) * largest({rows, read});
+  const size_t bytes = kFrames * (largest({rows, read, 256}) + m.blocks);
+  return floats * sizeof(float) + bytes + 32 * 2 * kAlignment;
+}
+
+size_t scratch_bytes(const Layer& layer) {
+  const size_t width = layer.recurrent.columns, n = layer.recurrent.rows, gates = (16 + 1) * width + n;
+  return gates * sizeof(float) + largest({scratch_bytes(layer.input), scratch_bytes(layer.recurrent)}) + 4 * kAlignment;
+}
+
+}  // namespace dirnet

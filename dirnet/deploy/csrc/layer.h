@@ -1,0 +1,136 @@
+// A recurrent layer as it lies in a program: one contiguous block of bytes, every section on a multiple of 64, in the
+// order in which it is read, so nothing is repacked at load and a .pte may stay mapped. ../packing.py writes it.
+//
+//   header     int32: magic, size in bytes, then of the input and of the recurrent matrix rows N, atoms p (0: no
+//              dictionary), columns M, block (0: dense codes), blocks, bytes per value (4: float, 1: int8), reach of
+//              the shifts, 1 if these are circular, 1 if there is a bias, 1 if there are scales; zeros up to kHeaderBytes
+//   of either matrix, input first:
+//   dictionary (N, p) in panels
+//   scales     bfloat16, of int8: of the p atoms, then of the p rows of Z; of its N rows where there is no dictionary.
+//              None where the codes read what another layer's dictionary gave: the scales of Z's rows are in it
+//   counts     uint16, sparse codes only: blocks per block column
+//   index      rows of Z of the blocks, column by column: uint8 where Z has at most 256, else uint16. A pair of shift s
+//              and atom j is row s * p + j.
+//   codes      dense in panels, or block by block
+//   bias       float (M)
+//
+// Panels: 16 columns each, the rest in panels of 8, 4, 2, 1. A float panel (and a float block) holds its rows one after
+// the other. Int8 panels of 4 and more columns, and the blocks of one block column together, hold groups of four rows
+// as a dot product instruction reads them, (rows / 4, columns, 4), then the remaining rows one after the other; narrower
+// ones hold their columns one after the other.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace dirnet {
+
+enum Cell { kLstm = 0, kGru = 1, kRnn = 2 };
+constexpr int kGates[] = {4, 3, 1};
+
+constexpr int32_t kMagic = 0x314c4e44;  // "DNL1"
+constexpr size_t kAlignment = 64, kHeaderBytes = 128;
+constexpr int kMatrixFields = 10, kWidestBlock = 16;
+
+// y = Z^T u + bias of u = D^T x, or of u = x where there is no dictionary.
+struct Matrix {
+  int rows = 0, atoms = 0, columns = 0, block = 0, blocks = 0, value_bytes = 4, reach = 0, circular = 0;
+  const void* dictionary = nullptr;
+  const uint16_t *atom_scales = nullptr, *row_scales = nullptr;  // bfloat16, int8 only
+  const uint16_t* counts = nullptr;
+  const uint8_t* index8 = nullptr;
+  const uint16_t* index16 = nullptr;
+  const void* codes = nullptr;
+  const float* bias = nullptr;
+
+  [[gnu::always_inline]] bool quantised() const { return value_bytes == 1; }
+  [[gnu::always_inline]] int shifts() const { return 2 * reach + 1; }
+  [[gnu::always_inline]] int code_rows() const { return atoms ? atoms * shifts() : rows; }
+};
+
+struct Layer {
+  Matrix input, recurrent;
+};
+
+namespace {  // every file compiles its own copies: they may use other instructions
+
+// The columns of one panel of a dense matrix of which `left` columns are left.
+inline int panel_width(int left) {
+  int width = kWidestBlock;
+  while (width > left) width /= 2;
+  return width;
+}
+
+// Views of the matrices of `size` bytes at `bytes`; false if they are not such a block, so that no kernel reads beyond.
+inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
+  const auto* header = reinterpret_cast<const int32_t*>(bytes);
+  if (size < kHeaderBytes || header[0] != kMagic || static_cast<size_t>(header[1]) != size) return false;
+  size_t at = kHeaderBytes;
+  bool fits = true;
+  const auto section = [&](bool there, size_t count, size_t width) -> const uint8_t* {
+    if (!there || !fits) return nullptr;
+    at = (at + kAlignment - 1) / kAlignment * kAlignment;
+    const uint8_t* start = bytes + at;
+    at += count * width;
+    fits = at <= size;
+    return start;
+  };
+  for (int half = 0; half < 2; ++half) {
+    Matrix* m = half ? &layer->recurrent : &layer->input;
+    const int32_t* field = header + 2 + half * kMatrixFields;
+    for (int i = 0; i < kMatrixFields; ++i)
+      if (field[i] < 0 || field[i] > (1 << 24)) return false;
+    *m = Matrix();
+    m->rows = field[0], m->atoms = field[1], m->columns = field[2], m->block = field[3], m->blocks = field[4];
+    m->value_bytes = field[5], m->reach = field[6], m->circular = field[7];
+    const int b = m->block;
+    if (!m->rows || !m->columns || !(b == 0 || b == 1 || b == 2 || b == 4 || b == 8 || b == 16)) return false;
+    if ((b && m->columns % b) || (m->value_bytes != 1 && m->value_bytes != 4)) return false;
+    if ((m->quantised() && m->atoms && !field[9]) || m->shifts() > m->rows || m->code_rows() > 65536) return false;
+    const size_t rows = m->code_rows(), stored = b ? static_cast<size_t>(m->blocks) * b : rows * m->columns;
+    m->dictionary = section(m->atoms, static_cast<size_t>(m->rows) * m->atoms, m->value_bytes);
+    const uint8_t* scales = section(field[9], m->atoms ? 2 * m->atoms : m->rows, sizeof(uint16_t));
+    m->atom_scales = m->atoms ? reinterpret_cast<const uint16_t*>(scales) : nullptr;
+    m->row_scales = reinterpret_cast<const uint16_t*>(scales) + (scales ? m->atoms : 0);
+    m->counts = reinterpret_cast<const uint16_t*>(section(b, b ? m->columns / b : 0, sizeof(uint16_t)));
+    const uint8_t* index = section(b, m->blocks, rows <= 256 ? sizeof(uint8_t) : sizeof(uint16_t));
+    if (rows <= 256)
+      m->index8 = index;
+    else
+      m->index16 = reinterpret_cast<const uint16_t*>(index);
+    m->codes = section(true, stored, m->value_bytes);
+    m->bias = reinterpret_cast<const float*>(section(field[8], m->columns, sizeof(float)));
+    if (!fits) return false;
+    if (!b) continue;
+    size_t total = 0;
+    for (int j = 0; j < m->columns / b; ++j) total += m->counts[j];
+    if (total != static_cast<size_t>(m->blocks)) return false;
+    int beyond = 0;
+    for (int k = 0; k < m->blocks; ++k) beyond |= (m->index8 ? m->index8[k] : m->index16[k]) >= static_cast<int>(rows);
+    if (beyond) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+// The kernels compiled for one instruction set. All arrays are float32, row after row.
+struct Kernels {
+  const char* name;
+  // y (frames, columns) = Z^T D^T x + bias of x (frames, rows).
+  void (*project)(const Matrix& m, const float* x, int frames, float* y, void* scratch);
+  // The recurrence over x (frames, input.rows). `u` (recurrent.code_rows()) is what the recurrent codes read, `memory`
+  // (n) is c of an LSTM, else h; both come in and go out. y[t] is u_t if `coded`, for a consumer that shares the
+  // dictionary (one D^T h serves both), else h_t (n).
+  void (*rnn_layer)(Cell cell, const Layer& layer, const float* x, int frames, int n, bool coded, float* u,
+                    float* memory, float* y, void* scratch);
+};
+
+// Bytes of scratch memory that `project` or `rnn_layer` may use for any number of frames.
+size_t scratch_bytes(const Matrix& m);
+size_t scratch_bytes(const Layer& layer);
+
+// The kernels of this processor, the fastest first, ended by one without a name; the last one runs everywhere.
+const Kernels* available_kernels();
+
+}  // namespace dirnet

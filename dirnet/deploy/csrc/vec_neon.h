@@ -1,0 +1,61 @@
+// Int8 with NEON: the dot product instruction of ARMv8.2 where the compiler may use it, else widening products; table
+// look-ups of 64 bytes at a time.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "vec.h"
+
+namespace dirnet {
+namespace {
+
+#if defined(__ARM_FEATURE_DOTPROD)
+constexpr const char* kPath = "neon-dotprod";
+#else
+constexpr const char* kPath = "neon";
+#endif
+constexpr int kLanes = 4;
+constexpr int kByteZero = 0;
+
+inline int32x4_t dot_bytes(int32x4_t sum, int8x16_t a, int8x16_t b) {
+#if defined(__ARM_FEATURE_DOTPROD)
+  return vdotq_s32(sum, a, b);
+#else
+  const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
+  const int32x4_t high = vpaddlq_s16(vmull_s8(vget_high_s8(a), vget_high_s8(b)));
+  return vaddq_s32(sum, vpaddq_s32(low, high));
+#endif
+}
+
+inline Ints<4> dot4(Ints<4> sum, const int8_t* w, const uint8_t* x) {
+  const int8x16_t bytes = vreinterpretq_s8_s32(vdupq_n_s32(load<int32_t>(x)));
+  return (Ints<4>)dot_bytes((int32x4_t)sum, vld1q_s8(w), bytes);
+}
+
+inline int32_t dot(const int8_t* w, const uint8_t* x, int n) {
+  int32x4_t sums = vdupq_n_s32(0);
+  int k = 0;
+  for (; k + 16 <= n; k += 16) sums = dot_bytes(sums, vld1q_s8(w + k), vreinterpretq_s8_u8(vld1q_u8(x + k)));
+  int32_t sum = vaddvq_s32(sums);
+  for (; k < n; ++k) sum += w[k] * static_cast<int8_t>(x[k]);
+  return sum;
+}
+
+constexpr int kExpandStep = 16;
+inline void expand(const uint8_t* from, int rows, const uint8_t* index, int n, uint8_t* to) {
+  const uint8x16x4_t a = vld1q_u8_x4(from), b = vld1q_u8_x4(from + 64);
+  const uint8x16x4_t c = vld1q_u8_x4(from + 128), d = vld1q_u8_x4(from + 192);
+  const auto look_up = [&](uint8x16_t at) {  // an index beyond its 64 bytes leaves the result as it is
+    uint8x16_t found = vqtbl4q_u8(a, at);
+    if (rows > 64) found = vqtbx4q_u8(found, b, vsubq_u8(at, vdupq_n_u8(64)));
+    if (rows > 128) found = vqtbx4q_u8(found, c, vsubq_u8(at, vdupq_n_u8(128)));
+    if (rows > 192) found = vqtbx4q_u8(found, d, vsubq_u8(at, vdupq_n_u8(192)));
+    return found;
+  };
+  int k = 0;
+  for (; k + 16 <= n; k += 16) vst1q_u8(to + k, look_up(vld1q_u8(index + k)));
+  for (; k < n; ++k) to[k] = from[index[k]];
+}
+
+}  // namespace
+}  // namespace dirnet

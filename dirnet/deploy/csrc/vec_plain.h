@@ -1,0 +1,33 @@
+// Int8 in plain C++, for processors without a path of their own.
+#pragma once
+
+#include "vec.h"
+
+namespace dirnet {
+namespace {
+
+constexpr const char* kPath = "plain";
+constexpr int kLanes = 4;     // int32 sums of one register
+constexpr int kByteZero = 0;  // what a quantised 0 is stored as
+
+// sum[i] += w[4 i .. 4 i + 4) . x[0 .. 4)
+inline Ints<4> dot4(Ints<4> sum, const int8_t* w, const uint8_t* x) {
+  for (int i = 0; i < 16; ++i) sum[i / 4] += w[i] * static_cast<int8_t>(x[i % 4]);
+  return sum;
+}
+
+// The sum of w[i] x[i], i < n.
+inline int32_t dot(const int8_t* w, const uint8_t* x, int n) {
+  int32_t sum = 0;
+  for (int i = 0; i < n; ++i) sum += w[i] * static_cast<int8_t>(x[i]);
+  return sum;
+}
+
+// to[k] = from[index[k]]; both may be used up to the next multiple of kExpandStep, `from` has 256 entries.
+constexpr int kExpandStep = 1;
+inline void expand(const uint8_t* from, int, const uint8_t* index, int n, uint8_t* to) {
+  for (int k = 0; k < n; ++k) to[k] = from[index[k]];
+}
+
+}  // namespace
+}  // namespace dirnet

@@ -1,0 +1,241 @@
+"""A recurrent layer as the kernels read it: one contiguous block of bytes. `csrc/layer.h` describes every section."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dirnet.factorization.shift import Shifts
+from dirnet.nn.coded import CodedMatrix
+
+BLOCKS = (1, 2, 4, 8, 16)
+PANEL = 16
+HEADER_BYTES, ALIGNMENT, MAGIC = 128, 64, 0x314C4E44
+_GROUP = 4  # rows that a dot product instruction adds up
+
+
+@dataclass(frozen=True)
+class StoredMatrix:
+    """`y = Z^T u + bias` of `u = D^T x`, or of `u = x` without dictionary; values are float32 or int8.
+
+    dictionary: (N, p) or None. codes: (rows of Z, M), or (blocks, block) with `index` (blocks,), the row of Z of each,
+    shift s of atom j being row s p + j, and `counts` (M / block,), how many lie in each block column, one column after
+    the other. atom_scales (p,) and row_scales (p,), without dictionary (N,), are bfloat16, None of float32; row_scales
+    are also None where what is read has them already.
+    """
+
+    rows: int
+    dictionary: Tensor | None
+    codes: Tensor
+    index: Tensor | None = None
+    counts: Tensor | None = None
+    bias: Tensor | None = None
+    atom_scales: Tensor | None = None
+    row_scales: Tensor | None = None
+    shifts: Shifts = Shifts()
+
+    @property
+    def atoms(self) -> int:
+        """p, or 0 without a dictionary."""
+        return 0 if self.dictionary is None else self.dictionary.shape[1]
+
+    @property
+    def code_rows(self) -> int:
+        """Rows of Z: what `u` has."""
+        return self.atoms * len(self.shifts) if self.atoms else self.rows
+
+    @property
+    def columns(self) -> int:
+        """M."""
+        return self.codes.shape[1] if self.index is None else len(self.counts) * self.codes.shape[1]
+
+    @property
+    def block(self) -> int:
+        """Consecutive columns of a stored code, 0 for dense codes."""
+        return 0 if self.index is None else self.codes.shape[1]
+
+
+def stored_matrix(group: CodedMatrix, start: int, stop: int, bias: Tensor | None, dictionary: bool) -> StoredMatrix:
+    """Columns `start:stop` of the codes of `group`: all gate columns of one consumer; with its dictionary or not.
+
+    A block that the kernels do not know, or that straddles two consumers, is cut into the widest that fits.
+    """
+    tensors = group.packed()
+    atoms, scales = group.atoms, tensors.get("code_scales")
+    own = atoms is not None and dictionary
+    common = {
+        "rows": group.rows if own or atoms is None else read_size(group),
+        "dictionary": tensors["dictionary"] if own else None,
+        "atom_scales": tensors.get("dictionary_scales") if own else None,
+        "row_scales": scales if own or atoms is None else None,
+        "shifts": group.shifts if own else Shifts(),
+        "bias": None if bias is None else bias.detach().clone(),
+    }
+    codes, offsets = tensors["codes"], tensors.get("offsets")
+    if group.index is None and offsets is None:
+        return StoredMatrix(codes=codes[:, start:stop].contiguous(), **common)
+    width = group.columns // group.block
+    if group.index is None:  # of a dense Z every block has its shift
+        places = torch.arange(group.code_rows * width)
+        row, column, values = places // width, places % width, codes.reshape(-1, group.block)
+    else:
+        row, values = tensors["rows"].long(), codes
+        column = torch.repeat_interleave(torch.arange(width), tensors["counts"].long())
+    if offsets is not None:
+        row = group.shifts.positions(offsets) * group.code_rows + row
+    divisor = math.gcd(group.block, start, stop)
+    block = max(size for size in BLOCKS if divisor % size == 0)
+    pieces = group.block // block
+    column = (column[:, None] * pieces + torch.arange(pieces)).reshape(-1) - start // block
+    row, values, columns = row.repeat_interleave(pieces), values.reshape(-1, block), (stop - start) // block
+    kept = ((column >= 0) & (column < columns)).nonzero().squeeze(1)
+    order = kept[torch.argsort(column[kept] * read_size(group) + row[kept])]
+    counts = torch.bincount(column[order], minlength=columns)
+    return StoredMatrix(codes=values[order], index=row[order], counts=counts, **common)
+
+
+def read_size(group: CodedMatrix) -> int:
+    """How many values the codes of `group` read: the rows of Z, with shifts one per shift of an atom."""
+    return group.code_rows * len(group.shifts)
+
+
+def pack(inputs: StoredMatrix, recurrent: StoredMatrix) -> Tensor:
+    """The block (bytes,) uint8 of a layer."""
+    sections = [_bytes(torch.zeros(HEADER_BYTES, dtype=torch.uint8))]
+    fields = []
+    for matrix in (inputs, recurrent):
+        sections += map(_bytes, _sections(matrix))
+        fields += _fields(matrix)
+    padded = [section + bytes(-len(section) % ALIGNMENT) for section in sections[:-1]] + sections[-1:]
+    content = bytearray(b"".join(padded))
+    header = np.array([MAGIC, len(content), *fields], dtype="<i4").tobytes()
+    content[: len(header)] = header
+    return torch.frombuffer(content, dtype=torch.uint8)
+
+
+def unpack(weights: Tensor) -> tuple[StoredMatrix, StoredMatrix]:
+    """What `pack` was given."""
+    reader = _Reader(weights)
+    header = reader.content[:HEADER_BYTES].view("<i4").tolist()
+    return _read_matrix(reader, *header[2:12]), _read_matrix(reader, *header[12:22])
+
+
+def _fields(matrix: StoredMatrix) -> list[int]:
+    """The matrix in the header."""
+    blocks = 0 if matrix.index is None else len(matrix.index)
+    circular, scaled = matrix.shifts.kind == "circular", matrix.row_scales is not None
+    return [matrix.rows, matrix.atoms, matrix.columns, matrix.block, blocks, matrix.codes.element_size(),
+            matrix.shifts.reach, int(circular), int(matrix.bias is not None), int(scaled)]  # fmt: skip
+
+
+def _sections(matrix: StoredMatrix) -> Iterator[Tensor]:
+    """What lies in the block, in its order."""
+    if matrix.dictionary is not None:
+        yield _panels(matrix.dictionary)
+    if matrix.row_scales is not None:
+        own = [] if matrix.atom_scales is None else [matrix.atom_scales]
+        yield torch.cat([*own, matrix.row_scales])
+    if matrix.index is None:
+        yield _panels(matrix.codes)
+    else:
+        yield matrix.counts.to(torch.uint16)
+        yield matrix.index.to(_index_dtype(matrix.code_rows))
+        yield torch.cat([_panel(column) for column in _block_columns(matrix.codes, matrix.counts)])
+    if matrix.bias is not None:
+        yield matrix.bias
+
+
+def _read_matrix(reader: _Reader, rows, atoms, columns, block, blocks, width, reach, circular, has_bias, has_scales):
+    shifts = Shifts(reach, "circular" if circular else "zero")
+    code_rows = atoms * len(shifts) if atoms else rows
+    values = {1: torch.int8, 4: torch.float32}[width]
+    found = {"rows": rows, "shifts": shifts, "dictionary": None}
+    if atoms:
+        found["dictionary"] = _from_panels(reader.section(rows * atoms, values), atoms)
+    if has_scales:
+        scales = reader.section(2 * atoms or rows, torch.bfloat16)
+        found["atom_scales"], found["row_scales"] = (scales[:atoms] if atoms else None), scales[atoms:]
+    if block:
+        found["counts"] = reader.section(columns // block, torch.uint16).long()
+        found["index"] = reader.section(blocks, _index_dtype(code_rows)).long()
+        stored, start, pieces = reader.section(blocks * block, values), 0, []
+        for count in found["counts"].tolist():
+            pieces.append(_from_panel(stored[start : start + count * block], block))
+            start += count * block
+        found["codes"] = torch.cat(pieces)
+    else:
+        found["codes"] = _from_panels(reader.section(code_rows * columns, values), columns)
+    found["bias"] = reader.section(columns, torch.float32) if has_bias else None
+    return StoredMatrix(**found)
+
+
+class _Reader:
+    """The sections of a block, one after the other."""
+
+    def __init__(self, weights: Tensor):
+        self.content, self.at = weights.numpy(), HEADER_BYTES
+
+    def section(self, count: int, dtype: torch.dtype) -> Tensor:
+        start = self.at + -self.at % ALIGNMENT
+        self.at = start + count * dtype.itemsize
+        values = torch.empty(count, dtype=dtype)
+        values.view(torch.uint8).copy_(torch.from_numpy(self.content[start : self.at]))
+        return values
+
+
+def _panels(matrix: Tensor) -> Tensor:
+    """(rows, columns) -> flat values: panels of 16 columns, the rest in panels of 8, 4, 2, 1."""
+    return torch.cat([_panel(panel) for panel in matrix.split(_widths(matrix.shape[1]), dim=1)])
+
+
+def _from_panels(values: Tensor, columns: int) -> Tensor:
+    widths = _widths(columns)
+    pieces = values.split([values.numel() // columns * width for width in widths])
+    return torch.cat([_from_panel(piece, width) for piece, width in zip(pieces, widths, strict=True)], dim=1)
+
+
+def _panel(values: Tensor) -> Tensor:
+    """A panel or block column (rows, width) as it is stored, flat."""
+    rows, width = values.shape
+    if values.dtype == torch.float32:
+        return values.reshape(-1)
+    if width < _GROUP:
+        return values.t().reshape(-1)
+    grouped = rows - rows % _GROUP
+    groups = values[:grouped].reshape(-1, _GROUP, width).transpose(1, 2)
+    return torch.cat([groups.reshape(-1), values[grouped:].reshape(-1)])
+
+
+def _from_panel(stored: Tensor, width: int) -> Tensor:
+    rows = stored.numel() // width
+    if stored.dtype == torch.float32:
+        return stored.view(rows, width)
+    if width < _GROUP:
+        return stored.view(width, rows).t()
+    grouped = rows - rows % _GROUP
+    groups = stored[: grouped * width].view(-1, width, _GROUP).transpose(1, 2).reshape(grouped, width)
+    return torch.cat([groups, stored[grouped * width :].view(-1, width)])
+
+
+def _block_columns(codes: Tensor, counts: Tensor) -> Sequence[Tensor]:
+    """The blocks of every block column; all at once where their order is that of the columns anyway."""
+    plain = codes.dtype == torch.float32 or codes.shape[1] == 1
+    return [codes.reshape(-1, 1)] if plain else codes.split(counts.tolist())
+
+
+def _widths(columns: int) -> list[int]:
+    rest = columns % PANEL
+    return [PANEL] * (columns // PANEL) + [width for width in (8, 4, 2, 1) if rest & width]
+
+
+def _index_dtype(code_rows: int) -> torch.dtype:
+    return torch.uint8 if code_rows <= 256 else torch.uint16
+
+
+def _bytes(section: Tensor) -> bytes:
+    return section.contiguous().view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,67 @@
+import math
+
+import pytest
+import torch
+
+from dirnet.deploy import ops
+from dirnet.deploy.packing import ALIGNMENT, HEADER_BYTES, pack, read_size, stored_matrix, unpack
+from dirnet.factorization.shift import Shifts
+from dirnet.nn.coded import CodedMatrix
+
+
+def applied(matrix, rows):
+    """The dense matrix that `matrix` stands for, in int8 without the rounding of activations."""
+    return ops.write(matrix, ops.read(matrix, torch.eye(rows)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("block, start, stop", [(1, 0, 20), (8, 16, 48), (32, 32, 64), (12, 24, 48), (10, 25, 50)])
+def test_slices_of_codes_keep_their_values(block, start, stop, dtype):
+    columns = math.lcm(block, 2 * (stop - start))
+    group = CodedMatrix(30, columns, 9, int(0.4 * 9 * columns / block), block, dtype)
+    matrix = stored_matrix(group, start, stop, None, False)
+    scales = group.packed()["code_scales"].float()[:, None] if dtype == "int8" else 1.0
+    torch.testing.assert_close(ops.code_matrix(matrix) * scales, group.code_matrix()[:, start:stop])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["circular", "zero"])
+@pytest.mark.parametrize("blocks", [None, 70])
+def test_shifts_are_kept_beside_the_atoms_once(kind, blocks):
+    group = CodedMatrix(30, 48, 9, blocks, 4, shifts=Shifts(2, kind))
+    group.offsets.random_(-2, 3)
+    matrix = stored_matrix(group, 0, 48, None, True)
+    assert matrix.dictionary.shape == (30, 9) and matrix.code_rows == read_size(group) == 45
+    torch.testing.assert_close(applied(matrix, 30), group.matrix())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("atoms, blocks, block", [(None, None, 1), (5, None, 1), (5, 9, 8), (7, 40, 1), (None, 11, 4),
+                                                  (300, 50, 2)])  # fmt: skip
+def test_a_layer_comes_back_from_its_bytes(atoms, blocks, block, dtype):
+    group = CodedMatrix(19, 48, atoms, blocks, block, dtype, Shifts(1) if atoms == 5 else Shifts())
+    inputs = stored_matrix(CodedMatrix(7, 48, None, None, 1, dtype), 0, 48, None, True)
+    recurrent = stored_matrix(group, 0, 48, torch.randn(48), True)
+    for before, after in zip((inputs, recurrent), unpack(pack(inputs, recurrent)), strict=True):
+        for name in ("dictionary", "codes", "index", "counts", "bias", "atom_scales", "row_scales"):
+            a, b = getattr(before, name), getattr(after, name)
+            assert (a is None) == (b is None), name
+            assert a is None or torch.equal(a, b), name
+        assert (before.rows, before.shifts) == (after.rows, after.shifts)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_layer_takes_its_counted_bytes(dtype):
+    """Header and alignment aside: eleven sections at most. The bytes of biases and of what is stored are all."""
+    group = CodedMatrix(64, 256, 20, 150, 8, dtype)
+    matrix = stored_matrix(group, 0, 256, torch.randn(256), True)
+    extra = pack(matrix, matrix).numel() - 2 * (group.stored_bytes() + 256 * 4)
+    assert HEADER_BYTES <= extra <= HEADER_BYTES + 11 * ALIGNMENT
+
+
+def test_empty_codes_are_stored_as_nothing():
+    matrix = stored_matrix(CodedMatrix(6, 16, 3, 0, 8), 8, 16, None, True)
+    assert (len(matrix.codes), matrix.index.tolist(), matrix.counts.tolist(), matrix.block) == (0, [], [0], 8)
+    assert not applied(unpack(pack(matrix, matrix))[1], 6).any()
