@@ -122,14 +122,15 @@ def unpack(weights: Tensor) -> tuple[StoredMatrix, StoredMatrix]:
     """What `pack` was given."""
     reader = _Reader(weights)
     header = reader.content[:HEADER_BYTES].view("<i4").tolist()
-    return _read_matrix(reader, *header[2:12]), _read_matrix(reader, *header[12:22])
+    return _read_matrix(reader, *header[2:13]), _read_matrix(reader, *header[13:24])
 
 
 def _fields(matrix: StoredMatrix) -> list[int]:
     """The matrix in the header."""
     blocks = 0 if matrix.index is None else len(matrix.index)
     circular, scaled = matrix.shifts.kind == "circular", matrix.row_scales is not None
-    return [matrix.rows, matrix.atoms, matrix.columns, matrix.block, blocks, matrix.codes.element_size(),
+    most = 0 if matrix.counts is None else int(matrix.counts.max())
+    return [matrix.rows, matrix.atoms, matrix.columns, matrix.block, blocks, most, matrix.codes.element_size(),
             matrix.shifts.reach, int(circular), int(matrix.bias is not None), int(scaled)]  # fmt: skip
 
 
@@ -143,14 +144,20 @@ def _sections(matrix: StoredMatrix) -> Iterator[Tensor]:
     if matrix.index is None:
         yield _panels(matrix.codes)
     else:
-        yield matrix.counts.to(torch.uint16)
-        yield matrix.index.to(_index_dtype(matrix.code_rows))
-        yield torch.cat([_panel(column) for column in _block_columns(matrix.codes, matrix.counts)])
+        order = matrix.counts.argsort(stable=True)
+        counts = matrix.counts[order]
+        blocks = torch.cat([torch.arange(stop - n, stop) for stop, n in _ends(matrix.counts, order)])
+        yield torch.bincount(counts).to(torch.uint16)
+        yield order.to(torch.uint16)
+        yield matrix.index[blocks].to(_index_dtype(matrix.code_rows))
+        yield torch.cat([_panel(column) for column in _block_columns(matrix.codes[blocks], counts)])
     if matrix.bias is not None:
         yield matrix.bias
 
 
-def _read_matrix(reader: _Reader, rows, atoms, columns, block, blocks, width, reach, circular, has_bias, has_scales):
+def _read_matrix(
+    reader: _Reader, rows, atoms, columns, block, blocks, most, width, reach, circular, has_bias, has_scales
+) -> StoredMatrix:
     shifts = Shifts(reach, "circular" if circular else "zero")
     code_rows = atoms * len(shifts) if atoms else rows
     values = {1: torch.int8, 4: torch.float32}[width]
@@ -161,13 +168,14 @@ def _read_matrix(reader: _Reader, rows, atoms, columns, block, blocks, width, re
         scales = reader.section(2 * atoms or rows, torch.bfloat16)
         found["atom_scales"], found["row_scales"] = (scales[:atoms] if atoms else None), scales[atoms:]
     if block:
-        found["counts"] = reader.section(columns // block, torch.uint16).long()
-        found["index"] = reader.section(blocks, _index_dtype(code_rows)).long()
-        stored, start, pieces = reader.section(blocks * block, values), 0, []
-        for count in found["counts"].tolist():
-            pieces.append(_from_panel(stored[start : start + count * block], block))
-            start += count * block
-        found["codes"] = torch.cat(pieces)
+        histogram = reader.section(most + 1, torch.uint16).long()
+        order = reader.section(columns // block, torch.uint16).long()
+        index = reader.section(blocks, _index_dtype(code_rows)).long()
+        counts = torch.repeat_interleave(torch.arange(most + 1), histogram)
+        stored = reader.section(blocks * block, values).split((counts * block).tolist())
+        codes, place = torch.cat([_from_panel(column, block) for column in stored]), order.argsort()
+        blocks = torch.cat([torch.arange(stop - n, stop) for stop, n in _ends(counts, place)])
+        found |= {"counts": counts[place], "index": index[blocks], "codes": codes[blocks]}
     else:
         found["codes"] = _from_panels(reader.section(code_rows * columns, values), columns)
     found["bias"] = reader.section(columns, torch.float32) if has_bias else None
@@ -220,6 +228,11 @@ def _from_panel(stored: Tensor, width: int) -> Tensor:
     grouped = rows - rows % _GROUP
     groups = stored[: grouped * width].view(-1, width, _GROUP).transpose(1, 2).reshape(grouped, width)
     return torch.cat([groups, stored[grouped * width :].view(-1, width)])
+
+
+def _ends(counts: Tensor, order: Tensor) -> Iterator[tuple[int, int]]:
+    """Of the block columns in `order`: where their blocks end, and how many they are."""
+    return zip(counts.cumsum(0)[order].tolist(), counts[order].tolist(), strict=True)
 
 
 def _block_columns(codes: Tensor, counts: Tensor) -> Sequence[Tensor]:

@@ -1,8 +1,8 @@
 // The arithmetic of a compressed recurrent layer: u = D^T x, gates = Z^T u, and the cell. No framework, one thread.
 //
 // A file that includes this names an instruction set by the vec_*.h that it includes first, and is compiled for it:
-// kLanes, kByteZero, dot4, dot, expand of int8 come from there, floats are the compiler's own vectors. layer.h tells how
-// matrices lie in memory.
+// kLanes, kByteZero, dot4, dot, expand of int8 come from there, floats are the compiler's own vectors. layer.h tells
+// how matrices lie in memory.
 #pragma once
 
 #include "layer.h"
@@ -11,8 +11,9 @@
 namespace dirnet {
 namespace {
 
-constexpr int kTile = 4;   // frames that share one pass over the weights of an input matrix
-constexpr int kChunk = 16;  // frames whose gates wait for the recurrence at a time: more would push weights out of cache
+constexpr int kTile = 4;  // frames that share one pass over the weights of an input matrix
+constexpr int kChunk =
+    16;  // frames whose gates wait for the recurrence at a time: more would push weights out of cache
 constexpr int kTable = 256, kSlack = 64;
 
 // Scratch memory, handed out in aligned pieces.
@@ -35,7 +36,8 @@ class Scratch {
 // One column block of W columns for F frames: y[f][0..W) = bias + sum_k x[row(k)][f] * values[k][0..W).
 // x is interleaved by frames. `chains` independent sums hide the latency of the multiply-add.
 template <int W, int F, class Row>
-inline void column_block(const float* x, const float* values, Row row, int count, const float* bias, float* y, int pitch) {
+inline void column_block(const float* x, const float* values, Row row, int count, const float* bias, float* y,
+                         int pitch) {
   constexpr int chains = F == 1 ? 4 : 1;
   if constexpr (W == 1 && F == 1) {
     float sum[4] = {};
@@ -77,11 +79,12 @@ inline void column_block(const float* x, const float* values, Row row, int count
 
 // Dense panels of W columns from column `first` on; returns the first column left over.
 template <int W, int F>
-inline int dense_panels(const float* values, int rows, int columns, int first, const float* x, const float* bias, float* y) {
+inline int dense_panels(const float* values, int rows, int columns, int first, const float* x, const float* bias,
+                        float* y) {
   const auto row = [](int k) { return k; };
   for (; first + W <= columns; first += W)
-    column_block<W, F>(x, values + static_cast<size_t>(first) * rows, row, rows, bias ? bias + first : nullptr, y + first,
-                       columns);
+    column_block<W, F>(x, values + static_cast<size_t>(first) * rows, row, rows, bias ? bias + first : nullptr,
+                       y + first, columns);
   return first;
 }
 
@@ -94,26 +97,38 @@ inline void dense(const float* values, int rows, int columns, const float* x, co
   dense_panels<1, F>(values, rows, columns, first, x, bias, y);
 }
 
+// take(count, first column) for every block column, in the order of storage.
+template <int W, class Take>
+inline void block_columns(const Matrix& m, Take take) {
+  const uint16_t* column = m.order;
+  for (int count = 0; count <= m.most; ++count)
+    for (int n = m.histogram[count]; n > 0; --n) take(count, *column++ * W);
+}
+
 template <int W, int F, class Index>
 inline void sparse_blocks(const Matrix& m, const Index* index, const float* x, float* y) {
   const float* values = static_cast<const float*>(m.codes);
-  for (int j = 0; j < m.columns / W; ++j) {
-    const int count = m.counts[j];
+  block_columns<W>(m, [&](int count, int first) {
     const auto row = [index](int k) { return static_cast<int>(index[k]); };
-    column_block<W, F>(x, values, row, count, m.bias ? m.bias + j * W : nullptr, y + j * W, m.columns);
+    column_block<W, F>(x, values, row, count, m.bias ? m.bias + first : nullptr, y + first, m.columns);
     index += count;
     values += count * W;
-  }
+  });
 }
 
 template <int F, class Index>
 inline void sparse(const Matrix& m, const Index* index, const float* x, float* y) {
   switch (m.block) {
-    case 1: return sparse_blocks<1, F>(m, index, x, y);
-    case 2: return sparse_blocks<2, F>(m, index, x, y);
-    case 4: return sparse_blocks<4, F>(m, index, x, y);
-    case 8: return sparse_blocks<8, F>(m, index, x, y);
-    default: return sparse_blocks<16, F>(m, index, x, y);
+    case 1:
+      return sparse_blocks<1, F>(m, index, x, y);
+    case 2:
+      return sparse_blocks<2, F>(m, index, x, y);
+    case 4:
+      return sparse_blocks<4, F>(m, index, x, y);
+    case 8:
+      return sparse_blocks<8, F>(m, index, x, y);
+    default:
+      return sparse_blocks<16, F>(m, index, x, y);
   }
 }
 
@@ -163,7 +178,8 @@ inline float quantise(const float* x, const uint16_t* row_scales, int n, float* 
 
 // sums[f][0..W) = sum_k w[k] x[f][k], k < count, of a panel or block column of W >= 4 columns.
 template <int W, int F>
-inline void dot_block(const uint8_t* const* x, const int8_t* w, int count, Ints<(W < kLanes ? W : kLanes)> (*sums)[W / 4]) {
+inline void dot_block(const uint8_t* const* x, const int8_t* w, int count,
+                      Ints<(W < kLanes ? W : kLanes)> (*sums)[W / 4]) {
   constexpr int lanes = W < kLanes ? W : kLanes, pieces = W / lanes, chains = F == 1 ? 2 : 1;
   static const uint8_t zero[4] = {kByteZero, kByteZero, kByteZero, kByteZero};
   Ints<lanes> sum[F][chains][pieces] = {}, offset[chains][pieces] = {};
@@ -187,8 +203,8 @@ inline void dot_block(const uint8_t* const* x, const int8_t* w, int count, Ints<
     }
   for (int k = groups * 4; k < count; ++k)
     for (int piece = 0; piece < pieces; ++piece) {
-      const auto bytes = load<typename VectorOf<int8_t, lanes>::type>(w + k * W + piece * lanes);
-      const auto row = __builtin_convertvector(bytes, Ints<lanes>);
+      Ints<lanes> row;
+      widen(w + k * W + piece * lanes, &row);
       for (int f = 0; f < F; ++f) sums[f][piece] += row * static_cast<int8_t>(x[f][k] ^ kByteZero);
     }
 }
@@ -203,8 +219,9 @@ struct Output {
 
 template <int L>
 inline Floats<L> bfloat16s(const uint16_t* from) {
-  const auto halves = load<typename VectorOf<uint16_t, L>::type>(from);
-  const auto wide = __builtin_convertvector(halves, Ints<L>) << 16;
+  Ints<L> wide;
+  widen(from, &wide);
+  wide <<= 16;
   return load<Floats<L>>(&wide);
 }
 
@@ -220,7 +237,8 @@ inline void int8_columns(const uint8_t* const* x, const float* steps, const int8
       const int column = first + piece * lanes;
       for (int f = 0; f < F; ++f) {
         Floats<lanes> y = __builtin_convertvector(sums[f][piece], Floats<lanes>) * steps[f];
-        if (out.atom_scales) y *= bfloat16s<lanes>(out.atom_scales + column) * bfloat16s<lanes>(out.row_scales + column);
+        if (out.atom_scales)
+          y *= bfloat16s<lanes>(out.atom_scales + column) * bfloat16s<lanes>(out.row_scales + column);
         if (out.bias) y += load<Floats<lanes>>(out.bias + column);
         store(y, out.y + f * out.pitch + column);
       }
@@ -243,11 +261,20 @@ inline void int8_dense(const int8_t* w, int rows, int columns, const uint8_t* co
     width = panel_width(columns - first);
     const int8_t* panel = w + static_cast<size_t>(first) * rows;
     switch (width) {
-      case 16: int8_columns<16, F>(x, steps, panel, rows, first, out); break;
-      case 8: int8_columns<8, F>(x, steps, panel, rows, first, out); break;
-      case 4: int8_columns<4, F>(x, steps, panel, rows, first, out); break;
-      case 2: int8_columns<2, F>(x, steps, panel, rows, first, out); break;
-      default: int8_columns<1, F>(x, steps, panel, rows, first, out);
+      case 16:
+        int8_columns<16, F>(x, steps, panel, rows, first, out);
+        break;
+      case 8:
+        int8_columns<8, F>(x, steps, panel, rows, first, out);
+        break;
+      case 4:
+        int8_columns<4, F>(x, steps, panel, rows, first, out);
+        break;
+      case 2:
+        int8_columns<2, F>(x, steps, panel, rows, first, out);
+        break;
+      default:
+        int8_columns<1, F>(x, steps, panel, rows, first, out);
     }
   }
 }
@@ -258,18 +285,21 @@ inline void int8_blocks(const Matrix& m, const uint8_t* const* x, const float* s
   const int8_t* w = static_cast<const int8_t*>(m.codes);
   const uint8_t* at[F];
   for (int f = 0; f < F; ++f) at[f] = x[f];
-  for (int j = 0; j < m.columns / W; ++j) {
-    const int count = m.counts[j];
-    int8_columns<W, F>(at, steps, w, count, j * W, out);
+  block_columns<W>(m, [&](int count, int first) {
+    int8_columns<W, F>(at, steps, w, count, first, out);
     for (int f = 0; f < F; ++f) at[f] += count;
     w += count * W;
-  }
+  });
 }
 
 // y (F, columns) = Z^T u + bias of u (F, code_rows).
 template <int F>
 inline void int8_codes(const Matrix& m, const float* u, float* y, Scratch scratch) {
   const int rows = m.code_rows();
+  if (F > 1 && m.block > 0 && m.block < 4) {  // no weights to share: every code meets a byte of its own
+    for (int f = 0; f < F; ++f) int8_codes<1>(m, u + f * rows, y + f * m.columns, scratch);
+    return;
+  }
   const uint8_t* x[F];
   float steps[F];
   float* scaled = scratch.take<float>(rows);
@@ -288,12 +318,18 @@ inline void int8_codes(const Matrix& m, const float* u, float* y, Scratch scratc
   }
   const Output out = {nullptr, nullptr, m.bias, y, m.columns};
   switch (m.block) {
-    case 0: return int8_dense<F>(static_cast<const int8_t*>(m.codes), rows, m.columns, x, steps, out);
-    case 1: return int8_blocks<1, F>(m, x, steps, out);
-    case 2: return int8_blocks<2, F>(m, x, steps, out);
-    case 4: return int8_blocks<4, F>(m, x, steps, out);
-    case 8: return int8_blocks<8, F>(m, x, steps, out);
-    default: return int8_blocks<16, F>(m, x, steps, out);
+    case 0:
+      return int8_dense<F>(static_cast<const int8_t*>(m.codes), rows, m.columns, x, steps, out);
+    case 1:
+      return int8_blocks<1, F>(m, x, steps, out);
+    case 2:
+      return int8_blocks<2, F>(m, x, steps, out);
+    case 4:
+      return int8_blocks<4, F>(m, x, steps, out);
+    case 8:
+      return int8_blocks<8, F>(m, x, steps, out);
+    default:
+      return int8_blocks<16, F>(m, x, steps, out);
   }
 }
 
@@ -376,7 +412,12 @@ inline void project(const Matrix& m, const float* x, int frames, float* y, void*
 }
 
 // tanh as a ratio of polynomials of degree 13 and 6 (the coefficients are Eigen's): error below 3e-7, NaN stays NaN.
-inline float fast_tanh(float x) {
+// Kept as a ratio p / q: a cell needs two divisions instead of one per gate.
+struct Ratio {
+  float p, q;
+};
+
+inline Ratio tanh_ratio(float x) {
   constexpr float limit = 7.90531110763549805f;
   x = x < -limit ? -limit : x;
   x = x > limit ? limit : x;
@@ -390,34 +431,42 @@ inline float fast_tanh(float x) {
   float q = 1.19825839466702e-06f * s + 1.18534705686654e-04f;
   q = q * s + 2.26843463243900e-03f;
   q = q * s + 4.89352518554385e-03f;
-  return x * p / q;
+  return {x * p, q};
 }
 
-inline float fast_sigmoid(float x) { return 0.5f * fast_tanh(0.5f * x) + 0.5f; }
+inline Ratio sigmoid_ratio(float x) {  // (1 + tanh(x / 2)) / 2
+  const Ratio t = tanh_ratio(0.5f * x);
+  return {0.5f * (t.q + t.p), t.q};
+}
+
+inline float fast_tanh(float x) {
+  const Ratio t = tanh_ratio(x);
+  return t.p / t.q;
+}
 
 // One step of the cell from the two halves of its gate pre-activations (biases included), gates in torch's order.
-// h (n) is written; memory (n) is c of an LSTM, else the last h.
-inline void cell_step(Cell cell, int n, const float* __restrict x, const float* __restrict r, float* __restrict h,
-                      float* __restrict memory) {
+// h (n) is written; memory (n) is c of an LSTM, else the last h. Not inlined: there the compiler forgets __restrict.
+[[gnu::noinline]] inline void cell_step(Cell cell, int n, const float* __restrict x, const float* __restrict r,
+                                        float* __restrict h, float* __restrict memory) {
   switch (cell) {
     case kLstm:
 #pragma omp simd
       for (int i = 0; i < n; ++i) {
-        const float input = fast_sigmoid(x[i] + r[i]);
-        const float forget = fast_sigmoid(x[n + i] + r[n + i]);
-        const float cand = fast_tanh(x[2 * n + i] + r[2 * n + i]);
-        const float output = fast_sigmoid(x[3 * n + i] + r[3 * n + i]);
-        memory[i] = forget * memory[i] + input * cand;
-        h[i] = output * fast_tanh(memory[i]);
+        const Ratio in = sigmoid_ratio(x[i] + r[i]), forget = sigmoid_ratio(x[n + i] + r[n + i]);
+        const Ratio cand = tanh_ratio(x[2 * n + i] + r[2 * n + i]), out = sigmoid_ratio(x[3 * n + i] + r[3 * n + i]);
+        const float written = in.q * cand.q, c = forget.p * memory[i] * written + in.p * cand.p * forget.q;
+        memory[i] = c / (forget.q * written);
+        const Ratio shown = tanh_ratio(memory[i]);
+        h[i] = out.p * shown.p / (out.q * shown.q);
       }
       break;
     case kGru:
 #pragma omp simd
       for (int i = 0; i < n; ++i) {
-        const float reset = fast_sigmoid(x[i] + r[i]);
-        const float update = fast_sigmoid(x[n + i] + r[n + i]);
-        const float cand = fast_tanh(x[2 * n + i] + reset * r[2 * n + i]);
-        memory[i] = h[i] = cand + update * (memory[i] - cand);
+        const Ratio reset = sigmoid_ratio(x[i] + r[i]), update = sigmoid_ratio(x[n + i] + r[n + i]);
+        const Ratio cand = tanh_ratio(x[2 * n + i] + reset.p / reset.q * r[2 * n + i]);
+        const float kept = update.p * memory[i] * cand.q + (update.q - update.p) * cand.p;
+        memory[i] = h[i] = kept / (update.q * cand.q);
       }
       break;
     case kRnn:
@@ -452,8 +501,8 @@ inline void rnn_layer(Cell cell, const Layer& layer, const float* x, int frames,
 }  // namespace dirnet
 
 // Ends a file: its kernels under a name of their own.
-#define DIRNET_KERNELS(symbol) \
-  namespace dirnet {           \
-  extern const Kernels symbol; \
+#define DIRNET_KERNELS(symbol)                        \
+  namespace dirnet {                                  \
+  extern const Kernels symbol;                        \
   const Kernels symbol = {kPath, project, rnn_layer}; \
   }

@@ -2,13 +2,15 @@
 // order in which it is read, so nothing is repacked at load and a .pte may stay mapped. ../packing.py writes it.
 //
 //   header     int32: magic, size in bytes, then of the input and of the recurrent matrix rows N, atoms p (0: no
-//              dictionary), columns M, block (0: dense codes), blocks, bytes per value (4: float, 1: int8), reach of
-//              the shifts, 1 if these are circular, 1 if there is a bias, 1 if there are scales; zeros up to kHeaderBytes
+//              dictionary), columns M, block (0: dense codes), blocks, the most blocks of a block column, bytes per
+//              value (4: float, 1: int8), reach of the shifts, 1 if these are circular, 1 if there is a bias, 1 if
+//              there are scales; zeros up to kHeaderBytes
 //   of either matrix, input first:
 //   dictionary (N, p) in panels
 //   scales     bfloat16, of int8: of the p atoms, then of the p rows of Z; of its N rows where there is no dictionary.
 //              None where the codes read what another layer's dictionary gave: the scales of Z's rows are in it
-//   counts     uint16, sparse codes only: blocks per block column
+//   histogram  uint16, sparse codes only: how many block columns have 0, 1, 2, ... blocks
+//   order      uint16: the block columns by their number of blocks, so that loops of one length follow one another
 //   index      rows of Z of the blocks, column by column: uint8 where Z has at most 256, else uint16. A pair of shift s
 //              and atom j is row s * p + j.
 //   codes      dense in panels, or block by block
@@ -16,8 +18,8 @@
 //
 // Panels: 16 columns each, the rest in panels of 8, 4, 2, 1. A float panel (and a float block) holds its rows one after
 // the other. Int8 panels of 4 and more columns, and the blocks of one block column together, hold groups of four rows
-// as a dot product instruction reads them, (rows / 4, columns, 4), then the remaining rows one after the other; narrower
-// ones hold their columns one after the other.
+// as a dot product instruction reads them, (rows / 4, columns, 4), then the remaining rows one after the other;
+// narrower ones hold their columns one after the other.
 #pragma once
 
 #include <cstddef>
@@ -30,14 +32,14 @@ constexpr int kGates[] = {4, 3, 1};
 
 constexpr int32_t kMagic = 0x314c4e44;  // "DNL1"
 constexpr size_t kAlignment = 64, kHeaderBytes = 128;
-constexpr int kMatrixFields = 10, kWidestBlock = 16;
+constexpr int kMatrixFields = 11, kWidestBlock = 16;
 
 // y = Z^T u + bias of u = D^T x, or of u = x where there is no dictionary.
 struct Matrix {
-  int rows = 0, atoms = 0, columns = 0, block = 0, blocks = 0, value_bytes = 4, reach = 0, circular = 0;
+  int rows = 0, atoms = 0, columns = 0, block = 0, blocks = 0, most = 0, value_bytes = 4, reach = 0, circular = 0;
   const void* dictionary = nullptr;
   const uint16_t *atom_scales = nullptr, *row_scales = nullptr;  // bfloat16, int8 only
-  const uint16_t* counts = nullptr;
+  const uint16_t *histogram = nullptr, *order = nullptr;
   const uint8_t* index8 = nullptr;
   const uint16_t* index16 = nullptr;
   const void* codes = nullptr;
@@ -82,31 +84,38 @@ inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
       if (field[i] < 0 || field[i] > (1 << 24)) return false;
     *m = Matrix();
     m->rows = field[0], m->atoms = field[1], m->columns = field[2], m->block = field[3], m->blocks = field[4];
-    m->value_bytes = field[5], m->reach = field[6], m->circular = field[7];
+    m->most = field[5], m->value_bytes = field[6], m->reach = field[7], m->circular = field[8];
+    const int bias = field[9], scaled = field[10];
     const int b = m->block;
     if (!m->rows || !m->columns || !(b == 0 || b == 1 || b == 2 || b == 4 || b == 8 || b == 16)) return false;
     if ((b && m->columns % b) || (m->value_bytes != 1 && m->value_bytes != 4)) return false;
-    if ((m->quantised() && m->atoms && !field[9]) || m->shifts() > m->rows || m->code_rows() > 65536) return false;
-    const size_t rows = m->code_rows(), stored = b ? static_cast<size_t>(m->blocks) * b : rows * m->columns;
+    if ((m->quantised() && m->atoms && !scaled) || m->shifts() > m->rows) return false;
+    const size_t rows = m->atoms ? static_cast<size_t>(m->atoms) * m->shifts() : m->rows;
+    if (rows > 65536) return false;
+    const size_t stored = b ? static_cast<size_t>(m->blocks) * b : rows * m->columns;
     m->dictionary = section(m->atoms, static_cast<size_t>(m->rows) * m->atoms, m->value_bytes);
-    const uint8_t* scales = section(field[9], m->atoms ? 2 * m->atoms : m->rows, sizeof(uint16_t));
+    const uint8_t* scales = section(scaled, m->atoms ? 2 * m->atoms : m->rows, sizeof(uint16_t));
     m->atom_scales = m->atoms ? reinterpret_cast<const uint16_t*>(scales) : nullptr;
     m->row_scales = reinterpret_cast<const uint16_t*>(scales) + (scales ? m->atoms : 0);
-    m->counts = reinterpret_cast<const uint16_t*>(section(b, b ? m->columns / b : 0, sizeof(uint16_t)));
+    const int block_columns = b ? m->columns / b : 0;
+    m->histogram = reinterpret_cast<const uint16_t*>(section(b, m->most + 1, sizeof(uint16_t)));
+    m->order = reinterpret_cast<const uint16_t*>(section(b, block_columns, sizeof(uint16_t)));
     const uint8_t* index = section(b, m->blocks, rows <= 256 ? sizeof(uint8_t) : sizeof(uint16_t));
     if (rows <= 256)
       m->index8 = index;
     else
       m->index16 = reinterpret_cast<const uint16_t*>(index);
     m->codes = section(true, stored, m->value_bytes);
-    m->bias = reinterpret_cast<const float*>(section(field[8], m->columns, sizeof(float)));
+    m->bias = reinterpret_cast<const float*>(section(bias, m->columns, sizeof(float)));
     if (!fits) return false;
     if (!b) continue;
-    size_t total = 0;
-    for (int j = 0; j < m->columns / b; ++j) total += m->counts[j];
-    if (total != static_cast<size_t>(m->blocks)) return false;
+    size_t columns = 0, blocks = 0;
+    for (size_t count = 0; count <= static_cast<size_t>(m->most); ++count)
+      columns += m->histogram[count], blocks += m->histogram[count] * count;
+    if (columns != static_cast<size_t>(block_columns) || blocks != static_cast<size_t>(m->blocks)) return false;
     int beyond = 0;
     for (int k = 0; k < m->blocks; ++k) beyond |= (m->index8 ? m->index8[k] : m->index16[k]) >= static_cast<int>(rows);
+    for (int j = 0; j < block_columns; ++j) beyond |= m->order[j] >= block_columns;
     if (beyond) return false;
   }
   return true;

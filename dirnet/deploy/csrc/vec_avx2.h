@@ -14,6 +14,13 @@ constexpr int kByteZero = 0;
 
 inline int32_t four(const void* x) { return load<int32_t>(x); }
 
+inline __m128i half(const void* from) { return _mm_loadl_epi64(static_cast<const __m128i*>(from)); }
+
+inline void widen(const int8_t* from, Ints<4>* to) { *to = (Ints<4>)_mm_cvtepi8_epi32(_mm_cvtsi32_si128(four(from))); }
+inline void widen(const int8_t* from, Ints<8>* to) { *to = (Ints<8>)_mm256_cvtepi8_epi32(half(from)); }
+inline void widen(const uint16_t* from, Ints<4>* to) { *to = (Ints<4>)_mm_cvtepu16_epi32(half(from)); }
+inline void widen(const uint16_t* from, Ints<8>* to) { *to = (Ints<8>)_mm256_cvtepu16_epi32(load<__m128i>(from)); }
+
 inline Ints<8> dot4(Ints<8> sum, const int8_t* w, const uint8_t* x) {
   const __m256i bytes = _mm256_set1_epi32(four(x)), weights = load<__m256i>(w);
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(bytes), _mm256_sign_epi8(weights, bytes));

@@ -14,7 +14,22 @@ constexpr const char* kPath = "avx512";
 constexpr int kLanes = 16;
 constexpr int kByteZero = 128;
 
+constexpr __mmask16 kAll = 0xffff;  // GCC 12 warns of its own headers where an intrinsic has no mask
+
 inline int32_t four(const void* x) { return load<int32_t>(x); }
+
+inline __m128i half(const void* from) { return _mm_loadl_epi64(static_cast<const __m128i*>(from)); }
+
+inline void widen(const int8_t* from, Ints<4>* to) { *to = (Ints<4>)_mm_cvtepi8_epi32(_mm_cvtsi32_si128(four(from))); }
+inline void widen(const int8_t* from, Ints<8>* to) { *to = (Ints<8>)_mm256_cvtepi8_epi32(half(from)); }
+inline void widen(const int8_t* from, Ints<16>* to) {
+  *to = (Ints<16>)_mm512_maskz_cvtepi8_epi32(kAll, load<__m128i>(from));
+}
+inline void widen(const uint16_t* from, Ints<4>* to) { *to = (Ints<4>)_mm_cvtepu16_epi32(half(from)); }
+inline void widen(const uint16_t* from, Ints<8>* to) { *to = (Ints<8>)_mm256_cvtepu16_epi32(load<__m128i>(from)); }
+inline void widen(const uint16_t* from, Ints<16>* to) {
+  *to = (Ints<16>)_mm512_maskz_cvtepu16_epi32(kAll, load<__m256i>(from));
+}
 
 inline Ints<16> dot4(Ints<16> sum, const int8_t* w, const uint8_t* x) {
   return (Ints<16>)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(four(x)), load<__m512i>(w));
@@ -48,8 +63,7 @@ inline void expand(const uint8_t* from, int rows, const uint8_t* index, int n, u
     const __mmask64 there = n - k >= 64 ? ~0ull : (1ull << (n - k)) - 1;
     const __m512i at = _mm512_maskz_loadu_epi8(there, index + k);
     __m512i found = _mm512_permutex2var_epi8(a, at, b);
-    if (rows > 128)
-      found = _mm512_mask_blend_epi8(_mm512_movepi8_mask(at), found, _mm512_permutex2var_epi8(c, at, d));
+    if (rows > 128) found = _mm512_mask_blend_epi8(_mm512_movepi8_mask(at), found, _mm512_permutex2var_epi8(c, at, d));
     _mm512_storeu_si512(to + k, found);
   }
 }

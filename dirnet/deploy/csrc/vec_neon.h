@@ -27,6 +27,14 @@ inline int32x4_t dot_bytes(int32x4_t sum, int8x16_t a, int8x16_t b) {
 #endif
 }
 
+inline void widen(const int8_t* from, Ints<4>* to) {
+  const int8x8_t bytes = vreinterpret_s8_s32(vdup_n_s32(load<int32_t>(from)));
+  *to = (Ints<4>)vmovl_s16(vget_low_s16(vmovl_s8(bytes)));
+}
+inline void widen(const uint16_t* from, Ints<4>* to) {
+  *to = (Ints<4>)vreinterpretq_s32_u32(vmovl_u16(vld1_u16(from)));
+}
+
 inline Ints<4> dot4(Ints<4> sum, const int8_t* w, const uint8_t* x) {
   const int8x16_t bytes = vreinterpretq_s8_s32(vdupq_n_s32(load<int32_t>(x)));
   return (Ints<4>)dot_bytes((int32x4_t)sum, vld1q_s8(w), bytes);

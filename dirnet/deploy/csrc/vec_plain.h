@@ -10,6 +10,12 @@ constexpr const char* kPath = "plain";
 constexpr int kLanes = 4;     // int32 sums of one register
 constexpr int kByteZero = 0;  // what a quantised 0 is stored as
 
+// As many values as `to` holds, as integers.
+template <class T>
+inline void widen(const T* from, Ints<4>* to) {
+  *to = Ints<4>{from[0], from[1], from[2], from[3]};
+}
+
 // sum[i] += w[4 i .. 4 i + 4) . x[0 .. 4)
 inline Ints<4> dot4(Ints<4> sum, const int8_t* w, const uint8_t* x) {
   for (int i = 0; i < 16; ++i) sum[i / 4] += w[i] * static_cast<int8_t>(x[i % 4]);
