@@ -94,7 +94,8 @@ class Price:
     def factors(self, atoms: int | None, nonzeros: int | None) -> int:
         """Of D (N, atoms), or none, and Z with `nonzeros` stored codes; None for a dense Z."""
         if self.running is not None:
-            counts = group_counts(self.rows, self.columns, atoms, nonzeros, self.block, self.recurrent)
+            shape = self.rows, self.columns, atoms, nonzeros, self.block, self.recurrent
+            counts = group_counts(*shape, int8=self.value_bytes == 1)
             return math.ceil(FS * self.running.seconds(counts))
         code_rows = self.rows if atoms is None else atoms
         stored = code_rows * self.columns if nonzeros is None else nonzeros

@@ -38,12 +38,13 @@ UNITS, LAYERS = (96, 160, 256, 384, 480), (1, 2, 3)
 
 
 def grid(seed: int = 0) -> list[AcousticModelConfig]:
-    """Configurations that between them use every count: per block six models, and dense, low-rank, GRU and RNN ones."""
+    """Configurations that between them use every count: six models per block and type; dense ones, GRUs and RNNs."""
     draw = np.random.default_rng(seed)
-    kinds = [("lstm", block) for block in BLOCKS for _ in range(6)]
-    kinds += [("lstm", 0)] * 8 + [(cell, block) for cell in ("gru", "rnn") for block in (0, 1, 8, 8)]
+    lstms = [("lstm", block) for block in BLOCKS for _ in range(6)] + [("lstm", 0)] * 8
+    kinds = [(*kind, "float32") for kind in lstms] + [(*kind, "int8") for kind in lstms]
+    kinds += [(cell, block, "float32") for cell in ("gru", "rnn") for block in (0, 1, 8, 8)]
     configs = []
-    for at, (cell, block) in enumerate(kinds):
+    for at, (cell, block, dtype) in enumerate(kinds):
         units, layers = int(draw.choice(UNITS)), int(draw.choice(LAYERS))
         config = AcousticModelConfig(cell, units, layers, PHONES, context=int(draw.choice((4, 9))), block=max(block, 1))
         layout = []
@@ -51,13 +52,14 @@ def grid(seed: int = 0) -> list[AcousticModelConfig]:
             atoms = None if at % 4 == 3 else max(int(rows * draw.uniform(0.1, 0.6)), 4)
             places = (rows if atoms is None else atoms) * columns // config.block
             layout.append([atoms, max(int(places * draw.uniform(0.05, 0.5)), 1) if block else None])
-        whole = all(item == [None, None] for item in layout)
-        configs.append(_with(config, None if whole else tuple(layout)))
+        whole = dtype == "float32" and all(item == [None, None] for item in layout)
+        configs.append(_with(config, dtype, None if whole else tuple(layout)))
     return configs
 
 
-def _with(config: AcousticModelConfig, layout: tuple | None) -> AcousticModelConfig:
-    return AcousticModelConfig(**{**config.to_mapping(), "phones": PHONES, "compression": layout})
+def _with(config: AcousticModelConfig, dtype: str, layout: tuple | None) -> AcousticModelConfig:
+    changes = {"phones": PHONES, "dtype": dtype, "compression": layout}
+    return AcousticModelConfig(**{**config.to_mapping(), **changes})
 
 
 def measured(configs: Sequence[AcousticModelConfig], seconds: float, threads: int) -> list[float]:

@@ -1,7 +1,8 @@
 """What a model costs to run: counts of work per output frame, and the seconds that a unit of each takes on a device.
 
 The counts follow our kernels (`dirnet/deploy/csrc/kernels.h`): what the recurrence needs runs frame by frame
-(`single`), everything else with the weights shared by a few frames (`tiled`); sparse codes cost by the block executed.
+(`single`), everything else with the weights shared by a few frames (`tiled`); sparse codes cost by the block executed,
+int8 has rates of its own.
 The rates are measured by `dirnet cost`.
 """
 
@@ -23,7 +24,7 @@ _GATES = {"lstm": GATES["LSTM"], "gru": GATES["GRU"], "rnn": GATES["RNN_TANH"]}
 
 
 def group_counts(
-    rows: int, columns: int, atoms: int | None, nonzeros: int | None, block: int, recurrent: float
+    rows: int, columns: int, atoms: int | None, nonzeros: int | None, block: int, recurrent: float, int8: bool = False
 ) -> Counter[str]:
     """Work of one group: D (rows, atoms), or none, and Z with `nonzeros` codes, None for a dense one.
 
@@ -40,7 +41,7 @@ def group_counts(
         else:
             counts[f"codes{executed}_{mode}"] += nonzeros * share
             counts[f"columns_{mode}"] += columns / executed * share
-    return counts
+    return Counter({f"int8_{name}": count for name, count in counts.items()}) if int8 else counts
 
 
 def rest_counts(config: AcousticModelConfig) -> Counter[str]:
@@ -66,7 +67,7 @@ def model_counts(config: AcousticModelConfig) -> Counter[str]:
     layouts = config.compression or [[None, None]] * len(shapes)
     for (rows, columns, recurrent), (atoms, blocks) in zip(shapes, layouts, strict=True):
         nonzeros = None if blocks is None else blocks * config.block
-        counts += group_counts(rows, columns, atoms, nonzeros, config.block, recurrent)
+        counts += group_counts(rows, columns, atoms, nonzeros, config.block, recurrent, config.dtype == "int8")
     return counts
 
 

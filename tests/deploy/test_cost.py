@@ -27,7 +27,8 @@ def test_the_grid_uses_every_count_in_several_models():
         for name, count in model_counts(config).items():
             used[name] = used.get(name, 0) + (count > 0)
     expected = {f"codes{block}_{mode}" for block in BLOCKS for mode in ("single", "tiled")}
-    expected |= {"dense_single", "dense_tiled", "columns_single", "columns_tiled", "layers", "model", "window"}
+    expected |= {"dense_single", "dense_tiled", "columns_single", "columns_tiled"}
+    expected |= {f"int8_{name}" for name in expected} | {"layers", "model", "window"}
     expected |= {"lstm_units", "gru_units", "rnn_units"}
     assert used.keys() == expected and min(used.values()) >= 3
     assert [config.to_mapping() for config in cost.grid()] == [config.to_mapping() for config in cost.grid()]
@@ -36,14 +37,14 @@ def test_the_grid_uses_every_count_in_several_models():
 def test_the_program_measures_and_writes(tmp_path, program, monkeypatch):
     """A few models of the grid: predictions are near what was measured, bigger work is predicted to take longer."""
     whole = cost.grid()
-    monkeypatch.setattr(cost, "grid", lambda: whole[3::13])
+    monkeypatch.setattr(cost, "grid", lambda: whole[3::27])
     path = tmp_path / "cost.json"
     status, text, _ = program(cost.main, "--out", path, "--seconds", 5)
     assert status == 0 and "rates of" in text
     content = json.loads(path.read_text())
     model = load_cost_model(path, content["device"], 1)
-    assert model.error["median"] < 0.5 and model.error["models"] == len(whole[3::13]) and model.chunk == 16
-    seconds = [model.seconds(model_counts(config)) for config in whole[3::13]]
+    assert model.error["median"] < 0.5 and model.error["models"] == len(whole[3::27]) and model.chunk == 16
+    seconds = [model.seconds(model_counts(config)) for config in whole[3::27]]
     assert all(1e-7 < second < 1e-2 for second in seconds)
     for arguments, message in ((("--threads", 999), "--threads is 999"), (("--seconds", 0), "--seconds is 0.0")):
         status, _, error = program(cost.main, "--out", path, *arguments)

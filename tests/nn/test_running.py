@@ -6,6 +6,7 @@ import json
 import pytest
 
 from dirnet.errors import UserError
+from dirnet.nn import running
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.grouping import groups_of
 from dirnet.nn.running import CostModel, frame_seconds, group_counts, group_shapes, load_cost_model, model_counts
@@ -37,6 +38,16 @@ def test_every_value_is_counted_once():
     assert codes == {"codes4_tiled": 4 * 10 + 4 * (6 + 8) / 2, "codes4_single": 4 * (6 + 8) / 2}
     assert counts["dense_single"] == 3 * 12 + 5 * 12 + 5 * 48 and counts["lstm_units"] == 36
     assert counts["columns_single"] == (96 / 4 + 96 / 4) / 2
+
+
+def test_int8_runs_at_rates_of_its_own():
+    """The same work under other names; cells, windows and the output layer stay float."""
+    layout = ((4, 10), (3, 6), (None, 8), (5, None))
+    float32, int8 = (model_counts(config(compression=layout, block=4, dtype=name)) for name in ("float32", "int8"))
+    renamed = {name.removeprefix("int8_"): count for name, count in int8.items() if name.startswith("int8_")}
+    rest = {name: count for name, count in int8.items() if not name.startswith("int8_")}
+    assert rest == running.rest_counts(config())
+    assert renamed == {name: count - rest.get(name, 0) for name, count in float32.items() if count > rest.get(name, 0)}
 
 
 def test_a_block_unknown_to_the_kernels_costs_what_it_is_cut_into():
