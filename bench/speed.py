@@ -1,8 +1,8 @@
 """Every engine on a 5x500 LSTM and on its compressed versions: `python -m bench.speed --out exp/speed`.
 
-Dense, SVD and DirNet models (blocks of 8 and 16 codes; fp32 and int8) at `--size` fewer parameters, with random weights:
-what they are does not matter to the time. They are written to `--out` and exported there once, then compared as `dirnet
-rtf --compare` does it. Printed are a Markdown table and the goals beside what was measured. About ten minutes of a
+Dense, SVD and DirNet models (blocks of 8 and 16 codes; fp32 and int8) at `--size` fewer parameters, with random
+weights: what they are does not matter to the time. They are written to `--out` and exported there once, then compared
+as `dirnet rtf --compare` does it. Printed are Markdown tables and the goals beside what was measured: ten minutes of a
 core at first, five when the programs are there.
 """
 
@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from dirnet.deploy import rtf
-from dirnet.deploy.comparison import cells_by_engine
 from dirnet.deploy.export import export, is_current
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
@@ -27,6 +26,7 @@ from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.running import group_shapes
 from dirnet.progress import progress
 from dirnet.provenance import cpu_name
+from dirnet.report import speed
 
 PHONES = tuple(f"p{phone}" for phone in range(42))
 BLOCKS = (8, 16)
@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     load = results["dense"]["load_average"]
     print(f"{cpu_name()}, 1 thread{f', load average {load[0]:.1f}' if load else ''}; "
           f"LSTM {arguments.layers}x{arguments.hidden}, {arguments.size:g}x fewer parameters\n")  # fmt: skip
-    print(markdown(results))
+    print(speed.markdown(results))
+    print(f"{speed.NOTE}\n")
     print("\n".join(goals(results)))
     return 0
 
@@ -131,35 +132,12 @@ def write(config: AcousticModelConfig, folder: Path) -> None:
         export(folder, folder / "encoder.pte", backend)
 
 
-def markdown(results: dict[str, dict[str, Any]]) -> str:
-    """Microseconds per frame; behind those of a compressed model its speed-ups over dense fp32 and int8."""
-    rows = [(name, line) for name, result in results.items() for line in result["engines"]]
-    chunks = sorted({line["chunk"] for _, line in rows})
-    lines = []
-    for cache in dict.fromkeys(line["cache"] for _, line in rows):
-        lines += [f"| us per frame, {cache} cache | KB | " + " | ".join(f"T = {chunk}" for chunk in chunks) + " |",
-                  "|---|---:|" + "---:|" * len(chunks)]  # fmt: skip
-        for (name, engine, dtype, size), cells in cells_by_engine(rows, cache).items():
-            told = [_cell(cells.get(chunk), name != "dense") for chunk in chunks]
-            lines.append(f"| {name}, {engine} {dtype} | {size / 1e3:.0f} | " + " | ".join(told) + " |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _cell(line: dict[str, Any] | None, compressed: bool) -> str:
-    if line is None:
-        return ""
-    ratios = [f"{line[name]:.1f}x" for name in ("speed_up", "speed_up_int8") if name in line] if compressed else []
-    return f"{line['us_per_frame']['p50']:.1f}" + (f" ({', '.join(ratios)})" if ratios else "")
-
-
 def goals(results: dict[str, dict[str, Any]]) -> list[str]:
     """One line per goal of the project, hot caches: wanted, measured, reached or not."""
 
     def rows(names: Iterable[str], dtype: str, chunks: Sequence[int] = ()) -> list[dict[str, Any]]:
-        lines = [line for name in names for line in results[name]["engines"]]
-        return [line for line in lines
-                if (line["dtype"], line["cache"]) == (dtype, "hot") and (not chunks or line["chunk"] in chunks)]  # fmt: skip
+        lines = [line for name in names for line in results[name]["engines"] if line["cache"] == "hot"]
+        return [line for line in lines if line["dtype"] == dtype and (not chunks or line["chunk"] in chunks)]
 
     def least(wanted: float, key: str, dtype: str, chunks: Sequence[int] = ()) -> tuple[str, bool | None]:
         """The best of the block sizes at its worst chunk."""

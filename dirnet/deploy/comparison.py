@@ -62,8 +62,8 @@ def cells_by_engine(rows: Iterable[tuple[str, dict[str, Any]]], cache: str) -> d
     """Rows of `cache` by (model, engine, dtype, weight bytes) and then by chunk."""
     found: dict[tuple, dict[int, dict[str, Any]]] = {}
     for name, line in rows:
-        if line["cache"] == cache:
-            key = (name, line["engine"], line["dtype"], line["weight_bytes"])
+        if line.get("cache", "hot") == cache:  # older files know neither caches nor bytes
+            key = (name, line["engine"], line["dtype"], line.get("weight_bytes"))
             found.setdefault(key, {})[line["chunk"]] = line
     return found
 
