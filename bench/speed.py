@@ -26,12 +26,12 @@ from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.running import group_shapes
 from dirnet.progress import progress
 from dirnet.provenance import cpu_name
-from dirnet.report import speed
+from dirnet.report import timings
 
 PHONES = tuple(f"p{phone}" for phone in range(42))
 BLOCKS = (8, 16)
 TOLERANCE = 0.02  # of the size that was asked for, in parameters
-SHARE = 0.5  # of a group's parameters, for its dictionary
+SHARE = 0.5  # of a group's parameters, for its dictionary; more where the codes would not fit
 
 
 @one_line_errors
@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     load = results["dense"]["load_average"]
     print(f"{cpu_name()}, 1 thread{f', load average {load[0]:.1f}' if load else ''}; "
           f"LSTM {arguments.layers}x{arguments.hidden}, {arguments.size:g}x fewer parameters\n")  # fmt: skip
-    print(speed.markdown(results))
-    print(f"{speed.NOTE}\n")
+    print(timings.markdown(results))
+    print(f"{timings.NOTE}\n")
     print("\n".join(goals(results)))
     return 0
 
@@ -80,7 +80,9 @@ def models(layers: int, hidden: int, size: float) -> dict[str, AcousticModelConf
         for block in BLOCKS:
             layout = []
             for rows, columns in shapes:
-                atoms = min(round(SHARE * part * columns), rows // 2)
+                most, least = part * columns, part * rows * columns / (rows + columns)  # no codes; dense ones
+                share = SHARE * most
+                atoms = min(round(share if share > least else (least + most) / 2), rows // 2)
                 layout.append([atoms, round((part * rows * columns - rows * atoms) / block)])
             name = f"dirnet_b{block}{suffix}"
             config = dataclasses.replace(dense, compression=tuple(layout), block=block, dtype=dtype, name=name)

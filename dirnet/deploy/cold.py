@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from dirnet.deploy.timing import Engine, Timing, clock_for
+from dirnet.progress import progress
 
 CALLS = 50  # per engine: each costs a walk through the buffer
 _LEAST = 32 << 20  # bytes, where the system does not tell its caches
@@ -67,7 +68,7 @@ def in_cold_cache(engines: Sequence[Engine], seconds: float, threads: int, evict
     calls: dict[int, list[tuple[float, float]]] = {id(engine): [] for engine in engines}
     for engine in engines:
         engine.call(clock)
-    for turn in range(CALLS):
+    for turn in progress(range(CALLS), CALLS, "measure cold", "turn"):
         for engine in engines:
             if turn == 0 or turn * engine.chunk * engine.frame_ms < seconds * 1000:
                 eviction.evict()

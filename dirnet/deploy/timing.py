@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dirnet.deploy.runtime import muted, portable_lib
+from dirnet.progress import progress
 from dirnet.provenance import cpu_name, package_version
 
 WARM_UP_CALLS = 5
@@ -134,16 +135,24 @@ def in_turns(engines: Sequence[Engine], seconds: float, threads: int = 1) -> dic
     collecting = gc.isenabled()
     gc.disable()
     try:
-        while any(left.values()):
+        rounds = max((math.ceil(left[id(e)] / _turn(e)) for e in engines), default=0)
+        for _ in progress(range(rounds), rounds, "measure", "turn"):
             for engine in engines:
-                turn = min(left[id(engine)], math.ceil(TURN_SECONDS * 1000 / (engine.chunk * engine.frame_ms)))
+                turn = min(left[id(engine)], _turn(engine))
                 left[id(engine)] -= turn
+                if not turn:
+                    continue
                 engine.call(clock)  # the turn's first call fills the caches again
                 calls[id(engine)] += [engine.call(clock) for _ in range(turn)]
     finally:
         if collecting:
             gc.enable()
     return {id(engine): engine.timing(calls[id(engine)], name, "hot") for engine in engines}
+
+
+def _turn(engine: Engine) -> int:
+    """Calls of one turn."""
+    return math.ceil(TURN_SECONDS * 1000 / (engine.chunk * engine.frame_ms))
 
 
 @contextlib.contextmanager

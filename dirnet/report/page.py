@@ -14,7 +14,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.provenance import cpu_name, package_version
-from dirnet.report import figures, speed
+from dirnet.report import figures, timings
 from dirnet.report.results import COLUMNS, Row, collect, markdown
 
 PACKAGES = ("torch", "espnet", "executorch", "numpy", "kaldi-decoder")
@@ -69,8 +69,8 @@ def render(results: dict[str, list[Row]], title: str, command: str, facts: list[
         lead=f"{len(rows)} models, scored on {', '.join(results)}; {date.today().isoformat()}.",
         columns=COLUMNS,
         results=results,
-        speed_tables=speed.tables(_timings(rows)),
-        speed_note=speed.NOTE,
+        speed_tables=timings.tables(_by_model(rows)),
+        speed_note=timings.NOTE,
         figures=[drawing for drawing in drawings if drawing[2]],
         group_tables=[(row.name, GROUP_HEADER, list(map(group_cells, row.groups))) for row in rows if row.groups],
         command=command or "not given",
@@ -80,12 +80,11 @@ def render(results: dict[str, list[Row]], title: str, command: str, facts: list[
 
 def speed_section(results: dict[str, list[Row]]) -> str:
     """The times of all engines in Markdown, empty where none were measured."""
-    timings = _timings(next(iter(results.values())))
-    text = speed.markdown(timings)
-    return f"## Speed\n\n{text}\n{speed.NOTE}\n\n" if text else ""
+    text = timings.markdown(_by_model(next(iter(results.values()))))
+    return f"## Speed\n\n{text}\n{timings.NOTE}\n\n" if text else ""
 
 
-def _timings(rows: list[Row]) -> dict[str, dict]:
+def _by_model(rows: list[Row]) -> dict[str, dict]:
     return {row.name: row.timing for row in rows}
 
 

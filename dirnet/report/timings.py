@@ -24,15 +24,15 @@ class Table(NamedTuple):
     cells: list[list[str]]
 
 
-def tables(timings: Mapping[str, dict[str, Any]]) -> list[Table]:
+def tables(results: Mapping[str, dict[str, Any]]) -> list[Table]:
     """One table per state of the caches from the contents of rtf.json by model; none where nothing was measured."""
-    lines = [(name, line) for name, timing in timings.items() for line in timing.get("engines", [])]
+    lines = [(name, line) for name, result in results.items() for line in result.get("engines", [])]
     chunks = sorted({line["chunk"] for _, line in lines})
     found = []
     for cache in dict.fromkeys(line.get("cache", "hot") for _, line in lines):
         rows = []
         for (name, engine, dtype, size), cells in cells_by_engine(lines, cache).items():
-            ratios = not _is_baseline(timings[name])
+            ratios = not _is_baseline(results[name])
             read = cells[1].get("read_ratio") if 1 in cells else None
             rows.append([
                 name, f"{engine} {dtype}", f"{size / 1e3:,.0f}" if size else "-",
@@ -43,8 +43,8 @@ def tables(timings: Mapping[str, dict[str, Any]]) -> list[Table]:
     return found
 
 
-def _is_baseline(timing: dict[str, Any]) -> bool:
-    return "baseline" in timing and Path(timing["program"]).parent == Path(timing["baseline"])
+def _is_baseline(result: dict[str, Any]) -> bool:
+    return "baseline" in result and Path(result["program"]).parent == Path(result["baseline"])
 
 
 def _cell(line: dict[str, Any] | None, ratios: bool) -> str:
@@ -54,10 +54,10 @@ def _cell(line: dict[str, Any] | None, ratios: bool) -> str:
     return f"{line['us_per_frame']['p50']:.1f}" + (f" ({', '.join(told)})" if told else "")
 
 
-def markdown(timings: Mapping[str, dict[str, Any]]) -> str:
+def markdown(results: Mapping[str, dict[str, Any]]) -> str:
     """The tables in Markdown, one after the other."""
     texts = []
-    for title, header, cells in tables(timings):
+    for title, header, cells in tables(results):
         rule = "|---|---|" + "---:|" * (len(header) - 2)
         lines = [f"{title}:", "", f"| {' | '.join(header)} |", rule, *(f"| {' | '.join(row)} |" for row in cells)]
         texts.append("\n".join(lines) + "\n")
