@@ -1,6 +1,7 @@
 # make demo   set up .venv and run the recipe on the embedded mini corpus, all stages
 # make test   set up what is missing and run every test
-# make bench  the solver against SPAMS and scikit-learn, and the time and memory of the 5x500 model (an hour)
+# make bench  the solver against SPAMS and scikit-learn, and the time and memory of the 5x500 model (an hour);
+#             then every engine's speed on it, dense and compressed (ten minutes)
 # make lint   ruff;  make clean   remove .venv and the demo's output, never a real corpus or its models
 
 # Python 3.11 or 3.12, the newest that is there; PYTHON=/path/to/python3.11 overrides.
@@ -20,6 +21,7 @@ test: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet -e .[bench]
 	$(BIN)/python -m bench.solver
+	$(BIN)/python -m bench.speed --out build/speed
 
 lint: setup
 	$(BIN)/ruff check bench dirnet local utils tests

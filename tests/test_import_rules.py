@@ -17,7 +17,7 @@ ALLOWED = {
     "compression": {"nn", "factorization"},
     "asr": set(),
     "espnet": {"compression", "nn", "asr"},
-    "deploy": {"nn"},
+    "deploy": {"nn", "factorization"},
 }
 OWNERS = {"espnet": "espnet", "espnet2": "espnet", "executorch": "deploy"}
 

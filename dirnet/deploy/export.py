@@ -24,6 +24,7 @@ from dirnet.deploy import library
 from dirnet.deploy.lowering import MAX_FRAMES, Lowered, lower
 from dirnet.deploy.program import Program
 from dirnet.deploy.streaming import KernelModel, StockModel, StreamingModel
+from dirnet.deploy.xnnpack_int8 import Int8StockModel
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
@@ -31,13 +32,15 @@ from dirnet.nn.acoustic import AcousticModel
 from dirnet.provenance import package_version
 
 TOLERANCE = 1e-4  # largest difference of a log posterior between the program and eager torch
-INT8_TOLERANCE = 0.02  # with int8 kernels: mean divergence of the posteriors from those of float activations, in nats
+INT8_TOLERANCE = 0.02  # of int8 programs: mean divergence of the posteriors from those of float activations, in nats
 DEFAULT_CHUNK = {"dirnet": 16, "xnnpack": 1}  # stock operators are unrolled: the export grows with the chunk
 
 
 def streaming_model(model: AcousticModel, backend: str, chunk: int) -> StreamingModel:
     """`model` for `backend`: `dirnet` takes any T, `xnnpack` exactly `chunk` outputs per call."""
-    return KernelModel(model) if backend == "dirnet" else StockModel(model, chunk)
+    if backend == "dirnet":
+        return KernelModel(model)
+    return (Int8StockModel if model.config.dtype == "int8" else StockModel)(model, chunk)
 
 
 def constants(model: AcousticModel, streaming: StreamingModel, chunk: int, sha256: str) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def constants(model: AcousticModel, streaming: StreamingModel, chunk: int, sha25
         "backend": streaming.backend,
         "rnn_type": config.rnn_type,
         "compressed": config.compression is not None,
-        "dtype": program_dtype(model, streaming.backend),
+        "dtype": config.dtype,
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "model_sha256": sha256,
         "phones": " ".join(config.phones),
@@ -70,11 +73,6 @@ def constants(model: AcousticModel, streaming: StreamingModel, chunk: int, sha25
         "max_chunk": MAX_FRAMES if streaming.backend == "dirnet" else chunk,
         "state_sizes": torch.tensor(streaming.state_sizes, dtype=torch.int32),
     }
-
-
-def program_dtype(model: AcousticModel, backend: str) -> str:
-    """How the program computes: "int8" where our kernels run an int8 model; stock operators take it as floats."""
-    return model.config.dtype if backend == "dirnet" else "float32"
 
 
 def build(model: AcousticModel, backend: str, chunk: int, sha256: str = "") -> tuple[Lowered, dict[str, float]]:
@@ -97,16 +95,16 @@ def check(model: AcousticModel, program: Program) -> dict[str, float]:
     posterior, int8 ones, which also round what meets the weights, by the mean Kullback-Leibler divergence. 16 outputs
     run as 7 + 9 (as single chunks where the chunk is fixed) and must equal one pass: the states carry everything.
     """
-    chunk, int8 = program.chunk, program.dtype == "int8"
+    chunk, fixed, int8 = program.chunk, program.max_chunk == program.chunk, program.dtype == "int8"
     short, statistics = 16 * program.stride, (model.cmvn_mean, model.cmvn_istd)
     cases = {
         "noise": (_noise(*statistics, 50 * program.stride), chunk),
         "speech_like": (speech_like(*statistics, 100 * program.stride), chunk),
-        "streaming": (speech_like(*statistics, short, seed=1), chunk if program.max_chunk == chunk else [7, 9]),
+        "streaming": (speech_like(*statistics, short, seed=1), chunk if fixed else [7, 9]),
     }
     parity = {}
     for name, (features, chunks) in cases.items():
-        divergence = int8 and name != "streaming"
+        divergence = int8 and (fixed or name != "streaming")
         if int8 and not divergence:
             expected = program.stream(features, 16).log_softmax(dim=-1)
         else:
@@ -157,7 +155,7 @@ def export(
         "backend": backend,
         "chunk": chunk,
         "bytes": len(lowered.content),
-        "dtype": program_dtype(model, backend),
+        "dtype": model.config.dtype,
         "stored_bytes": storage.stored_bytes(model),
         "weight_bytes": sum(buffer.numel() * buffer.element_size() for buffer in buffers),
         "sha256": hashlib.sha256(lowered.content).hexdigest(),

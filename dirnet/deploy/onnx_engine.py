@@ -1,4 +1,4 @@
-"""The dense model in onnxruntime, the other fast fp32 engine: a peer for timings, not a way to deploy.
+"""The dense model in onnxruntime, fp32 or dynamic int8: a peer for timings, not a way to deploy.
 
 onnx and onnxruntime are development extras; `available()` tells whether they are there.
 """
@@ -6,11 +6,15 @@ onnx and onnxruntime are development extras; `available()` tells whether they ar
 from __future__ import annotations
 
 import importlib.util
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dirnet.deploy.lowering import quiet
+from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModel
 
 _OPERATORS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
@@ -24,14 +28,18 @@ def available() -> bool:
 
 
 class OnnxModel:
-    """RNN stack and output layer of a dense `model` for `frames` outputs per call: windows (T, 494) to logits."""
+    """RNN stack and output layer of a dense `model` for `frames` outputs per call: windows (T, 494) to logits.
 
-    def __init__(self, model: AcousticModel, frames: int, threads: int = 1):
+    dtype: fp32, or int8: weights with a scale per channel, activations rounded anew at every call; an LSTM only.
+    """
+
+    def __init__(self, model: AcousticModel, frames: int, threads: int = 1, dtype: str = "fp32"):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
-        content = _graph(model, frames).SerializeToString()
+        graph = _graph(model, frames)
+        content = (_quantised(graph) if dtype == "int8" else graph).SerializeToString()
         self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self.binding = self.session.io_binding()
         self.inputs = [node.name for node in self.session.get_inputs()]
@@ -95,6 +103,21 @@ def _graph(model: AcousticModel, frames: int):
     onnx_model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     checker.check_model(onnx_model)
     return onnx_model
+
+
+def _quantised(graph):
+    """`graph` with int8 weights; a `UserError` where onnxruntime would leave the RNN in float."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        path = Path(folder) / "int8.onnx"
+        quantize_dynamic(graph, path, per_channel=True, weight_type=QuantType.QInt8)
+        graph = onnx.load(path)
+    left = sorted({node.op_type for node in graph.graph.node} & {*_OPERATORS.values(), "Gemm"})
+    if left:
+        raise UserError(f"onnxruntime has no dynamic int8 {left[0]}")
+    return graph
 
 
 def _reorder(weight: nn.Parameter, kind: str) -> Tensor:

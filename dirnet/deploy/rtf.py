@@ -3,10 +3,15 @@
     python -m dirnet.deploy.rtf --model exp/dirnet_7.9x/encoder.pte --out exp/dirnet_7.9x/rtf.json
     python -m dirnet.deploy.rtf --compare exp/smbr exp/svd_7.9x exp/dirnet_7.9x [--baseline exp/smbr]
 
-The second form measures all models and every dense fp32 engine at hand in turns in one process, so that a busy moment
-hits all alike, and tells each model's speed-up over the *fastest* dense engine that works in chunks no longer than its
-own. Timed is the acoustic model without MFCC: handing over a chunk and running it, not Python's copying of results;
+The second form measures all models and every dense engine at hand, fp32 and int8, in turns in one process, so that a
+busy moment hits all alike, and tells each model's speed-up over the *fastest* dense fp32 and the fastest dense int8
+engine that work in chunks no longer than its own, and its time over that of a pure read of its weights.
+Timed is the acoustic model without MFCC: handing over a chunk and running it, not Python's copying of results;
 with one thread by its CPU clock (what waits for a busy core is not the engine's), with more by the wall clock.
+Caches are hot (an engine has them to itself for 0.2 s of audio, and its first call there does not count) or cold (a
+buffer larger than the last level is written before every call). XNNPACK programs are exported for --xnnpack_chunks
+only: longer ones take minutes to export, and were never the fastest, as every unrolled step keeps its own copy of the
+weights in memory.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,74 +28,73 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dirnet.deploy import adb, onnx_engine, timing
-from dirnet.deploy.export import build, speech_like
+from dirnet.deploy import adb, cold, comparison, timing
+from dirnet.deploy.comparison import Reads
+from dirnet.deploy.engines import dense_engines, program_engine, reader_engine
+from dirnet.deploy.export import speech_like
+from dirnet.deploy.lowering import MAX_FRAMES
 from dirnet.deploy.program import Program
 from dirnet.deploy.timing import Engine, Timing
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
-from dirnet.nn.acoustic import AcousticModel
 
-CHUNK = 16  # outputs per call of the dense engines, beside 1
-
-
-def program_engine(program: Program, chunk: int, features: Tensor) -> Engine:
-    """Calls of `program` with `chunk` outputs, going through `features` (frames, size) again and again."""
-    padded = program.padded(features, chunk)
-    starts = range(0, (len(padded) - 2 * program.context) // program.stride, chunk)
-    windows = [program.window(padded, start, chunk) for start in starts]
-    return Engine(f"executorch {program.backend}", chunk, _frame_ms(program), program, windows)
-
-
-def dense_engines(model: AcousticModel, features: Tensor, threads: int, has: set[tuple[str, int]]) -> list[Engine]:
-    """Every other way to run a dense `model` in fp32 here; `has` are the (backend, chunk) measured already."""
-    engines = []
-    for backend, export_chunk, chunks in (("xnnpack", 1, (1,)), ("dirnet", CHUNK, (1, CHUNK))):
-        missing = [chunk for chunk in chunks if (backend, chunk) not in has]
-        if missing:
-            program = Program(f"dense {backend}", build(model, backend, export_chunk)[0].content)
-            engines += [program_engine(program, chunk, features) for chunk in missing]
-    if not onnx_engine.available():
-        print("onnxruntime and onnx are not installed: the dense baseline is measured without them "
-              "(pip install onnx onnxruntime)")  # fmt: skip
-        return engines
-    windows = model.splice(model.normalise(features[None]))[0]
-    for chunk in (1, CHUNK):
-        session = onnx_engine.OnnxModel(model, chunk, threads)
-        pieces = [piece.contiguous() for piece in windows.split(chunk) if len(piece) == chunk]
-        engines.append(Engine("onnxruntime", chunk, _frame_ms(model.config), session, pieces))
-    return engines
+CHUNKS, CACHES = (1, 8, 16, 32), ("hot", "cold")
 
 
 def measure(
-    folders: Sequence[Path], baseline: Path | None, features: Tensor | None, seconds: float, threads: int
-) -> dict[Path, dict[str, Any]]:
+    folders: Sequence[Path], baseline: Path | None, features: Tensor | None, seconds: float, threads: int,
+    chunks: Sequence[int] = (1,), caches: Sequence[str] = ("hot",), stock_chunks: Sequence[int] = (1,),
+) -> dict[Path, dict[str, Any]]:  # fmt: skip
     """The result of every program in `folders` (each a folder with encoder.pte, or a .pte), in their order.
 
-    The dense engines of `baseline` (default: the first dense folder that holds its neutral model) are measured too.
+    Programs run in `chunks` and their own. The dense engines of `baseline` (default: the first dense folder that holds
+    its neutral model) are measured too, XNNPACK's in `stock_chunks`.
     """
     with timing.pinned(threads) as cores:
         programs = {folder: Program(_program_path(folder)) for folder in folders}
         baseline = _baseline(programs, baseline)
         engines: dict[Path, list[Engine]] = {}
         for folder, program in programs.items():
-            own = _features(program, features)
-            chunks = sorted({1, program.chunk}) if program.max_chunk > program.chunk else [program.chunk]
-            engines[folder] = [program_engine(program, chunk, own) for chunk in chunks]
+            own, fixed = _features(program, features), program.max_chunk == program.chunk
+            sizes = [program.chunk] if fixed else sorted({*chunks, program.chunk})
+            engines[folder] = [program_engine(program, chunk, own) for chunk in sizes]
             if folder == baseline:
-                has = {(program.backend, chunk) for chunk in chunks}
-                engines[folder] += dense_engines(storage.load(folder), own, threads, has)
-        timings = timing.in_turns([engine for own in engines.values() for engine in own], seconds, threads)
+                has = {(engine.name, engine.dtype, engine.chunk) for engine in engines[folder]}
+                engines[folder] += dense_engines(storage.load(folder), own, chunks, stock_chunks, threads, has)
+        readers = _readers(programs, engines)
+        every = [*(engine for own in engines.values() for engine in own), *readers.values()]
+        timings: list[dict[int, Timing]] = []
+        for cache in caches:
+            measured = timing.in_turns(every, seconds, threads) if cache == "hot" else (
+                cold.in_cold_cache(every, seconds, threads, cold.Eviction()))  # fmt: skip
+            timings.append(measured)
     machine = timing.machine() | {"threads": threads, "cores": cores}
+    reads = {(size, t[id(reader)].cache): t[id(reader)] for size, reader in readers.items() for t in timings}
+    dense = [t[id(engine)] for t in timings for engine in engines[baseline]] if baseline else []
+    longest = max(program.chunk for program in programs.values())
     results = {}
     for folder, program in programs.items():
-        rows = [timings[id(engine)] for engine in engines[folder]]
+        rows = [t[id(engine)] for t in timings for engine in engines[folder]]
         # A dense baseline is as fast as its fastest engine; anything else is the program that was exported.
-        best = min(rows, key=Timing.us) if folder == baseline else next(r for r in rows if r.chunk == program.chunk)
-        against = [timings[id(engine)] for engine in engines[baseline]] if baseline else []
-        results[folder] = _result(program, best, rows, against, str(baseline)) | machine
+        own = [row for row in rows if row.cache == rows[0].cache]
+        if folder == baseline:
+            best = min((row for row in own if row.dtype == "fp32" and row.chunk <= longest), key=Timing.us)
+        else:
+            best = next(row for row in own if row.chunk == program.chunk)
+        results[folder] = _result(program, best, rows, dense, reads, str(baseline)) | machine
     return results
+
+
+def _readers(programs: dict[Path, Program], engines: dict[Path, list[Engine]]) -> dict[int, Engine]:
+    """A pure read for every size that the weights of a program have; without a compiler none, and a line says so."""
+    sizes = {engine.weight_bytes for own in engines.values() for engine in own if engine.runner in programs.values()}
+    frame_ms = next(iter(engines.values()))[0].frame_ms
+    try:
+        return {size: reader_engine(size, frame_ms) for size in sorted(sizes - {None})}
+    except UserError as error:
+        print(f"no pure read beside the engines: {error}", file=sys.stderr)
+        return {}
 
 
 def _baseline(programs: dict[Path, Program], wanted: Path | None) -> Path | None:
@@ -101,7 +106,9 @@ def _baseline(programs: dict[Path, Program], wanted: Path | None) -> Path | None
     return wanted or next(iter(dense), None)
 
 
-def _result(program: Program, own: Timing, rows: list[Timing], dense: list[Timing], baseline: str) -> dict[str, Any]:
+def _result(
+    program: Program, own: Timing, rows: list[Timing], dense: list[Timing], reads: Reads, baseline: str
+) -> dict[str, Any]:
     """What `rtf.json` tells of one model."""
     result = {
         "model": program.name,
@@ -110,35 +117,11 @@ def _result(program: Program, own: Timing, rows: list[Timing], dense: list[Timin
         "bytes": len(program.content),
         "params": program.params,
         "device": "host",
-        **own.to_mapping(),
         "timed": "acoustic model without MFCC: set inputs + execute",
-        "engines": [row.to_mapping() | _speed_up(row, dense) for row in rows],
+        "engines": [comparison.row(row, dense, reads) for row in rows],
+        **comparison.row(own, dense, reads),
     }
-    if dense:
-        result |= {"baseline": baseline} | _speed_up(own, dense)
-    return result
-
-
-def _speed_up(own: Timing, dense: list[Timing]) -> dict[str, Any]:
-    """Against the fastest of `dense` with chunks no longer than one's own, by the median."""
-    eligible = [row for row in dense if row.chunk <= own.chunk]
-    if not eligible:
-        return {}
-    fastest = min(eligible, key=Timing.us)
-    name = f"{fastest.engine} fp32, chunk {fastest.chunk}: {fastest.us():.1f} us per frame"
-    return {"speed_up": fastest.us() / own.us(), "against": name}
-
-
-def table(results: dict[Path, dict[str, Any]]) -> str:
-    """One line per model for the terminal."""
-    lines = [f"{'model':<24}{'engine':<22}{'chunk':>5}{'us/frame':>10}{'p95':>9}{'RTF':>10}{'speed-up':>10}"]
-    for folder, result in results.items():
-        us, speed_up = result["us_per_frame"], result.get("speed_up")
-        lines.append(
-            f"{str(folder)[-23:]:<24}{result['engine']:<22}{result['chunk']:>5}{us['p50']:>10.1f}{us['p95']:>9.1f}"
-            f"{result['rtf']:>10.5f}{f'{speed_up:.2f}x' if speed_up else '-':>10}"
-        )
-    return "\n".join(lines)
+    return result | ({"baseline": baseline} if dense else {})
 
 
 def rtf_line(result: dict[str, Any]) -> str:
@@ -158,12 +141,6 @@ def _program_path(folder: Path) -> Path:
     return folder if folder.suffix == ".pte" else folder / "encoder.pte"
 
 
-def _frame_ms(config: Any) -> float:
-    """Audio that one output stands for; `config` is a program or a model's configuration."""
-    stride = config.stride if isinstance(config, Program) else config.frame_stride
-    return float(config.frame_shift_ms) * stride
-
-
 def _features(program: Program, features: Tensor | None) -> Tensor:
     """The user's features, or four seconds that look like speech; the kernels take the same time for both."""
     if features is None:
@@ -171,6 +148,22 @@ def _features(program: Program, features: Tensor | None) -> Tensor:
     if features.dim() != 2 or features.shape[1] != program.feature_size or not torch.isfinite(features).all():
         raise UserError(f"--feats holds {list(features.shape)}, expected finite (frames, {program.feature_size}) MFCC")
     return features
+
+
+def _chunks(flag: str, text: str | None, default: Sequence[int]) -> list[int]:
+    """Outputs per call from `1,8,16`."""
+    values = list(default) if text is None else [int(item) if item.isdigit() else 0 for item in text.split(",")]
+    if not all(1 <= value <= MAX_FRAMES for value in values):
+        raise UserError(f"{flag} is {text!r}, expected outputs per call from 1 to {MAX_FRAMES} such as 1,8,16")
+    return sorted(set(values))
+
+
+def _caches(text: str | None, default: Sequence[str]) -> list[str]:
+    """States of the caches from `hot,cold`, hot first."""
+    values = list(default) if text is None else text.split(",")
+    if not set(values) <= set(CACHES):
+        raise UserError(f"--cache is {text!r}, expected hot, cold or hot,cold")
+    return [cache for cache in CACHES if cache in values]
 
 
 def _read_features(path: str | None) -> Tensor | None:
@@ -208,6 +201,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="host", help="host (default), adb or adb:SERIAL")
     parser.add_argument("--threads", type=int, default=1, help="cores to pin to (default 1)")
     parser.add_argument("--seconds", type=float, default=20.0, help="audio per engine (default 20)")
+    parser.add_argument("--chunks", help="outputs per call, beside a program's own (default: 1; compared 1,8,16,32)")
+    parser.add_argument("--cache", help="hot or hot,cold, the state of the caches (default: hot; compared both)")
+    parser.add_argument("--xnnpack_chunks", default="1",
+                        help="outputs per call of dense XNNPACK programs; 8 export in minutes (default 1)")  # fmt: skip
     options = parser.parse_args(argv)
     name, _, serial = options.device.partition(":")
     if name == "adb":
@@ -222,10 +219,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.compare and options.out:
         raise UserError("--out goes with --model; --compare writes rtf.json into every folder")
     folders = options.compare or [options.model]
-    results = measure(folders, options.baseline, _read_features(options.feats), options.seconds, options.threads)
+    chunks = _chunks("--chunks", options.chunks, CHUNKS if options.compare else (1,))
+    stock = _chunks("--xnnpack_chunks", options.xnnpack_chunks, ())
+    caches = _caches(options.cache, CACHES if options.compare else ("hot",))
+    features = _read_features(options.feats)
+    results = measure(folders, options.baseline, features, options.seconds, options.threads, chunks, caches, stock)
     _write(results, options.out)
     if options.compare:
-        print(table(results))
+        print(comparison.engines_table(results), comparison.models_table(results), sep="\n\n")
     for folder, result in results.items():
         print(f"{folder}: {rtf_line(result)}")
     load = next(iter(results.values()))["load_average"]

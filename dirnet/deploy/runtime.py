@@ -23,16 +23,18 @@ def portable_lib() -> ModuleType:
 def muted() -> Iterator[None]:
     """Keep what native code writes to standard error off the terminal, unless the block fails: then show it."""
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as remarks:
+    # Some of it goes through Python's own sys.stderr, which need not be file 2.
+    with tempfile.TemporaryFile("w+") as remarks, contextlib.redirect_stderr(remarks):
         kept = os.dup(2)
         os.dup2(remarks.fileno(), 2)
         try:
             yield
         except BaseException:
+            remarks.flush()
             remarks.seek(0)
-            os.write(kept, remarks.read())
+            os.write(kept, remarks.read().encode())
             raise
         finally:
-            sys.stderr.flush()
+            remarks.flush()
             os.dup2(kept, 2)
             os.close(kept)

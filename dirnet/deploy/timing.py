@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dirnet.deploy.runtime import muted, portable_lib
+from dirnet.progress import progress
 from dirnet.provenance import cpu_name, package_version
 
 WARM_UP_CALLS = 5
@@ -38,13 +39,18 @@ class Runner(Protocol):
 
 @dataclass
 class Engine:
-    """`runner` fed with `windows` in turn, `chunk` outputs of `frame_ms` of audio each; states go round."""
+    """`runner` fed with `windows` in turn, `chunk` outputs of `frame_ms` of audio each; states go round.
+
+    dtype: of the weights, fp32 or int8; weight_bytes: how many bytes they have, None where that is unknown.
+    """
 
     name: str
     chunk: int
     frame_ms: float
     runner: Runner
     windows: list[Tensor]
+    dtype: str = "fp32"
+    weight_bytes: int | None = None
     calls: int = 0
     states: list[Any] = field(default_factory=list)
 
@@ -60,10 +66,19 @@ class Engine:
         self.calls += 1
         return elapsed, wall
 
+    def timing(self, calls: Sequence[tuple[float, float]], clock: str, cache: str) -> Timing:
+        """What the seconds of these `calls` tell."""
+        elapsed, wall = np.array(calls).T
+        kind = (self.dtype, cache, self.weight_bytes)
+        return Timing(self.name, self.chunk, self.frame_ms, elapsed, clock, float(wall.sum()), *kind)
+
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of every call of an engine by the clock `clock` (`cpu` or `wall`), and by the wall altogether."""
+    """Seconds of every call of an engine by the clock `clock` (`cpu` or `wall`), and by the wall altogether.
+
+    cache: `hot`, or `cold` where other data went through the caches before every call.
+    """
 
     engine: str
     chunk: int
@@ -71,6 +86,9 @@ class Timing:
     calls: np.ndarray
     clock: str
     wall_s: float
+    dtype: str = "fp32"
+    cache: str = "hot"
+    weight_bytes: int | None = None
 
     def us(self, percentile: float = 50) -> float:
         """Microseconds per output frame at a percentile of the calls."""
@@ -81,8 +99,10 @@ class Timing:
         audio, elapsed = len(self.calls) * self.chunk * self.frame_ms / 1000, float(self.calls.sum())
         return {
             "engine": self.engine,
-            "dtype": "fp32",
+            "dtype": self.dtype,
             "chunk": self.chunk,
+            "cache": self.cache,
+            "weight_bytes": self.weight_bytes,
             "calls": len(self.calls),
             "audio_s": audio,
             "clock": self.clock,
@@ -95,12 +115,18 @@ class Timing:
         }
 
 
+def clock_for(threads: int) -> tuple[str, Clock]:
+    """One thread is timed by its own CPU clock, so that waiting for a busy core does not count; more by the wall."""
+    return ("cpu", time.thread_time) if threads == 1 else ("wall", time.perf_counter)
+
+
 def in_turns(engines: Sequence[Engine], seconds: float, threads: int = 1) -> dict[int, Timing]:
     """Every engine through `seconds` of audio, in short turns one after the other; the result is keyed by `id`.
 
-    One thread is timed by its own CPU clock, so that waiting for a busy core does not count; more by the wall.
+    Within a turn of TURN_SECONDS of audio an engine has the caches to itself, and its first call does not count: they
+    are as hot as they stay between the chunks of one stream.
     """
-    name, clock = ("cpu", time.thread_time) if threads == 1 else ("wall", time.perf_counter)
+    name, clock = clock_for(threads)
     for engine in engines:
         for _ in range(WARM_UP_CALLS):
             engine.call(clock)
@@ -109,20 +135,24 @@ def in_turns(engines: Sequence[Engine], seconds: float, threads: int = 1) -> dic
     collecting = gc.isenabled()
     gc.disable()
     try:
-        while any(left.values()):
+        rounds = max((math.ceil(left[id(e)] / _turn(e)) for e in engines), default=0)
+        for _ in progress(range(rounds), rounds, "measure", "turn"):
             for engine in engines:
-                turn = min(left[id(engine)], math.ceil(TURN_SECONDS * 1000 / (engine.chunk * engine.frame_ms)))
+                turn = min(left[id(engine)], _turn(engine))
                 left[id(engine)] -= turn
+                if not turn:
+                    continue
                 engine.call(clock)  # the turn's first call fills the caches again
                 calls[id(engine)] += [engine.call(clock) for _ in range(turn)]
     finally:
         if collecting:
             gc.enable()
-    timings = {}
-    for engine in engines:
-        elapsed, wall = np.array(calls[id(engine)]).T
-        timings[id(engine)] = Timing(engine.name, engine.chunk, engine.frame_ms, elapsed, name, float(wall.sum()))
-    return timings
+    return {id(engine): engine.timing(calls[id(engine)], name, "hot") for engine in engines}
+
+
+def _turn(engine: Engine) -> int:
+    """Calls of one turn."""
+    return math.ceil(TURN_SECONDS * 1000 / (engine.chunk * engine.frame_ms))
 
 
 @contextlib.contextmanager

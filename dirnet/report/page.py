@@ -14,7 +14,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.provenance import cpu_name, package_version
-from dirnet.report import figures
+from dirnet.report import figures, timings
 from dirnet.report.results import COLUMNS, Row, collect, markdown
 
 PACKAGES = ("torch", "espnet", "executorch", "numpy", "kaldi-decoder")
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     facts = origin(arguments.exp, results[arguments.test_set[0]])
     page = render(results, arguments.title, arguments.command, facts)
     with atomic_write(arguments.out / "results.md") as stream:
-        stream.write(f"{tables}\n```sh\n{arguments.command or '# command not given'}\n```\n\n")
+        stream.write(f"{tables}\n{speed_section(results)}```sh\n{arguments.command or '# command not given'}\n```\n\n")
         stream.writelines(f"* {term}: {value}\n" for term, value in facts)
     with atomic_write(arguments.out / "index.html") as stream:
         stream.write(page)
@@ -69,11 +69,23 @@ def render(results: dict[str, list[Row]], title: str, command: str, facts: list[
         lead=f"{len(rows)} models, scored on {', '.join(results)}; {date.today().isoformat()}.",
         columns=COLUMNS,
         results=results,
+        speed_tables=timings.tables(_by_model(rows)),
+        speed_note=timings.NOTE,
         figures=[drawing for drawing in drawings if drawing[2]],
         group_tables=[(row.name, GROUP_HEADER, list(map(group_cells, row.groups))) for row in rows if row.groups],
         command=command or "not given",
         origin=facts,
     )
+
+
+def speed_section(results: dict[str, list[Row]]) -> str:
+    """The times of all engines in Markdown, empty where none were measured."""
+    text = timings.markdown(_by_model(next(iter(results.values()))))
+    return f"## Speed\n\n{text}\n{timings.NOTE}\n\n" if text else ""
+
+
+def _by_model(rows: list[Row]) -> dict[str, dict]:
+    return {row.name: row.timing for row in rows}
 
 
 def group_cells(group: dict) -> list[str]:
