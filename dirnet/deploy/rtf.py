@@ -1,17 +1,20 @@
-"""Stage 8: real-time factor of exported models, on this host through ExecuTorch's own runtime.
+"""Stage 8: real-time factor of exported models, through ExecuTorch's own runtime: on this host, or on a phone.
 
     python -m dirnet.deploy.rtf --model exp/dirnet_7.9x/encoder.pte --out exp/dirnet_7.9x/rtf.json
     python -m dirnet.deploy.rtf --compare exp/smbr exp/svd_7.9x exp/dirnet_7.9x [--baseline exp/smbr]
+    python -m dirnet.deploy.rtf --compare exp/smbr exp/dirnet_7.9x --device adb --runner build/dirnet_runner
 
 The second form measures all models and every dense fp32 engine at hand in turns in one process, so that a busy moment
 hits all alike, and tells each model's speed-up over the *fastest* dense engine that works in chunks no longer than its
 own. Timed is the acoustic model without MFCC: handing over a chunk and running it, not Python's copying of results;
 with one thread by its CPU clock (what waits for a busy core is not the engine's), with more by the wall clock.
+`--engine cpp` calls the programs from C++ as an app would, `--device adb` does so on a phone (`dirnet.deploy.phone`).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -22,8 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dirnet.deploy import adb, onnx_engine, timing
+from dirnet.deploy import onnx_engine, runner, timing
 from dirnet.deploy.export import build, speech_like
+from dirnet.deploy.phone import CLUSTERS, Phone
 from dirnet.deploy.program import Program
 from dirnet.deploy.timing import Engine, Timing
 from dirnet.errors import UserError, one_line_errors
@@ -39,17 +43,21 @@ def program_engine(program: Program, chunk: int, features: Tensor) -> Engine:
     padded = program.padded(features, chunk)
     starts = range(0, (len(padded) - 2 * program.context) // program.stride, chunk)
     windows = [program.window(padded, start, chunk) for start in starts]
-    return Engine(f"executorch {program.backend}", chunk, _frame_ms(program), program, windows)
+    return Engine(f"executorch {program.backend}", chunk, _frame_ms(program), program, windows, features=features)
 
 
-def dense_engines(model: AcousticModel, features: Tensor, threads: int, has: set[tuple[str, int]]) -> list[Engine]:
-    """Every other way to run a dense `model` in fp32 here; `has` are the (backend, chunk) measured already."""
+def dense_engines(
+    model: AcousticModel, features: Tensor, threads: int, has: set[tuple[str, int]], local: bool = True
+) -> list[Engine]:
+    """Every other way to run a dense `model` in fp32 here (`local`) or on a phone; `has`: (backend, chunk) measured."""
     engines = []
     for backend, export_chunk, chunks in (("xnnpack", 1, (1,)), ("dirnet", CHUNK, (1, CHUNK))):
         missing = [chunk for chunk in chunks if (backend, chunk) not in has]
         if missing:
             program = Program(f"dense {backend}", build(model, backend, export_chunk)[0].content)
             engines += [program_engine(program, chunk, features) for chunk in missing]
+    if not local:
+        return engines
     if not onnx_engine.available():
         print("onnxruntime and onnx are not installed: the dense baseline is measured without them "
               "(pip install onnx onnxruntime)")  # fmt: skip
@@ -63,13 +71,19 @@ def dense_engines(model: AcousticModel, features: Tensor, threads: int, has: set
 
 
 def measure(
-    folders: Sequence[Path], baseline: Path | None, features: Tensor | None, seconds: float, threads: int
+    folders: Sequence[Path],
+    baseline: Path | None,
+    features: Tensor | None,
+    seconds: float,
+    threads: int,
+    target: runner.Target | None = None,
 ) -> dict[Path, dict[str, Any]]:
     """The result of every program in `folders` (each a folder with encoder.pte, or a .pte), in their order.
 
     The dense engines of `baseline` (default: the first dense folder that holds its neutral model) are measured too.
+    target: where the C++ runner times them; None: here, called from Python.
     """
-    with timing.pinned(threads) as cores:
+    with timing.pinned(threads if target is None or target.local else 1) as cores:
         programs = {folder: Program(_program_path(folder)) for folder in folders}
         baseline = _baseline(programs, baseline)
         engines: dict[Path, list[Engine]] = {}
@@ -79,9 +93,14 @@ def measure(
             engines[folder] = [program_engine(program, chunk, own) for chunk in chunks]
             if folder == baseline:
                 has = {(program.backend, chunk) for chunk in chunks}
-                engines[folder] += dense_engines(storage.load(folder), own, threads, has)
-        timings = timing.in_turns([engine for own in engines.values() for engine in own], seconds, threads)
-    machine = timing.machine() | {"threads": threads, "cores": cores}
+                engines[folder] += dense_engines(storage.load(folder), own, threads, has, not target or target.local)
+        all_engines = [engine for own in engines.values() for engine in own]
+        if target is None:
+            timings = timing.in_turns(all_engines, seconds, threads)
+            machine = timing.machine() | {"threads": threads, "cores": cores}
+        else:
+            timings = runner.in_turns(all_engines, seconds, threads, target)
+            machine = {"device": target.name, "threads": threads} | target.machine()
     results = {}
     for folder, program in programs.items():
         rows = [timings[id(engine)] for engine in engines[folder]]
@@ -164,6 +183,23 @@ def _frame_ms(config: Any) -> float:
     return float(config.frame_shift_ms) * stride
 
 
+def _target(options: argparse.Namespace) -> runner.Host | Phone | None:
+    """Where the C++ runner is to run, None when Python calls the programs."""
+    name, _, serial = options.device.partition(":")
+    if name == "adb":
+        if options.engine == "python":
+            raise UserError("--engine python is for --device host; a phone has the C++ runner only")
+        if options.runner is None:
+            raise UserError("--device adb needs --runner, a dirnet_runner built for the phone; README, \"On a phone\", "
+                            "tells how to build one")  # fmt: skip
+        return Phone(options.runner, serial, options.cluster, options.threads)
+    if options.device != "host":
+        raise UserError(f"--device is {options.device!r}, expected host, adb or adb:SERIAL")
+    if options.runner is not None and options.engine == "python":
+        raise UserError("--runner goes with --engine cpp")
+    return runner.Host(options.runner) if options.runner or options.engine == "cpp" else None
+
+
 def _features(program: Program, features: Tensor | None) -> Tensor:
     """The user's features, or four seconds that look like speech; the kernels take the same time for both."""
     if features is None:
@@ -206,29 +242,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", help="result of --model (default: rtf.json beside it)")
     parser.add_argument("--feats", help=".npy with (frames, 26) MFCC (default: noise with the CMVN statistics)")
     parser.add_argument("--device", default="host", help="host (default), adb or adb:SERIAL")
+    parser.add_argument("--engine", choices=("python", "cpp"),
+                        help="what calls the programs on the host: python (default), or the C++ runner")  # fmt: skip
+    parser.add_argument("--runner", type=Path, help="a dirnet_runner built for the device, see README; implies cpp")
+    parser.add_argument("--cluster", default="big", metavar="CORES",
+                        help=f"cores of a phone: {', '.join(CLUSTERS)}, or 4-7 (default big)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="cores to pin to (default 1)")
     parser.add_argument("--seconds", type=float, default=20.0, help="audio per engine (default 20)")
     options = parser.parse_args(argv)
-    name, _, serial = options.device.partition(":")
-    if name == "adb":
-        device = adb.find_device(serial)
-        raise UserError(f"device {device.serial} {device.model} is ready, but the phone runner is not part of this "
-                        "version; measure with --device host")  # fmt: skip
-    if options.device != "host":
-        raise UserError(f"--device is {options.device!r}, expected host, adb or adb:SERIAL")
-    cores = check_threads(options.threads)
+    target = _target(options)
+    cores = check_threads(options.threads) if target is None or target.local else 0
     if not options.seconds > 0:
         raise UserError(f"--seconds is {options.seconds}, expected seconds of audio above 0")
     if options.compare and options.out:
         raise UserError("--out goes with --model; --compare writes rtf.json into every folder")
     folders = options.compare or [options.model]
-    results = measure(folders, options.baseline, _read_features(options.feats), options.seconds, options.threads)
+    features = _read_features(options.feats)
+    with target or contextlib.nullcontext():
+        results = measure(folders, options.baseline, features, options.seconds, options.threads, target)
     _write(results, options.out)
     if options.compare:
         print(table(results))
     for folder, result in results.items():
         print(f"{folder}: {rtf_line(result)}")
-    load = next(iter(results.values()))["load_average"]
+    load = next(iter(results.values())).get("load_average")
     if load and load[0] > cores:
         print(f"note: load average {load[0]:.1f} on {cores} cores: caches were shared, an idle host is faster")
     return 0

@@ -38,7 +38,10 @@ class Runner(Protocol):
 
 @dataclass
 class Engine:
-    """`runner` fed with `windows` in turn, `chunk` outputs of `frame_ms` of audio each; states go round."""
+    """`runner` fed with `windows` in turn, `chunk` outputs of `frame_ms` of audio each; states go round.
+
+    features: (frames, size) that the windows were cut from, for a runner in another process or place.
+    """
 
     name: str
     chunk: int
@@ -47,6 +50,7 @@ class Engine:
     windows: list[Tensor]
     calls: int = 0
     states: list[Any] = field(default_factory=list)
+    features: Tensor | None = None
 
     def call(self, clock: Clock) -> tuple[float, float]:
         """Seconds by `clock` and by the wall of one call: hand over the inputs and run, not fetch the results."""

@@ -1,3 +1,12 @@
-#include "runner.h"
+#include <cstdio>
 
-int main(int count, char** arguments) { return dirnet_runner(count, arguments); }
+#include "runner.h"
+#include "system.h"
+
+int main(int count, char** arguments) {
+  dirnet::runner::tell_crashes("dirnet_runner: error: crashed: the program is damaged or of another ExecuTorch; "
+                               "copy or export it again");
+  const char* problem = dirnet_runner(count, arguments);
+  if (problem) std::fprintf(stderr, "dirnet_runner: error: %s\n", problem);
+  return problem ? 2 : 0;
+}

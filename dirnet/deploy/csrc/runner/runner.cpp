@@ -124,6 +124,7 @@ void write(const std::string& path, const void* data, size_t bytes) {
 
 // Times the program as `options` tell; returns the JSON.
 std::string measure(const Options& options) {
+  const Quiet quiet;
   const long start_bytes = resident_bytes(false);
   const auto cores = pin(options.cores.empty() ? std::vector<int>{} : parse_cores(options.cores), options.threads);
   const int core = cores.empty() ? 0 : cores.back();
@@ -214,32 +215,28 @@ std::string measure(const Options& options) {
 
 }  // namespace
 
-int run(int count, const char* const* arguments) {
-  std::string problem;
+}  // namespace dirnet::runner
+
+const char* dirnet_runner(int count, const char* const* arguments) {
+  using namespace dirnet::runner;
+  static thread_local std::string problem;
   try {
     const Options options = parse(count, arguments);
-    if (options.help) return std::fputs(kUsage, stdout) < 0;
-    tell_crashes("dirnet_runner: error: " + options.program + " crashed: it is damaged or of another ExecuTorch; " +
-                 "copy or export it again");
-    std::string json;
-    {
-      const Quiet quiet;
-      json = measure(options);
+    if (options.help) {
+      std::fputs(kUsage, stdout);
+      return nullptr;
     }
+    const std::string json = measure(options);
     if (options.out.empty())
       std::fputs(json.c_str(), stdout);
     else
       write(options.out, json.data(), json.size());
-    return std::fflush(stdout) ? 2 : 0;
+    std::fflush(stdout);
+    return nullptr;
   } catch (const Mistake& mistake) {
     problem = mistake.what();
   } catch (const std::bad_alloc&) {
     problem = "out of memory; is the program damaged?";
   }
-  std::fprintf(stderr, "dirnet_runner: error: %s\n", problem.c_str());
-  return 2;
+  return problem.c_str();
 }
-
-}  // namespace dirnet::runner
-
-int dirnet_runner(int count, const char* const* arguments) { return dirnet::runner::run(count, arguments); }
