@@ -9,6 +9,7 @@ core at first, five when the programs are there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-from dirnet.deploy import rtf
+from dirnet.deploy import measuring, runner
 from dirnet.deploy.export import export, is_current
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
@@ -45,20 +46,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--hidden", type=int, default=500)
     parser.add_argument("--size", type=float, default=7.9, help="times fewer parameters (default 7.9)")
     parser.add_argument("--seconds", type=float, default=20.0, help="audio per engine (default 20)")
-    parser.add_argument("--chunks", type=int, nargs="+", default=list(rtf.CHUNKS), help="outputs per call")
+    parser.add_argument("--chunks", type=int, nargs="+", default=list(measuring.CHUNKS), help="outputs per call")
+    parser.add_argument("--engine", choices=("python", "cpp"), default="python",
+                        help="what calls the programs: python, or the C++ runner, with hot caches only")  # fmt: skip
     parser.add_argument("--xnnpack_chunks", type=int, nargs="+", default=[1], help="of the dense XNNPACK programs")
     arguments = parser.parse_args(argv)
     configs = models(arguments.layers, arguments.hidden, arguments.size)
     folders = {name: arguments.out / name for name in configs}
     for name in progress(configs, len(configs), "export", "model"):
         write(configs[name], folders[name])
-    measured = rtf.measure(list(folders.values()), None, None, arguments.seconds, 1, arguments.chunks, rtf.CACHES,
-                           arguments.xnnpack_chunks)  # fmt: skip
+    target = runner.Host() if arguments.engine == "cpp" else None
+    caches = measuring.CACHES if target is None else ("hot",)
+    how = measuring.Settings(arguments.seconds, 1, arguments.chunks, caches, arguments.xnnpack_chunks, target)
+    with target or contextlib.nullcontext():
+        measured = measuring.measure(list(folders.values()), None, None, how)
     results = {name: measured[folder] for name, folder in folders.items()}
     with atomic_write(arguments.out / "speed.json") as stream:
         stream.write(json.dumps(results, indent=1) + "\n")
     load = results["dense"]["load_average"]
-    print(f"{cpu_name()}, 1 thread{f', load average {load[0]:.1f}' if load else ''}; "
+    print(f"{cpu_name()}, 1 thread{f', load average {load[0]:.1f}' if load else ''}; called from {arguments.engine}; "
           f"LSTM {arguments.layers}x{arguments.hidden}, {arguments.size:g}x fewer parameters\n")  # fmt: skip
     print(timings.markdown(results))
     print(f"{timings.NOTE}\n")

@@ -1,11 +1,13 @@
-"""Android devices that `adb` can reach, every obstacle told in one line."""
+"""Android devices that `adb` can reach: found, commanded, filled; every obstacle told in one line."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dirnet.errors import UserError
 
@@ -18,6 +20,7 @@ _ADVICE = {
     "bootloader": "start Android on it",
     "sideload": "start Android on it",
 }
+_STATUS = "dirnet-status="  # a line of our own: old devices do not tell the exit status of a command
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,69 @@ def find_device(serial: str = "") -> Device:
     return Device(serial, model[1] if model else "")
 
 
-def _listed() -> list[tuple[str, str, str]]:
-    """(serial, state, the rest of the line) of every line of `adb devices -l`."""
+def shell(device: Device, command: str, timeout: float = 30) -> tuple[int, str]:
+    """Run `command` in the device's shell: its exit status, and what it printed on both streams.
+
+    A device that goes away, or gives no answer in `timeout` seconds, is a `UserError`.
+    """
+    result = _adb(device, ["shell", f"({command}\n)\necho {_STATUS}$?"], timeout)
+    output, marker, status = result.stdout.rpartition(_STATUS)
+    if not marker or not status.strip().isdigit():  # the client's own exit status tells too little
+        raise UserError(_lost(device, result.stderr))
+    return int(status), output + result.stderr
+
+
+def push(device: Device, local: Path, remote: str, timeout: float = 300) -> None:
+    """Copy a file to the device."""
+    _copied(device, _adb(device, ["push", str(local), remote], timeout), remote)
+
+
+def pull(device: Device, remote: str, local: Path, timeout: float = 300) -> None:
+    """Copy a file from the device."""
+    _copied(device, _adb(device, ["pull", remote, str(local)], timeout), str(local))
+
+
+def _adb(device: Device, words: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            [_client(), "-s", device.serial, *words],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise UserError(f"adb device {device.serial} gave no answer to `adb {words[0]}` in {timeout:g} s; look whether "
+                        "it sleeps or is busy, reconnect it and try again") from None  # fmt: skip
+
+
+def _copied(device: Device, result: subprocess.CompletedProcess[str], to: str) -> None:
+    """A `UserError` unless the copy to `to` went well."""
+    if result.returncode == 0:
+        return
+    said = result.stderr + result.stdout  # the client tells a refusal of the device on either
+    if "No space left" in said:
+        raise UserError(f"no space left for {to} on adb device {device.serial}; free some and try again")
+    raise UserError(_lost(device, said))
+
+
+def _lost(device: Device, said: str) -> str:
+    """One line for a device that stopped answering, `said` being what the client printed."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    told = next((line for line in lines if "error: " in line), lines[-1] if lines else "the connection ended")
+    reason = re.sub(r"^(adb: )?error: ", "", told)
+    advice = next((text for name, text in _ADVICE.items() if name in reason), "look at the cable and at `adb devices`")
+    return f"adb device {device.serial} does not go on ({reason}); {advice}, then run it again"
+
+
+def _client() -> str:
     client = shutil.which("adb")
     if client is None:
         raise UserError("no adb client on PATH; install it (Debian: apt install adb), or measure with --device host")
+    return client
+
+
+def _listed() -> list[tuple[str, str, str]]:
+    """(serial, state, the rest of the line) of every line of `adb devices -l`."""
     try:
-        result = subprocess.run([client, "devices", "-l"], capture_output=True, text=True, timeout=30)
+        result = subprocess.run([_client(), "devices", "-l"], capture_output=True, text=True, timeout=30)
     except subprocess.TimeoutExpired:
         raise UserError("adb devices gave no answer in 30 s; run `adb kill-server` and try again") from None
     if result.returncode:

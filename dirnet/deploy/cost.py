@@ -20,10 +20,11 @@ import numpy as np
 import torch
 
 from dirnet.deploy import library, timing
+from dirnet.deploy.engines import program_engine
 from dirnet.deploy.export import DEFAULT_CHUNK, constants, speech_like, streaming_model
 from dirnet.deploy.lowering import lower
 from dirnet.deploy.program import Program
-from dirnet.deploy.rtf import check_threads, program_engine
+from dirnet.deploy.rtf import check_threads
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig

@@ -39,7 +39,8 @@ def program_engine(program: Program, chunk: int, features: Tensor) -> Engine:
     windows = [program.window(padded, start, chunk) for start in starts]
     dtype = DTYPES[program.metadata.get("dtype", "float32")]
     frame_ms = program.frame_shift_ms * program.stride
-    return Engine(f"executorch {program.backend}", chunk, frame_ms, program, windows, dtype, weight_bytes(program))
+    name, size = f"executorch {program.backend}", weight_bytes(program)
+    return Engine(name, chunk, frame_ms, program, windows, dtype, size, features=features)
 
 
 def weight_bytes(program: Program) -> int | None:
@@ -67,14 +68,17 @@ class Peer:
 
 def dense_engines(
     model: AcousticModel, features: Tensor, chunks: Sequence[int], stock_chunks: Sequence[int], threads: int,
-    has: Iterable[tuple[str, str, int]] = (),
+    has: Iterable[tuple[str, str, int]] = (), local: bool = True,
 ) -> list[Engine]:  # fmt: skip
     """Every engine for a dense `model` at each of `chunks` outputs per call, fp32 and int8, checked against torch.
 
-    stock_chunks: those for which XNNPACK programs are exported. has: (name, dtype, chunk) measured already.
+    stock_chunks: those for which XNNPACK programs are exported. has: (name, dtype, chunk) measured already. local: also
+    engines that run on this host alone, not in a phone's runner.
     """
     engines, done = [], set(has)
     for peer in _peers(model, features, chunks, stock_chunks, threads):
+        if not local and not peer.name.startswith("executorch"):
+            continue
         try:
             for chunk in peer.chunks:
                 if (peer.name, peer.dtype, chunk) not in done:
@@ -146,11 +150,9 @@ def in_int8(model: AcousticModel) -> AcousticModel:
 def _checked(peer: Peer, model: AcousticModel, chunk: int, features: Tensor) -> Engine:
     runner, windows = peer.make(chunk), _windows(model, features, chunk)
     frame_ms = float(model.config.frame_shift_ms) * model.config.frame_stride
-    if isinstance(runner, Program):
-        fed = program_engine(runner, chunk, features).windows
-    else:
-        fed = windows
-    engine = Engine(peer.name, chunk, frame_ms, runner, fed, peer.dtype, dense_bytes(model, peer.dtype))
+    fed = program_engine(runner, chunk, features).windows if isinstance(runner, Program) else windows
+    size = dense_bytes(model, peer.dtype)
+    engine = Engine(peer.name, chunk, frame_ms, runner, fed, peer.dtype, size, features=features)
     check(engine, expected_logits(model, windows))
     return engine
 

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dirnet.deploy.runtime import muted
@@ -45,19 +46,27 @@ def load() -> None:
 
 
 def build() -> Path:
-    """Path of the shared library for this machine, compiler and ExecuTorch; compiles in a few seconds if not cached."""
+    """Path of the operators' library; compiles in a few seconds if it is not cached."""
+    return compiled("dirnet_ops", {SOURCES / name: flags for name, flags in UNITS.items()})
+
+
+def compiled(name: str, units: Mapping[Path, Sequence[str]]) -> Path:
+    """Path of the shared library of `units`, files of `csrc/` and the flags of each, on this host's ExecuTorch.
+
+    Cached by the content of all sources, compiler, flags, ExecuTorch and processor; raises as `load` does.
+    """
     compiler = find_compiler()
-    units = {SOURCES / name: [compiler, *FLAGS, *flags, *_includes()] for name, flags in UNITS.items()}
-    key = hashlib.sha256("\0".join([*_versions(compiler), *(" ".join(command) for command in units.values())]).encode())
+    commands = {source: [compiler, *FLAGS, *flags, *_includes()] for source, flags in units.items()}
+    key = hashlib.sha256("\0".join([*_versions(compiler), *(" ".join(words) for words in commands.values())]).encode())
     for source in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
         key.update(source.read_bytes())
-    library = cache_folder() / f"dirnet_ops-{key.hexdigest()[:16]}.so"
+    library = cache_folder() / f"{name}-{key.hexdigest()[:16]}.so"
     if library.exists():
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         objects = {source: Path(folder) / f"{source.stem}.o" for source in units}
-        _run(compiler, {source: [*units[source], "-c", str(source), "-o", str(at)] for source, at in objects.items()})
+        _run(compiler, {unit: [*commands[unit], "-c", str(unit), "-o", str(at)] for unit, at in objects.items()})
         fresh = Path(folder) / library.name
         runtime = executorch_folder() / f"extension/pybindings/_portable_lib{sysconfig.get_config_var('EXT_SUFFIX')}"
         link = [compiler, "-shared", *map(str, objects.values()), str(runtime), "-o", str(fresh)]

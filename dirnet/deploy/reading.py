@@ -6,13 +6,7 @@ Timed in turns with the engines, it is fed by whichever cache level holds that m
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +14,8 @@ import torch
 from torch import Tensor
 
 from dirnet.deploy import library
-from dirnet.errors import UserError
-from dirnet.provenance import cpu_name
 
-SOURCE = library.SOURCES / "read.cpp"
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-Wall", "-Wextra")
+UNIT = {library.SOURCES / "read.cpp": ("-march=native",)}
 
 
 class Reader:
@@ -53,23 +44,7 @@ class Reader:
 
 
 def _function() -> Any:
-    """`dirnet_read` of the compiled SOURCE; without a compiler a `UserError`."""
-    read = ctypes.CDLL(str(_build())).dirnet_read
+    """`dirnet_read` of the compiled UNIT; without a compiler a `UserError`."""
+    read = ctypes.CDLL(str(library.compiled("dirnet_read", UNIT))).dirnet_read
     read.restype, read.argtypes = ctypes.c_uint32, (ctypes.c_void_p, ctypes.c_size_t)
     return read
-
-
-def _build() -> Path:
-    compiler = library.find_compiler()
-    told = "\0".join([compiler, *_FLAGS, cpu_name(), platform.machine(), SOURCE.read_text(encoding="utf-8")])
-    path = library.cache_folder() / f"dirnet_read-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        fresh = Path(folder) / path.name
-        done = subprocess.run([compiler, *_FLAGS, str(SOURCE), "-o", str(fresh)], capture_output=True, text=True)
-        if done.returncode:
-            raise UserError(f"{compiler} cannot build {SOURCE}: {(done.stderr.splitlines() or ['no message'])[0]}")
-        os.replace(fresh, path)
-    return path

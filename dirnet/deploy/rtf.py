@@ -2,6 +2,7 @@
 
     python -m dirnet.deploy.rtf --model exp/dirnet_7.9x/encoder.pte --out exp/dirnet_7.9x/rtf.json
     python -m dirnet.deploy.rtf --compare exp/smbr exp/svd_7.9x exp/dirnet_7.9x [--baseline exp/smbr]
+    python -m dirnet.deploy.rtf --compare exp/smbr exp/dirnet_7.9x --device adb --runner build/dirnet_runner
 
 The second form measures all models and every dense engine at hand, fp32 and int8, in turns in one process, so that a
 busy moment hits all alike, and tells each model's speed-up over the *fastest* dense fp32 and the fastest dense int8
@@ -11,15 +12,16 @@ with one thread by its CPU clock (what waits for a busy core is not the engine's
 Caches are hot (an engine has them to itself for 0.2 s of audio, and its first call there does not count) or cold (a
 buffer larger than the last level is written before every call). XNNPACK programs are exported for --xnnpack_chunks
 only: longer ones take minutes to export, and were never the fastest, as every unrolled step keeps its own copy of the
-weights in memory.
+weights in memory. `--engine cpp` calls the programs from C++ as an app would, `--device adb` does so on a phone
+(`dirnet.deploy.phone`); both with hot caches.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,100 +30,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dirnet.deploy import adb, cold, comparison, timing
-from dirnet.deploy.comparison import Reads
-from dirnet.deploy.engines import dense_engines, program_engine, reader_engine
-from dirnet.deploy.export import speech_like
+from dirnet.deploy import comparison, runner
 from dirnet.deploy.lowering import MAX_FRAMES
-from dirnet.deploy.program import Program
-from dirnet.deploy.timing import Engine, Timing
+from dirnet.deploy.measuring import CACHES, CHUNKS, Settings, measure
+from dirnet.deploy.phone import CLUSTERS, Phone
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
-from dirnet.nn import storage
-
-CHUNKS, CACHES = (1, 8, 16, 32), ("hot", "cold")
-
-
-def measure(
-    folders: Sequence[Path], baseline: Path | None, features: Tensor | None, seconds: float, threads: int,
-    chunks: Sequence[int] = (1,), caches: Sequence[str] = ("hot",), stock_chunks: Sequence[int] = (1,),
-) -> dict[Path, dict[str, Any]]:  # fmt: skip
-    """The result of every program in `folders` (each a folder with encoder.pte, or a .pte), in their order.
-
-    Programs run in `chunks` and their own. The dense engines of `baseline` (default: the first dense folder that holds
-    its neutral model) are measured too, XNNPACK's in `stock_chunks`.
-    """
-    with timing.pinned(threads) as cores:
-        programs = {folder: Program(_program_path(folder)) for folder in folders}
-        baseline = _baseline(programs, baseline)
-        engines: dict[Path, list[Engine]] = {}
-        for folder, program in programs.items():
-            own, fixed = _features(program, features), program.max_chunk == program.chunk
-            sizes = [program.chunk] if fixed else sorted({*chunks, program.chunk})
-            engines[folder] = [program_engine(program, chunk, own) for chunk in sizes]
-            if folder == baseline:
-                has = {(engine.name, engine.dtype, engine.chunk) for engine in engines[folder]}
-                engines[folder] += dense_engines(storage.load(folder), own, chunks, stock_chunks, threads, has)
-        readers = _readers(programs, engines)
-        every = [*(engine for own in engines.values() for engine in own), *readers.values()]
-        timings: list[dict[int, Timing]] = []
-        for cache in caches:
-            measured = timing.in_turns(every, seconds, threads) if cache == "hot" else (
-                cold.in_cold_cache(every, seconds, threads, cold.Eviction()))  # fmt: skip
-            timings.append(measured)
-    machine = timing.machine() | {"threads": threads, "cores": cores}
-    reads = {(size, t[id(reader)].cache): t[id(reader)] for size, reader in readers.items() for t in timings}
-    dense = [t[id(engine)] for t in timings for engine in engines[baseline]] if baseline else []
-    longest = max(program.chunk for program in programs.values())
-    results = {}
-    for folder, program in programs.items():
-        rows = [t[id(engine)] for t in timings for engine in engines[folder]]
-        # A dense baseline is as fast as its fastest engine; anything else is the program that was exported.
-        own = [row for row in rows if row.cache == rows[0].cache]
-        if folder == baseline:
-            best = min((row for row in own if row.dtype == "fp32" and row.chunk <= longest), key=Timing.us)
-        else:
-            best = next(row for row in own if row.chunk == program.chunk)
-        results[folder] = _result(program, best, rows, dense, reads, str(baseline)) | machine
-    return results
-
-
-def _readers(programs: dict[Path, Program], engines: dict[Path, list[Engine]]) -> dict[int, Engine]:
-    """A pure read for every size that the weights of a program have; without a compiler none, and a line says so."""
-    sizes = {engine.weight_bytes for own in engines.values() for engine in own if engine.runner in programs.values()}
-    frame_ms = next(iter(engines.values()))[0].frame_ms
-    try:
-        return {size: reader_engine(size, frame_ms) for size in sorted(sizes - {None})}
-    except UserError as error:
-        print(f"no pure read beside the engines: {error}", file=sys.stderr)
-        return {}
-
-
-def _baseline(programs: dict[Path, Program], wanted: Path | None) -> Path | None:
-    """The folder of the dense model to compare with: `wanted`, or the first that can be; None without any."""
-    dense = [f for f, p in programs.items() if not p.compressed and (f / storage.WEIGHTS).exists()]
-    if wanted is not None and wanted not in dense:
-        raise UserError(f"baseline {wanted} is not among the dense models compared; give one of: "
-                        f"{', '.join(map(str, dense)) or 'none is'}")  # fmt: skip
-    return wanted or next(iter(dense), None)
-
-
-def _result(
-    program: Program, own: Timing, rows: list[Timing], dense: list[Timing], reads: Reads, baseline: str
-) -> dict[str, Any]:
-    """What `rtf.json` tells of one model."""
-    result = {
-        "model": program.name,
-        "program": str(program.path),
-        "sha256": program.sha256,
-        "bytes": len(program.content),
-        "params": program.params,
-        "device": "host",
-        "timed": "acoustic model without MFCC: set inputs + execute",
-        "engines": [comparison.row(row, dense, reads) for row in rows],
-        **comparison.row(own, dense, reads),
-    }
-    return result | ({"baseline": baseline} if dense else {})
 
 
 def rtf_line(result: dict[str, Any]) -> str:
@@ -137,17 +51,21 @@ def check_threads(threads: int) -> int:
     return cores
 
 
-def _program_path(folder: Path) -> Path:
-    return folder if folder.suffix == ".pte" else folder / "encoder.pte"
-
-
-def _features(program: Program, features: Tensor | None) -> Tensor:
-    """The user's features, or four seconds that look like speech; the kernels take the same time for both."""
-    if features is None:
-        return speech_like(program.cmvn_mean, program.cmvn_istd, 400)
-    if features.dim() != 2 or features.shape[1] != program.feature_size or not torch.isfinite(features).all():
-        raise UserError(f"--feats holds {list(features.shape)}, expected finite (frames, {program.feature_size}) MFCC")
-    return features
+def _target(options: argparse.Namespace) -> runner.Host | Phone | None:
+    """Where the C++ runner is to run, None when Python calls the programs."""
+    name, _, serial = options.device.partition(":")
+    if name == "adb":
+        if options.engine == "python":
+            raise UserError("--engine python is for --device host; a phone has the C++ runner only")
+        if options.runner is None:
+            raise UserError("--device adb needs --runner, a dirnet_runner built for the phone; README, \"On a phone\", "
+                            "tells how to build one")  # fmt: skip
+        return Phone(options.runner, serial, options.cluster, options.threads)
+    if options.device != "host":
+        raise UserError(f"--device is {options.device!r}, expected host, adb or adb:SERIAL")
+    if options.runner is not None and options.engine == "python":
+        raise UserError("--runner goes with --engine cpp")
+    return runner.Host(options.runner) if options.runner or options.engine == "cpp" else None
 
 
 def _chunks(flag: str, text: str | None, default: Sequence[int]) -> list[int]:
@@ -158,8 +76,12 @@ def _chunks(flag: str, text: str | None, default: Sequence[int]) -> list[int]:
     return sorted(set(values))
 
 
-def _caches(text: str | None, default: Sequence[str]) -> list[str]:
-    """States of the caches from `hot,cold`, hot first."""
+def _caches(text: str | None, default: Sequence[str], target: runner.Target | None) -> list[str]:
+    """States of the caches from `hot,cold`, hot first; the runner knows hot ones."""
+    if target is not None and text not in (None, "hot"):
+        raise UserError(f"--cache is {text!r}, expected hot for the C++ runner; --engine python measures cold ones")
+    if target is not None:
+        return ["hot"]
     values = list(default) if text is None else text.split(",")
     if not set(values) <= set(CACHES):
         raise UserError(f"--cache is {text!r}, expected hot, cold or hot,cold")
@@ -199,6 +121,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", help="result of --model (default: rtf.json beside it)")
     parser.add_argument("--feats", help=".npy with (frames, 26) MFCC (default: noise with the CMVN statistics)")
     parser.add_argument("--device", default="host", help="host (default), adb or adb:SERIAL")
+    parser.add_argument("--engine", choices=("python", "cpp"),
+                        help="what calls the programs on the host: python (default), or the C++ runner")  # fmt: skip
+    parser.add_argument("--runner", type=Path, help="a dirnet_runner built for the device, see README; implies cpp")
+    parser.add_argument("--cluster", default="big", metavar="CORES",
+                        help=f"cores of a phone: {', '.join(CLUSTERS)}, or 4-7 (default big)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="cores to pin to (default 1)")
     parser.add_argument("--seconds", type=float, default=20.0, help="audio per engine (default 20)")
     parser.add_argument("--chunks", help="outputs per call, beside a program's own (default: 1; compared 1,8,16,32)")
@@ -206,30 +133,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--xnnpack_chunks", default="1",
                         help="outputs per call of dense XNNPACK programs; 8 export in minutes (default 1)")  # fmt: skip
     options = parser.parse_args(argv)
-    name, _, serial = options.device.partition(":")
-    if name == "adb":
-        device = adb.find_device(serial)
-        raise UserError(f"device {device.serial} {device.model} is ready, but the phone runner is not part of this "
-                        "version; measure with --device host")  # fmt: skip
-    if options.device != "host":
-        raise UserError(f"--device is {options.device!r}, expected host, adb or adb:SERIAL")
-    cores = check_threads(options.threads)
+    target = _target(options)
+    cores = check_threads(options.threads) if target is None or target.local else 0
     if not options.seconds > 0:
         raise UserError(f"--seconds is {options.seconds}, expected seconds of audio above 0")
     if options.compare and options.out:
         raise UserError("--out goes with --model; --compare writes rtf.json into every folder")
     folders = options.compare or [options.model]
-    chunks = _chunks("--chunks", options.chunks, CHUNKS if options.compare else (1,))
-    stock = _chunks("--xnnpack_chunks", options.xnnpack_chunks, ())
-    caches = _caches(options.cache, CACHES if options.compare else ("hot",))
+    settings = Settings(
+        options.seconds,
+        options.threads,
+        _chunks("--chunks", options.chunks, CHUNKS if options.compare else (1,)),
+        _caches(options.cache, CACHES if options.compare else ("hot",), target),
+        _chunks("--xnnpack_chunks", options.xnnpack_chunks, ()),
+        target,
+    )
     features = _read_features(options.feats)
-    results = measure(folders, options.baseline, features, options.seconds, options.threads, chunks, caches, stock)
+    with target or contextlib.nullcontext():
+        results = measure(folders, options.baseline, features, settings)
     _write(results, options.out)
     if options.compare:
         print(comparison.engines_table(results), comparison.models_table(results), sep="\n\n")
     for folder, result in results.items():
         print(f"{folder}: {rtf_line(result)}")
-    load = next(iter(results.values()))["load_average"]
+    load = next(iter(results.values())).get("load_average")
     if load and load[0] > cores:
         print(f"note: load average {load[0]:.1f} on {cores} cores: caches were shared, an idle host is faster")
     return 0

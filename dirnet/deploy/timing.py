@@ -41,7 +41,8 @@ class Runner(Protocol):
 class Engine:
     """`runner` fed with `windows` in turn, `chunk` outputs of `frame_ms` of audio each; states go round.
 
-    dtype: of the weights, fp32 or int8; weight_bytes: how many bytes they have, None where that is unknown.
+    dtype: of the weights, fp32 or int8; weight_bytes: how many bytes they have, None where that is unknown. features:
+    (frames, size) that the windows were cut from, for a runner in another process or place.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Engine:
     weight_bytes: int | None = None
     calls: int = 0
     states: list[Any] = field(default_factory=list)
+    features: Tensor | None = None
 
     def call(self, clock: Clock) -> tuple[float, float]:
         """Seconds by `clock` and by the wall of one call: hand over the inputs and run, not fetch the results."""

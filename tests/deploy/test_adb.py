@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from dirnet.deploy import adb
-from dirnet.deploy.rtf import main
 from dirnet.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -62,19 +61,15 @@ def test_no_client_and_a_broken_client(phone, monkeypatch):
         adb.find_device()
 
 
-def test_the_program_says_that_the_runner_is_missing(phone, program):
-    phone(READY)
-    status, _, error = program(main, "--model", "x.pte", "--device", "adb:R58M")
-    assert status == 2 and "R58M Pixel_7 is ready, but the phone runner is not part of this version" in error
-
-
-def test_the_script_passes_the_serial(phone, tmp_path, monkeypatch):
+def test_the_script_passes_serial_and_runner(phone, tmp_path, monkeypatch):
     phone(READY)
     recorder = tmp_path / "python"
     recorder.write_text('#!/bin/sh\necho "$@"\n')
     recorder.chmod(0o755)
-    command = ["local/android_rtf.sh", "--python", str(recorder), "--serial", "R58M", "exp/x/encoder.pte"]
+    command = ["local/android_rtf.sh", "--python", str(recorder), "--serial", "R58M", "--runner", "build/dirnet_runner",
+               "exp/x/encoder.pte"]  # fmt: skip
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.stdout.split() == ["-m", "dirnet.deploy.rtf", "--model", "exp/x/encoder.pte", "--device", "adb:R58M",
+                                     "--runner", "build/dirnet_runner", "--cluster", "big",
                                      "--out", "exp/x/rtf_android.json"]  # fmt: skip
     assert subprocess.run(["local/android_rtf.sh"], cwd=ROOT, capture_output=True).returncode == 1

@@ -19,7 +19,7 @@ def features(model):
 def test_every_engine_gives_the_logits_of_torch(model, features, capsys):
     found = engines.dense_engines(model, features, (1, 8), (), 1)
     names = {(engine.name, engine.dtype, engine.chunk) for engine in found}
-    peers = {("torch", "fp32"), ("torch", "int8"), ("executorch dirnet", "fp32")}
+    peers = {("torch", "fp32"), ("torch", "int8"), ("executorch dirnet", "fp32"), ("executorch dirnet", "int8")}
     if onnx_engine.available():
         peers |= {("onnxruntime", "fp32"), ("onnxruntime", "int8")}
         assert capsys.readouterr().err == ""

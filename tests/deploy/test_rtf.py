@@ -29,7 +29,7 @@ def test_a_comparison_names_the_fastest_dense_engines(exports, program):
     results = {name: json.loads((exports / name / "rtf.json").read_text()) for name in ("compressed", "dense")}
     dense, compressed = results["dense"], results["compressed"]
     rows = {(r["engine"], r["dtype"], r["chunk"], r["cache"]): r for r in dense["engines"] + compressed["engines"]}
-    peers = {("torch", "fp32"), ("executorch dirnet", "fp32"), ("torch", "int8")}
+    peers = {(engine, dtype) for engine in ("torch", "executorch dirnet") for dtype in ("fp32", "int8")}
     if onnx_engine.available():
         peers |= {("onnxruntime", "fp32"), ("onnxruntime", "int8")}
     expected = {(*peer, chunk, cache) for peer in peers for chunk in (1, 4) for cache in ("hot", "cold")}
