@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import dirnet
-from dirnet.deploy import library
+from dirnet.deploy import certificate, library, reference_outputs
 from dirnet.deploy.lowering import MAX_FRAMES, Lowered, lower
 from dirnet.deploy.program import Program
 from dirnet.deploy.streaming import KernelModel, StockModel, StreamingModel, unshifting_bytes
@@ -124,14 +124,19 @@ def _noise(mean: Tensor, istd: Tensor, frames: int) -> Tensor:
     return mean + 2 * torch.randn(frames, len(mean), generator=torch.Generator().manual_seed(2)) / istd
 
 
+def _reference(model: AcousticModel) -> Tensor:
+    """Features for 24 outputs: more than one call of the default chunk, so that the states count."""
+    return speech_like(model.cmvn_mean, model.cmvn_istd, 24 * model.config.frame_stride, seed=2)
+
+
 def export(
     model_folder: str | Path, out: str | Path, backend: str = "dirnet", chunk: int | None = None
 ) -> dict[str, Any]:
     """Write the program of the neutral model in `model_folder` to `out`, and its report to the `.json` beside it.
 
     The values of an int8 model go into the program as the float32 that they stand for: the kernels take no int8 yet.
-    chunk: outputs per call, by default that of DEFAULT_CHUNK. Returns the report: bytes, sha256, parity, operators;
-    weight_bytes of the stored model, and unshifting_bytes, by how much the program's weights exceed them.
+    chunk: outputs per call, by default that of DEFAULT_CHUNK. Returns the report: bytes, sha256, parity, operators,
+    reference outputs; weight_bytes of the stored model, and unshifting_bytes, by how much the program's exceed them.
     """
     began = time.monotonic()
     model = storage.load(model_folder)
@@ -157,11 +162,12 @@ def export(
         "delegated": lowered.delegated / calls if calls else 0.0,
         "seconds": round(time.monotonic() - began, 1),
         "versions": _versions(),
+        "reference": reference_outputs.record(model, _reference(model), TOLERANCE),
     }
     out = Path(out)
     with atomic_write(out, "wb") as program, atomic_write(out.with_suffix(".json")) as beside:
         program.write(lowered.content)
-        beside.write(json.dumps(report, indent=1) + "\n")
+        beside.write(certificate.seal(report))
     return report
 
 
@@ -191,9 +197,9 @@ def describe(report: dict[str, Any]) -> str:
 def is_current(model_folder: str | Path, out: str | Path, backend: str, chunk: int | None) -> bool:
     """Whether `out` is already the program of that model, backend, chunk and these versions."""
     try:
-        report = json.loads(Path(out).with_suffix(".json").read_text(encoding="utf-8"))
+        report = certificate.read(Path(out).with_suffix(".json"))
         content = Path(out).read_bytes()
-    except (OSError, ValueError):
+    except (OSError, UserError):
         return False
     wanted = {
         "model_sha256": storage.describe(model_folder)["sha256"],
