@@ -47,8 +47,8 @@ class LiveRecogniser:
         self._advance(self._utterance.push(self._features.push(torch.as_tensor(samples))))
 
     def words(self) -> list[str]:
-        """The best words so far; later sound may still change them."""
-        return self._search.result(ended=False).words
+        """The best words if the audio ended here; later sound may still change them."""
+        return self._search.result().words
 
     @torch.inference_mode()
     def finish(self) -> list[str]:

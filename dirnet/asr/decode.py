@@ -104,14 +104,11 @@ class Decoder:
         self._decoder.advance_decoding(DecodableCtc(scaled, offset=self._frames))
         self._frames += len(log_probs)
 
-    def result(self, ended: bool = True) -> Decoded:
-        """The best words so far; when none of the hypotheses ends a sentence, the best unfinished one.
-
-        With `ended` false the audio goes on: the best hypothesis, whether it ends a sentence here or not.
-        """
+    def result(self) -> Decoded:
+        """The best words so far; when none of the hypotheses ends a sentence, the best unfinished one."""
         from kaldifst import get_linear_symbol_sequence
 
-        found, path = self._decoder.get_best_path(use_final_probs=ended)
+        found, path = self._decoder.get_best_path()
         if not found:
             return Decoded([], float("-inf"), False)
         _, _, labels, weight = get_linear_symbol_sequence(path)
@@ -155,9 +152,9 @@ class GreedyDecoder:
         self._phones += [self._names[token] for token in best[new]]
         self._last, self._score = best[-1], self._score + float(log_probs.max(1).sum())
 
-    def result(self, ended: bool = True) -> Decoded:
-        """The phones so far; where the audio `ended` makes no difference to them."""
-        return Decoded(list(self._phones), self._score, ended)
+    def result(self) -> Decoded:
+        """The phones so far, which may always end here."""
+        return Decoded(list(self._phones), self._score, True)
 
 
 def greedy_phones(log_probs: np.ndarray) -> list[str]:

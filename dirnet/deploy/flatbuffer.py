@@ -32,7 +32,7 @@ class Schema:
     @classmethod
     def parse(cls, text: str) -> Schema:
         """From the text of `.fbs` files; a vector's type is written `[type`."""
-        text = re.sub(r"//.*", "", text)
+        text = re.sub(r"//.*|\([^)]*\)", "", text)  # comments and attributes
         return cls(
             {name: re.findall(r"(\w+)\s*:\s*(\[?\w+)", body) for name, body in _blocks("table", text)},
             {name: re.findall(r"\w+", body) for name, body in _blocks("union", text)},
@@ -60,7 +60,7 @@ def read(content: bytes, schema: Schema, table: str) -> dict[str, Any]:
 class _Reader:
     def __init__(self, content: bytes, schema: Schema):
         self._content, self._schema = content, schema
-        self._left = len(content)  # things to read; more of them than bytes is going in circles
+        self._left = len(content)  # things to read; more of them than bytes is the same things again and again
 
     def _inside(self, at: int, size: int, where: str) -> None:
         self._left -= 1
@@ -109,12 +109,20 @@ class _Reader:
         at = self.follow(at, where)
         if kind != "string" and not kind.startswith("["):
             return self.table(kind, at, where)
-        count, at, kind = self._number("I", at, where), at + 4, kind.removeprefix("[")
-        if kind in ("string", "ubyte"):
+        count, at = self._number("I", at, where), at + 4
+        if kind in ("string", "[ubyte"):
             self._inside(at, count, where)
             content = self._content[at : at + count]
-            return content if kind == "ubyte" else content.decode(errors="replace")
+            return _text(content, where) if kind == "string" else content
+        kind = kind[1:]
         if code := self._schema.code(kind):
             return self._numbers(code, at, count, where)
         self._inside(at, 4 * count, where)
         return [self._value(kind, at + 4 * n, f"{where}[{n}]") for n in range(count)]
+
+
+def _text(content: bytes, where: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise Damage(f"{where} is not UTF-8 text") from None
