@@ -49,8 +49,8 @@ def search_for(program: Program, lang: Path | None, settings: DecodeConfig) -> D
 
 def listen(
     names: Sequence[str], program: Program, search: Decoder | GreedyDecoder, resample: bool, piece_ms: int, quiet: bool
-) -> None:
-    """Print `NAME WORDS` for every audio file, then real-time factor and latency; partial words, unless `quiet`.
+) -> Times:
+    """Print `NAME WORDS` for every audio file, before that partial words, unless `quiet`, and at the end the latency.
 
     Sound comes in pieces of `piece_ms`, as from a microphone; the name `-` is standard input, raw 16-bit PCM.
     """
@@ -64,12 +64,12 @@ def listen(
             else pieces.of_recording(reader.read(name), size)
         )
         print(name, *_words(recogniser, name, sound, Captions(name, quiet), times), flush=True)
-    print(f"RTF = elapsed / audio = {times.elapsed:.2f} / {times.audio:.2f} = {times.elapsed / times.audio:.4f}")
     print(
         f"latency = {1000 * max(times.endings):.1f} ms from the last sample to the final words, "
         f"{1000 * statistics.median(times.pieces):.1f} ms (at most {1000 * max(times.pieces):.1f}) for a piece of "
         f"{piece_ms} ms; the model looks {recogniser.look_ahead_ms:g} ms ahead"
     )
+    return times
 
 
 def _words(

@@ -40,15 +40,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quiet", type=config.boolean, help="with --pte, true: final words only")
     arguments = parser.parse_args(argv)
     settings = config.load(DecodeConfig, arguments.config) if arguments.config else DecodeConfig()
-    if arguments.pte is None:
-        _whole(arguments, settings)
-    else:
-        _live(arguments, settings)
+    elapsed, audio = (_live if arguments.pte else _whole)(arguments, settings)
+    print(f"RTF = elapsed / audio = {elapsed:.2f} / {audio:.2f} = {elapsed / audio:.4f}")
     return 0
 
 
-def _live(arguments: argparse.Namespace, settings: DecodeConfig) -> None:
-    """Decode pieces of sound with an exported program."""
+def _live(arguments: argparse.Namespace, settings: DecodeConfig) -> tuple[float, float]:
+    """Decode pieces of sound with an exported program; seconds it took, and of sound."""
     from dirnet.deploy.program import Program
     from dirnet.listen import STDIN, listen, search_for
 
@@ -61,11 +59,12 @@ def _live(arguments: argparse.Namespace, settings: DecodeConfig) -> None:
         raise UserError("--resample true does not go with -, as raw samples tell no rate; record at the model's")
     program = Program(arguments.pte)
     search = search_for(program, None if arguments.phones else arguments.lang, settings)
-    listen(arguments.files, program, search, arguments.resample, piece_ms, bool(arguments.quiet))
+    times = listen(arguments.files, program, search, arguments.resample, piece_ms, bool(arguments.quiet))
+    return times.elapsed, times.audio
 
 
-def _whole(arguments: argparse.Namespace, settings: DecodeConfig) -> None:
-    """Decode whole files with a stored model."""
+def _whole(arguments: argparse.Namespace, settings: DecodeConfig) -> tuple[float, float]:
+    """Decode whole files with a stored model; seconds it took, and of sound."""
     for name in ("chunk_ms", "quiet"):
         if getattr(arguments, name) is not None:
             raise UserError(f"--{name} goes with --pte; a stored model takes each file as a whole")
@@ -87,7 +86,7 @@ def _whole(arguments: argparse.Namespace, settings: DecodeConfig) -> None:
         elapsed += time.perf_counter() - started
         audio += len(samples) / mfcc.config.sample_frequency
         print(name, *found)
-    print(f"RTF = {elapsed:.2f} / {audio:.2f} = {elapsed / audio:.4f}")
+    return elapsed, audio
 
 
 if __name__ == "__main__":

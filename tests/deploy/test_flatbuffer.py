@@ -72,7 +72,8 @@ def test_damage_is_damage_and_nothing_else(tree):
 def test_a_small_buffer_cannot_ask_for_endless_work():
     """Thirty levels of vectors, each of eight times the same table: 8^30 of them if every path was followed."""
     levels = 30
-    schema = Schema.parse("".join(f"table L{n} {{ next: [L{n + 1}]; }} " for n in range(levels)) + f"table L{levels} {{}}")
+    tables = [f"table L{n} {{ next: [L{n + 1}]; }}" for n in range(levels)]
+    schema = Schema.parse("\n".join([*tables, f"table L{levels} {{}}"]))
 
     def number(value, size=4):
         return value.to_bytes(size, "little")
