@@ -6,6 +6,7 @@ import io
 import itertools
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -65,7 +66,7 @@ def test_a_microphone_on_standard_input(program, options, monkeypatch):
 
 
 def test_partial_words_come_while_standard_input_is_open(options):
-    """A real pipe that stays open: the words are told before it ends."""
+    """A real pipe that stays open: the words are told before it ends, which Ctrl-C makes it do."""
     command = [sys.executable, "-m", "dirnet.cli", "decode", *map(str, options), "-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         child.stdin.write(raw("EAT TEA EAT") + bytes(32000))
@@ -73,7 +74,8 @@ def test_partial_words_come_while_standard_input_is_open(options):
         while b"EAT TEA EAT" not in (line := child.stderr.readline()):
             assert line.startswith(b"- ")
         assert child.poll() is None
-        shown, errors = child.communicate(timeout=60)
+        child.send_signal(signal.SIGINT)
+        shown, errors = child.stdout.read(), child.stderr.read()
     assert child.returncode == 0 and shown.decode().splitlines()[0] == "- EAT TEA EAT" and errors == b""
 
 

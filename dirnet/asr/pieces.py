@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -25,7 +26,7 @@ def of_raw_stream(stream: BinaryIO, size: int, name: str) -> Iterator[np.ndarray
     `UserError`s that call the stream `name`.
     """
     total = 0
-    while content := _read(stream, 2 * size):
+    for content in _until_ctrl_c(stream, 2 * size):
         if not total and (kind := CONTAINERS.get(content[:4])):
             raise UserError(f"{name} begins with the header of a {kind} file, expected {RAW}; give the file's name")
         total += len(content)
@@ -36,8 +37,28 @@ def of_raw_stream(stream: BinaryIO, size: int, name: str) -> Iterator[np.ndarray
         raise UserError(f"{name} holds no samples, expected {RAW}")
 
 
-def _read(stream: BinaryIO, size: int) -> bytes:
+def _until_ctrl_c(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    """What `stream` gives, `size` bytes at a time, to its end or to Ctrl-C; a second Ctrl-C interrupts as ever.
+
+    Who stops speaking into a microphone wants to see the words, whether Ctrl-C met this loop or the work between reads.
+    """
+    reading, stopped = True, False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+        signal.signal(signal.SIGINT, before)
+        if reading:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
     try:
-        return stream.read(size)
-    except KeyboardInterrupt:  # who stops speaking into a microphone wants to see the words
-        return b""
+        while not stopped and (content := stream.read(size)):
+            reading = False
+            yield content
+            reading = True
+    except KeyboardInterrupt:
+        if not stopped:
+            raise
+    finally:
+        signal.signal(signal.SIGINT, before)

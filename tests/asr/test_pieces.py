@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 
 import numpy as np
 import pytest
@@ -35,14 +36,33 @@ def test_pieces_are_there_before_the_stream_ends():
     assert [len(next(stream)) for _ in range(3)] == [5, 5, 5]
 
 
-def test_ctrl_c_ends_the_audio():
-    class Interrupted(io.BytesIO):
-        def read(self, size):
-            if self.tell():
-                raise KeyboardInterrupt
-            return super().read(size)
+class Interrupted(io.BytesIO):
+    """Ctrl-C is pressed while it is read for the second time."""
 
+    def read(self, size):
+        if self.tell():
+            signal.raise_signal(signal.SIGINT)
+        return super().read(size)
+
+
+def test_ctrl_c_ends_the_audio():
+    before = signal.getsignal(signal.SIGINT)
     assert [len(piece) for piece in pieces.of_raw_stream(Interrupted(bytes(100)), 10, "stdin")] == [10]
+    found = []
+    for piece in pieces.of_raw_stream(io.BytesIO(bytes(100)), 10, "stdin"):  # and so it does between two reads
+        found.append(len(piece))
+        if len(found) == 2:
+            signal.raise_signal(signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is before
+    assert found == [10, 10] and signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_interrupts():
+    stream = pieces.of_raw_stream(io.BytesIO(bytes(100)), 10, "stdin")
+    next(stream)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize(
