@@ -11,7 +11,7 @@ import numpy as np
 from dirnet.errors import UserError
 
 RAW = "raw 16-bit little-endian mono PCM, such as that of `arecord -t raw -f S16_LE -c 1`"
-CONTAINERS = {b"RIFF": "wav", b"fLaC": "flac", b"OggS": "Ogg"}
+CONTAINERS = {b"RIFF": "a wav", b"fLaC": "a flac", b"OggS": "an Ogg"}
 
 
 def of_recording(samples: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -28,7 +28,7 @@ def of_raw_stream(stream: BinaryIO, size: int, name: str) -> Iterator[np.ndarray
     total = 0
     for content in _until_ctrl_c(stream, 2 * size):
         if not total and (kind := CONTAINERS.get(content[:4])):
-            raise UserError(f"{name} begins with the header of a {kind} file, expected {RAW}; give the file's name")
+            raise UserError(f"{name} begins with the header of {kind} file, expected {RAW}; give the file's name")
         total += len(content)
         if len(content) % 2:
             raise UserError(f"{name} ends after {total} bytes, in the middle of a sample; expected {RAW}")

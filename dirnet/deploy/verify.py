@@ -64,7 +64,8 @@ def verify(paths: Sequence[Path]) -> list[str]:
     if status == 2 and ": error: " in said:
         raise UserError(said.partition(": error: ")[2])
     how = signal.Signals(-status).name if status < 0 else said or f"exit status {status}"
-    raise UserError(f"{paths[len(sound)]} makes ExecuTorch fail ({how}): damaged or foreign; export it again")
+    culprit = paths[min(len(sound), len(paths) - 1)]
+    raise UserError(f"{culprit} makes ExecuTorch fail ({how}): damaged or foreign; export it again")
 
 
 @one_line_errors
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.same_process:
         for path in options.programs:
+            check_files(path)
             print(check_outputs(path), flush=True)  # at once: what comes before a crash is told
     else:
         print("\n".join(verify(options.programs)))
