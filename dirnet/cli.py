@@ -11,9 +11,10 @@ COMMANDS = {
     "compress": ("dirnet.calibrated", "compress the recurrent layers of a model to a size"),
     "sweep": ("dirnet.sweep", "the paper's studies of its settings: Theta^0, gamma, widths per layer"),
     "export": ("dirnet.deploy.export", "write an ExecuTorch program, parity-checked"),
+    "verify": ("dirnet.deploy.verify", "check that exported programs are whole and compute what they should"),
     "rtf": ("dirnet.deploy.rtf", "measure the real-time factor of exported programs"),
     "cost": ("dirnet.deploy.cost", "measure this host's kernels, for sizes such as rtf=0.05"),
-    "decode": ("dirnet.recognise", "audio files to words"),
+    "decode": ("dirnet.recognise", "audio files, or a microphone, to words"),
     "report": ("dirnet.report.page", "results table and HTML page of an experiment folder"),
 }
 

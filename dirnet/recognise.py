@@ -1,4 +1,10 @@
-"""Audio files to words: MFCC, the neutral model, the decoding graph; one line a file, and the real-time factor."""
+"""Audio files to words: MFCC, a model, the decoding graph; one line a file, and the real-time factor.
+
+A stored model (--model) takes a file as a whole. An exported program (--pte) takes it in pieces, as a microphone
+delivers them, and tells partial words on standard error; it also listens to standard input:
+
+    arecord -t raw -f S16_LE -c 1 -r 16000 | dirnet decode --pte encoder.pte -
+"""
 
 from __future__ import annotations
 
@@ -19,17 +25,51 @@ from dirnet.nn import storage
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Print `FILE WORDS` for every file, then `RTF = elapsed / audio`; an unreadable file ends it with status 2."""
-    parser = argparse.ArgumentParser(prog="dirnet decode", description=__doc__)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="wav, flac or Ogg Opus")
-    parser.add_argument("--model", required=True, help="folder with model.safetensors and model.json")
+    parser = argparse.ArgumentParser(
+        prog="dirnet decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="wav, flac or Ogg Opus; with --pte also -")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model", help="folder with model.safetensors and model.json")
+    model.add_argument("--pte", help="exported program")
     parser.add_argument("--lang", default="data/lang", type=Path, help="folder with TLG.fst and words.txt")
     parser.add_argument("--config", help="search options, conf/decode.yaml")
     parser.add_argument("--phones", type=config.boolean, default=False, help="true: the best phones instead of words")
     parser.add_argument("--resample", type=config.boolean, default=False, help="true: convert other sampling rates")
+    parser.add_argument("--chunk_ms", type=int, help="with --pte: sound in a piece, in ms (default 100)")
+    parser.add_argument("--quiet", type=config.boolean, help="with --pte, true: final words only")
     arguments = parser.parse_args(argv)
+    settings = config.load(DecodeConfig, arguments.config) if arguments.config else DecodeConfig()
+    elapsed, audio = (_live if arguments.pte else _whole)(arguments, settings)
+    print(f"RTF = elapsed / audio = {elapsed:.2f} / {audio:.2f} = {elapsed / audio:.4f}")
+    return 0
+
+
+def _live(arguments: argparse.Namespace, settings: DecodeConfig) -> tuple[float, float]:
+    """Decode pieces of sound with an exported program; seconds it took, and of sound."""
+    from dirnet.deploy.program import Program
+    from dirnet.listen import STDIN, listen, search_for
+
+    piece_ms = 100 if arguments.chunk_ms is None else arguments.chunk_ms
+    if not 1 <= piece_ms <= 60000:
+        raise UserError(f"--chunk_ms is {piece_ms}, expected 1..60000 ms of sound in a piece")
+    if arguments.files.count(STDIN) > 1:
+        raise UserError("the file - stands for standard input and can be read only once; give it once")
+    if STDIN in arguments.files and arguments.resample:
+        raise UserError("--resample true does not go with -, as raw samples tell no rate; record at the model's")
+    program = Program(arguments.pte)
+    search = search_for(program, None if arguments.phones else arguments.lang, settings)
+    times = listen(arguments.files, program, search, arguments.resample, piece_ms, bool(arguments.quiet))
+    return times.elapsed, times.audio
+
+
+def _whole(arguments: argparse.Namespace, settings: DecodeConfig) -> tuple[float, float]:
+    """Decode whole files with a stored model; seconds it took, and of sound."""
+    for name in ("chunk_ms", "quiet"):
+        if getattr(arguments, name) is not None:
+            raise UserError(f"--{name} goes with --pte; a stored model takes each file as a whole")
     model = storage.load(arguments.model)
     mfcc = Mfcc(config.from_mapping(MfccConfig, model.config.mfcc, f"{arguments.model}: mfcc"))
-    settings = config.load(DecodeConfig, arguments.config) if arguments.config else DecodeConfig()
     decoder = None if arguments.phones else Decoder(arguments.lang, settings)
     reader = AudioReader(mfcc.config.sample_frequency, resample=arguments.resample)
     elapsed = audio = 0.0
@@ -46,8 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         elapsed += time.perf_counter() - started
         audio += len(samples) / mfcc.config.sample_frequency
         print(name, *found)
-    print(f"RTF = {elapsed:.2f} / {audio:.2f} = {elapsed / audio:.4f}")
-    return 0
+    return elapsed, audio
 
 
 if __name__ == "__main__":

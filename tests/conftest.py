@@ -81,3 +81,17 @@ def corpus(sound):
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory):
+    """Folder with a lang folder `lang`, a stored model that hears `tone_speech` and its exported program, `model`."""
+    import tone_speech
+
+    from dirnet.deploy.export import export
+
+    folder = tmp_path_factory.mktemp("tones")
+    tone_speech.make_lang(folder / "lang")
+    tone_speech.make_model(folder / "model")
+    export(folder / "model", folder / "model/encoder.pte")
+    return folder

@@ -12,7 +12,7 @@ import multiprocessing
 import signal
 import time
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -116,23 +116,52 @@ class Decoder:
         return Decoded([self._words[label] for label in labels], score, self._decoder.reached_final())
 
 
-def check(log_probs: np.ndarray) -> np.ndarray:
-    """`log_probs` if it is (T, 42) without NaN or +infinity, else a `UserError`."""
+def check(log_probs: np.ndarray, outputs: int = len(OUTPUTS)) -> np.ndarray:
+    """`log_probs` if it is (T, outputs) without NaN or +infinity, else a `UserError`."""
     log_probs = np.asarray(log_probs)
-    if log_probs.ndim != 2 or log_probs.shape[1] != len(OUTPUTS):
-        raise UserError(f"log-posteriors have shape {log_probs.shape}, expected (frames, {len(OUTPUTS)})")
+    if log_probs.ndim != 2 or log_probs.shape[1] != outputs:
+        raise UserError(f"log-posteriors have shape {log_probs.shape}, expected (frames, {outputs})")
     bad = np.isnan(log_probs) | np.isposinf(log_probs)
     if bad.any():
         raise UserError(f"log-posteriors hold {log_probs[bad][0]} at frame {np.argwhere(bad)[0][0]}; check the model")
     return log_probs
 
 
+class GreedyDecoder:
+    """Phones without a graph, by the calls of `Decoder`: the best output of each frame, repeats and blanks dropped.
+
+    phones: name of every output, the blank first.
+    """
+
+    def __init__(self, phones: Sequence[str] = OUTPUTS):
+        self._names = phones
+        self.start()
+
+    def start(self) -> None:
+        """Forget the last utterance."""
+        self._phones: list[str] = []
+        self._last, self._score = 0, 0.0
+
+    def advance(self, log_probs: np.ndarray) -> None:
+        """Take the next frames, (t, outputs)."""
+        if not len(log_probs):
+            return
+        log_probs = check(log_probs, len(self._names))
+        best = log_probs.argmax(1)
+        new = (best != np.append(self._last, best[:-1])) & (best != 0)
+        self._phones += [self._names[token] for token in best[new]]
+        self._last, self._score = best[-1], self._score + float(log_probs.max(1).sum())
+
+    def result(self) -> Decoded:
+        """The phones so far, which may always end here."""
+        return Decoded(list(self._phones), self._score, True)
+
+
 def greedy_phones(log_probs: np.ndarray) -> list[str]:
-    """The best output of each frame, repeats collapsed, blanks dropped; `log_probs` (T, 42)."""
-    best = check(log_probs).argmax(1) if len(log_probs) else np.zeros(0, int)
-    first = np.ones(len(best), bool)
-    first[1:] = best[1:] != best[:-1]
-    return [OUTPUTS[token] for token in best[first] if token != 0]
+    """The phones that `GreedyDecoder` finds in the whole `log_probs` (T, 42)."""
+    decoder = GreedyDecoder()
+    decoder.advance(log_probs)
+    return decoder.result().words
 
 
 def _read_graph(path: Path) -> StdVectorFst:

@@ -216,6 +216,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def outputs_of(lang: str | Path) -> tuple[str, ...]:
+    """Names of the model outputs that the graph of the folder `lang` reads: those in its tokens.txt, else `OUTPUTS`."""
+    path = Path(lang) / "tokens.txt"
+    tokens = [token for _, fields in read_fields(path) for token in fields] if path.is_file() else OUTPUTS
+    return tuple(token for token in tokens if token not in TOKENS[len(OUTPUTS) :])
+
+
 def _write_list(path: Path, items: Iterable[str]) -> None:
     with atomic_write(path) as stream:
         stream.writelines(f"{item}\n" for item in items)

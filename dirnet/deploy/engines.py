@@ -37,7 +37,7 @@ def program_engine(program: Program, chunk: int, features: Tensor) -> Engine:
     padded = program.padded(features, chunk)
     starts = range(0, (len(padded) - 2 * program.context) // program.stride, chunk)
     windows = [program.window(padded, start, chunk) for start in starts]
-    dtype = DTYPES[program.metadata.get("dtype", "float32")]
+    dtype = DTYPES[program.dtype]
     frame_ms = program.frame_shift_ms * program.stride
     name, size = f"executorch {program.backend}", weight_bytes(program)
     return Engine(name, chunk, frame_ms, program, windows, dtype, size, features=features)

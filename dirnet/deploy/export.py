@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 import dirnet
-from dirnet.deploy import library
+from dirnet.deploy import certificate, library, reference_outputs
 from dirnet.deploy.lowering import MAX_FRAMES, Lowered, lower
+from dirnet.deploy.parity import INT8_TOLERANCE, TOLERANCE, disparity
 from dirnet.deploy.program import Program
 from dirnet.deploy.streaming import KernelModel, StockModel, StreamingModel
 from dirnet.deploy.xnnpack_int8 import Int8StockModel
@@ -31,8 +32,6 @@ from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.provenance import package_version
 
-TOLERANCE = 1e-4  # largest difference of a log posterior between the program and eager torch
-INT8_TOLERANCE = 0.02  # of int8 programs: mean divergence of the posteriors from those of float activations, in nats
 DEFAULT_CHUNK = {"dirnet": 16, "xnnpack": 1}  # stock operators are unrolled: the export grows with the chunk
 
 
@@ -115,17 +114,6 @@ def check(model: AcousticModel, program: Program) -> dict[str, float]:
     return parity
 
 
-def disparity(expected: Tensor, found: Tensor, dtype: str) -> tuple[float, float]:
-    """How far the log posteriors (T, outputs) of a program of `dtype` are from those expected, and how far they may be.
-
-    float32: the largest difference of a log posterior. int8, where what meets the weights is rounded, too: the mean
-    Kullback-Leibler divergence, in nats.
-    """
-    if dtype == "int8":
-        return float((expected.exp() * (expected - found)).sum(dim=1).mean()), INT8_TOLERANCE
-    return float((found - expected).abs().max()), TOLERANCE
-
-
 def speech_like(mean: Tensor, istd: Tensor, frames: int, seed: int = 0) -> Tensor:
     """(frames, size) with these CMVN statistics and the slow change of speech (correlation 0.9 per frame)."""
     noise = torch.randn(frames, len(mean), generator=torch.Generator().manual_seed(seed))
@@ -140,13 +128,18 @@ def _noise(mean: Tensor, istd: Tensor, frames: int) -> Tensor:
     return mean + 2 * torch.randn(frames, len(mean), generator=torch.Generator().manual_seed(2)) / istd
 
 
+def _reference(model: AcousticModel) -> Tensor:
+    """Features for 24 outputs: more than one call of the default chunk, so that the states count."""
+    return speech_like(model.cmvn_mean, model.cmvn_istd, 24 * model.config.frame_stride, seed=2)
+
+
 def export(
     model_folder: str | Path, out: str | Path, backend: str = "dirnet", chunk: int | None = None
 ) -> dict[str, Any]:
     """Write the program of the neutral model in `model_folder` to `out`, and its report to the `.json` beside it.
 
-    chunk: outputs per call, by default that of DEFAULT_CHUNK. Returns the report: bytes, sha256, parity, operators;
-    weight_bytes of the program, and stored_bytes, those of the stored model.
+    chunk: outputs per call, by default that of DEFAULT_CHUNK. Returns the report: bytes, sha256, parity, operators,
+    reference outputs; weight_bytes of the program, and stored_bytes, those of the stored model.
     """
     began = time.monotonic()
     model = storage.load(model_folder)
@@ -170,11 +163,12 @@ def export(
         "delegated": lowered.delegated / calls if calls else 0.0,
         "seconds": round(time.monotonic() - began, 1),
         "versions": _versions(),
+        "reference": reference_outputs.record(model, _reference(model)),
     }
     out = Path(out)
     with atomic_write(out, "wb") as program, atomic_write(out.with_suffix(".json")) as beside:
         program.write(lowered.content)
-        beside.write(json.dumps(report, indent=1) + "\n")
+        beside.write(certificate.seal(report))
     return report
 
 
@@ -203,9 +197,9 @@ def describe(report: dict[str, Any]) -> str:
 def is_current(model_folder: str | Path, out: str | Path, backend: str, chunk: int | None) -> bool:
     """Whether `out` is already the program of that model, backend, chunk and these versions."""
     try:
-        report = json.loads(Path(out).with_suffix(".json").read_text(encoding="utf-8"))
+        report = certificate.read(Path(out).with_suffix(".json"))
         content = Path(out).read_bytes()
-    except (OSError, ValueError):
+    except (OSError, UserError):
         return False
     wanted = {
         "model_sha256": storage.describe(model_folder)["sha256"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dirnet.deploy import library
+from dirnet.deploy import certificate, library, metadata
 from dirnet.deploy.runtime import portable_lib
+from dirnet.deploy.structure import read_structure
 from dirnet.errors import UserError
 
 
@@ -25,23 +25,24 @@ class Program:
     """
 
     def __init__(self, path: str | Path, content: bytes | None = None):
-        runtime = portable_lib()
         self.path = Path(path)
-        self.content = _read(self.path) if content is None else content
-        check_whole(self.content, self.path)
+        self.content = certificate.read_program(self.path) if content is None else content
+        structure = read_structure(self.content, self.path)
+        if not {"forward", "dirnet_version"} <= set(structure.methods):
+            raise UserError(f"{self.path} was not written by dirnet.deploy.export; export the model again")
+        runtime = portable_lib()
         try:
             # Verification.InternalConsistency is not built into every wheel; the checks above are ours.
-            program = runtime._load_program_from_buffer(
-                self.content, program_verification=runtime.Verification.Minimal
-            )
-            names = [program.get_method_name(index) for index in range(program.num_methods())]
-            if "forward" not in names or "dirnet_version" not in names:
-                raise UserError(f"{self.path} was not written by dirnet.deploy.export; export the model again")
+            program = runtime._load_program_from_buffer(self.content, program_verification=runtime.Verification.Minimal)
             self.metadata: dict[str, Any] = {
-                name: _constant(program.load_method(name)) for name in sorted(names) if name != "forward"
+                name: _constant(program.load_method(name)) for name in sorted(structure.methods) if name != "forward"
             }
+            metadata.check(self.metadata, self.path)
             if self.metadata["backend"] == "dirnet":
                 library.load()
+            if lacking := structure.operators - set(runtime._get_operator_names()):
+                raise UserError(f"{self.path} calls {', '.join(sorted(lacking))}, unknown to this ExecuTorch; "
+                                "export it again")  # fmt: skip
             self._program, self._method = program, program.load_method("forward")
         except RuntimeError as error:
             raise UserError(f"{self.path} does not load in this ExecuTorch ({error}); export the model again") from None
@@ -116,37 +117,6 @@ class Program:
             logits.append(y)
             first += frames
         return torch.cat(logits)[:outputs]
-
-
-def check_whole(content: bytes, path: Path) -> None:
-    """A `UserError` unless `content` is a whole ExecuTorch program by its own header."""
-    again = "copy or export it again"
-    if content[4:6] != b"ET":
-        raise UserError(f"{path} is not an ExecuTorch program (no ET.. at byte 4); {again}")
-    if content[8:12] == b"eh00":  # extended header: length, program size, where segments start, their size
-        program, base = (int.from_bytes(content[at : at + 8], "little") for at in (16, 24))
-        segments = int.from_bytes(content[32:40], "little") if content[12] >= 32 else 0
-        expected = base + segments if base else program
-        if len(content) < expected:
-            raise UserError(f"{path} has {len(content)} bytes, expected {expected}: truncated; {again}")
-
-
-def _read(path: Path) -> bytes:
-    """The bytes of the program at `path`, compared with the sha256 that `export` wrote beside it."""
-    beside = path.with_suffix(".json")
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{path} is not there; write it with `python -m dirnet.deploy.export`") from None
-    try:
-        expected = json.loads(beside.read_text(encoding="utf-8"))["sha256"]
-    except FileNotFoundError:
-        raise UserError(f"{beside} with the sha256 of {path.name} is not there; copy both, or export again") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{beside} does not tell the sha256 of {path.name}; export the model again") from None
-    if hashlib.sha256(content).hexdigest() != expected:
-        raise UserError(f"{path} differs from the sha256 in {beside.name}: damaged or mixed up; export it again")
-    return content
 
 
 def _constant(method: Any) -> Any:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from dirnet.deploy import library, timing
-from dirnet.deploy.export import disparity
+from dirnet.deploy.parity import disparity
 from dirnet.deploy.program import Program
 from dirnet.deploy.runtime import portable_lib
 from dirnet.deploy.timing import Engine, Timing
@@ -175,7 +175,7 @@ def in_turns(engines: Sequence[Engine], seconds: float, threads: int, target: Ta
 
 
 def check(engine: Engine, logits: Tensor, where: str) -> float:
-    """How far `logits` are from this host's (`export.disparity`); a `UserError` above the tolerance."""
+    """How far `logits` are from this host's (`parity.disparity`); a `UserError` above the tolerance."""
     expected = engine.runner.stream(engine.features, engine.chunk)
     if logits.shape != expected.shape:
         raise UserError(f"{engine.runner.name} gave {list(logits.shape)} logits on {where}, {list(expected.shape)} on "

@@ -186,15 +186,22 @@ if stage 6 "decoding and scoring"; then
     done
 fi
 
+backend_of() {  # backend_of MODEL: our operators for a compressed model, XNNPACK for a dense one
+    grep -q '"compression": null' "${exp}/$1/model.json" && echo xnnpack || echo dirnet
+}
+
 if stage 7 "ExecuTorch export"; then
+    written=; programs=
     for model in ${models}; do
-        backend=dirnet; ! grep -q '"compression": null' "${exp}/${model}/model.json" || backend=xnnpack
+        backend=$(backend_of "${model}")
         finished "${exp}/${model}/.done.export" "${backend} ${chunk}" "${exp}/${model}/encoder.pte" \
             "${exp}/${model}/model.json" && continue
         ${python} -m dirnet.deploy.export --model "${exp}/${model}" --backend "${backend}" \
             --chunk "$([ ${backend} == xnnpack ] && echo 1 || echo "${chunk}")" --out "${exp}/${model}/encoder.pte"
-        finish "${exp}/${model}/.done.export" "${backend} ${chunk}"
+        written+=" ${model}"; programs+=" ${exp}/${model}/encoder.pte"
     done
+    [ -z "${written}" ] || ${python} -m dirnet.deploy.verify ${programs}
+    for model in ${written}; do finish "${exp}/${model}/.done.export" "$(backend_of "${model}") ${chunk}"; done
 fi
 
 if stage 8 "real-time factor on ${device}"; then

@@ -65,6 +65,27 @@ def test_pieces_give_the_same_words_and_score_as_the_whole(lang):
         assert result.score == pytest.approx(whole[1], abs=1e-3)
 
 
+def test_phones_in_pieces_are_those_of_the_whole():
+    rng = np.random.default_rng(0)
+    tokens = list(rng.integers(0, 3, 60))  # few outputs, so that pieces end inside repeats
+    decoder = decode.GreedyDecoder()
+    for _ in range(2):  # the second time shows that nothing is left of the first
+        decoder.start()
+        for piece in np.split(posteriors(tokens), [1, 1, 2, 17, 40, 41]):
+            decoder.advance(piece)
+        result = decoder.result()
+        assert result.words == decode.greedy_phones(posteriors(tokens)) != []
+        assert result.score == pytest.approx(float(posteriors(tokens).max(1).sum()), rel=1e-5)
+
+
+def test_phones_of_a_model_with_other_outputs():
+    decoder = decode.GreedyDecoder(["-", "a", "b"])
+    decoder.advance(np.log(np.array([[0.1, 0.8, 0.1], [0.2, 0.1, 0.7]], np.float32)))
+    assert decoder.result().words == ["a", "b"]
+    with pytest.raises(UserError, match=r"shape \(5, 42\), expected \(frames, 3\)"):
+        decoder.advance(posteriors([0] * 5))
+
+
 def test_blank_penalty_and_acoustic_scale_act_on_the_scores(lang):
     log_probs = posteriors(frames("SEE TEA"), noise=0)
     plain = decode.Decoder(lang).decode(log_probs)[1]

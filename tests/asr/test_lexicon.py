@@ -56,6 +56,14 @@ def test_the_tokens_are_the_ones_every_model_is_built_on():
     assert used == set(lexicon.ARPABET)
 
 
+def test_the_outputs_of_a_lang_folder(tmp_path):
+    assert lexicon.outputs_of(tmp_path) == lexicon.OUTPUTS
+    (tmp_path / "tokens.txt").write_text("<blank>\nA\nB\n<unk>\n<sos/eos>\n")
+    assert lexicon.outputs_of(tmp_path) == ("<blank>", "A", "B")
+    (tmp_path / "tokens.txt").write_text("\n".join(lexicon.TOKENS))
+    assert lexicon.outputs_of(tmp_path) == lexicon.OUTPUTS
+
+
 def test_files_of_the_lang_folder_and_the_phone_transcripts(program, data):
     status, out, _ = make(program, data, "--oov", "error")
     assert status == 0 and "3 words" in out

@@ -3,8 +3,7 @@ import json
 import pytest
 import torch
 
-import dirnet.deploy.export as export_module
-from dirnet.deploy import library
+from dirnet.deploy import library, parity
 from dirnet.deploy.export import build, check, export, main
 from dirnet.deploy.program import Program
 from dirnet.errors import UserError
@@ -101,7 +100,7 @@ def test_a_program_of_other_weights_is_refused(exports, model_of):
 
 
 def test_nothing_is_written_without_parity(exports, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, "TOLERANCE", 0.0)
+    monkeypatch.setattr(parity, "TOLERANCE", 0.0)
     with pytest.raises(UserError, match="parity"):
         export(exports / "compressed", tmp_path / "encoder.pte")
     assert list(tmp_path.iterdir()) == []

@@ -131,7 +131,8 @@ def test_the_host_in_c(exports, tmp_path, program):
     result, dense = (json.loads((tmp_path / name / "rtf.json").read_text()) for name in ("compressed", "dense"))
     assert result["device"] == "host" and result["called_from"] == "C++" and result["calls"] == 1000
     assert result["parity"] < 1e-5 and "peak_rss_bytes" not in result and result["speed_up"] > 0
-    expected = {"executorch xnnpack", "executorch dirnet", "torch"} | ({"onnxruntime"} if onnx_engine.available() else set())
+    expected = {"executorch xnnpack", "executorch dirnet", "torch"}
+    expected |= {"onnxruntime"} if onnx_engine.available() else set()
     assert {row["engine"] for row in dense["engines"]} == expected
 
 

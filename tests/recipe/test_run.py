@@ -188,3 +188,35 @@ while [ $# -gt 1 ]; do [ "$1" != --method ] || method=$2; [ "$1" != --out ] || o
     pruned = ["prune_gradual 8x prune_gradual_8x/start", "finetune prune_gradual_8x from prune_gradual_8x/start"]
     four = [step.replace("8x", "4x") for step in small + pruned]
     assert steps == ["dense 1x dense_1x/start", "finetune dense_1x from dense_1x/start", *four, *small, *pruned]
+
+
+def test_stage_7_verifies_what_it_wrote(tmp_path):
+    """With a stand-in for Python whose `verify` fails while a file says so: unverified programs are not finished."""
+    program, told, refuse = tmp_path / "python", tmp_path / "told", tmp_path / "refuse"
+    program.write_text(
+        f"""#!/usr/bin/env bash
+echo "$*" >> {told}
+[[ $* != *dirnet.deploy.verify* ]] || [ ! -f {refuse} ] || exit 2
+while [ $# -gt 1 ]; do [ "$1" != --out ] || touch "$2"; shift; done
+"""
+    )
+    program.chmod(0o755)
+    work = tmp_path / "work"
+    (work / "data").mkdir(parents=True)
+    (work / "data/test_sets").write_text("test\n")
+    for model, compression in (("smbr", "null"), ("dirnet_3x", "[[4, 5]]")):
+        (work / "exp" / model).mkdir(parents=True)
+        (work / "exp" / model / "model.json").write_text(f'"compression": {compression}')
+    refuse.touch()
+    options = ["--corpus", "mini", "--workdir", work, "--python", program, "--stage", 7, "--stop_stage", 7]
+    programs = [f"{work}/exp/{model}/encoder.pte" for model in ("smbr", "dirnet_3x")]
+    for status, steps in ((2, 3), (0, 3), (0, 0)):
+        told.write_text("")
+        shown = run(*options, "--methods", "dirnet", "--size", "3x")
+        assert shown.returncode == status, shown.stdout
+        lines = [line for line in told.read_text().splitlines() if "dirnet.deploy" in line]
+        assert len(lines) == steps
+        if steps:
+            assert "--backend xnnpack" in lines[0] and "--backend dirnet --chunk 16" in lines[1]
+            assert lines[2].split()[1:] == ["dirnet.deploy.verify", *programs]
+        refuse.unlink(missing_ok=True)

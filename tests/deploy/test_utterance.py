@@ -1,0 +1,36 @@
+"""Frames as they come give the logits of the whole utterance."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dirnet.deploy.export import build, speech_like
+from dirnet.deploy.program import Program
+from dirnet.deploy.utterance import Utterance
+
+PIECES = ([], [1], [5], [9, 1], [10] * 7, [3, 0, 40, 1, 1], [150])
+
+
+def check(program, model):
+    for number, sizes in enumerate(PIECES):
+        features = speech_like(model.cmvn_mean, model.cmvn_istd, max(sum(sizes), 1), seed=number)[: sum(sizes)]
+        utterance = Utterance(program)
+        pushed = torch.cat([torch.zeros(0, 42), *(utterance.push(piece) for piece in features.split(sizes))])
+        found = torch.cat([pushed, utterance.finish()])
+        expected = program.stream(features) if sizes else torch.zeros(0, 42)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        # nothing is kept back but for its context, or for a whole call where their size is fixed
+        least = program.chunk if program.max_chunk == program.chunk else 1
+        assert len(found) - len(pushed) < (program.context + 1) / program.stride + least + 1
+
+
+@pytest.mark.parametrize("name", ["compressed", "dense"])
+def test_pieces_give_what_the_whole_gives(exports, model_of, name):
+    check(Program(exports / name / "encoder.pte"), model_of(dense=name == "dense"))
+
+
+@pytest.mark.parametrize("backend, chunk", [("dirnet", 4), ("xnnpack", 3)])
+def test_strides_and_calls_of_several_outputs(model_of, backend, chunk):
+    model = model_of("gru", layers=1, frame_stride=3)
+    check(Program("the program", build(model, backend, chunk)[0].content), model)
