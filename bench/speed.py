@@ -32,7 +32,7 @@ from dirnet.report import timings
 PHONES = tuple(f"p{phone}" for phone in range(42))
 BLOCKS = (8, 16)
 TOLERANCE = 0.02  # of the size that was asked for, in parameters
-SHARE = 0.5  # of a group's parameters, for its dictionary; more where the codes would not fit
+SHARE = 0.3  # of a group's parameters, for its dictionary: what the solver chooses with blocks; more if codes need it
 
 
 @one_line_errors

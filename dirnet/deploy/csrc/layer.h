@@ -63,6 +63,14 @@ inline int panel_width(int left) {
   return width;
 }
 
+// The largest of `count` numbers, 0 of none; a loop that compilers make vectors of, as every call checks its weights.
+template <class T>
+inline size_t largest(const T* numbers, size_t count) {
+  T most = 0;
+  for (size_t k = 0; k < count; ++k) most = numbers[k] > most ? numbers[k] : most;
+  return most;
+}
+
 // Views of the matrices of `size` bytes at `bytes`; false if they are not such a block, so that no kernel reads beyond.
 inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
   const auto* header = reinterpret_cast<const int32_t*>(bytes);
@@ -113,10 +121,8 @@ inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
     for (size_t count = 0; count <= static_cast<size_t>(m->most); ++count)
       columns += m->histogram[count], blocks += m->histogram[count] * count;
     if (columns != static_cast<size_t>(block_columns) || blocks != static_cast<size_t>(m->blocks)) return false;
-    int beyond = 0;
-    for (int k = 0; k < m->blocks; ++k) beyond |= (m->index8 ? m->index8[k] : m->index16[k]) >= static_cast<int>(rows);
-    for (int j = 0; j < block_columns; ++j) beyond |= m->order[j] >= block_columns;
-    if (beyond) return false;
+    const size_t last = m->index8 ? largest(m->index8, m->blocks) : largest(m->index16, m->blocks);
+    if (last >= rows || largest(m->order, block_columns) >= static_cast<size_t>(block_columns)) return false;
   }
   return true;
 }
