@@ -4,9 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi"  // all is inlined here, no vector crosses an ABI
-#endif
 
 namespace dirnet {
 namespace {
