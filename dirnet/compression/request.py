@@ -7,6 +7,8 @@ import argparse
 from dirnet.compression.budget import parse_size
 from dirnet.compression.methods import load_methods
 from dirnet.errors import UserError, one_line_errors
+from dirnet.nn.running import load_cost_model
+from dirnet.provenance import cpu_name
 
 
 @one_line_errors
@@ -15,7 +17,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dirnet.compression.request", description=__doc__)
     parser.add_argument("--config", required=True, help="methods, as conf/compress.yaml")
     parser.add_argument("--methods", required=True, help="names, separated by blanks; may be empty")
-    parser.add_argument("--sizes", required=True, help="7.9x, 1.3M or 2MB, separated by blanks")
+    parser.add_argument("--sizes", required=True, help="7.9x, 1.3M, 2MB or rtf=0.001, separated by blanks")
+    parser.add_argument("--cost_model", help="cost.json of `dirnet cost`, for sizes in rtf")
     arguments = parser.parse_args(argv)
     known = load_methods(arguments.config)
     for name in arguments.methods.split():
@@ -23,7 +26,11 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"method {name!r} is unknown; {arguments.config} has {', '.join(known)}")
     if arguments.methods.split() and not arguments.sizes.split():
         raise UserError("no size is given; expected a ratio (7.9x), parameters (1.3M) or bytes (2MB)")
+    if arguments.cost_model:
+        load_cost_model(arguments.cost_model, cpu_name(), 1)
     for size in map(parse_size, arguments.sizes.split()):
+        if size.kind == "rtf" and not arguments.cost_model:
+            raise UserError(f"size {size.text} needs --cost_model; `dirnet cost --out cost.json` measures this host")
         for name in arguments.methods.split():
             once = name.startswith("dense")  # run.sh takes these at 1x, whatever the sizes
             if known[name].solver == "dense" and not once and size.kind == "ratio" and size.value > 1:

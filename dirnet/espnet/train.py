@@ -169,7 +169,9 @@ def finish(exp: Path, digest: str, initial: Path | None) -> None:
     if not scores:  # the curves leave out what is not finite
         raise UserError(f"{exp}: no epoch has a finite {name}; remove the folder and train with a lower learning rate")
     ranked = sorted(scores, key=lambda epoch: scores[epoch] if mode == "min" else -scores[epoch])
-    best = [epoch for epoch in ranked if (exp / f"{epoch}epoch.pth").exists()][: max(config["keep_nbest_models"])]
+    kept = config["keep_nbest_models"]  # ESPnet takes a number or several
+    most = max(kept) if isinstance(kept, list) else kept
+    best = [epoch for epoch in ranked if (exp / f"{epoch}epoch.pth").exists()][:most]
     state = checkpoint.average([exp / f"{epoch}epoch.pth" for epoch in best])
     model = checkpoint.neutral_model(config, state, exp.name)
     if (exp / INITIAL).exists():

@@ -40,7 +40,8 @@ decode_config=
 compress_config=conf/compress.yaml
 baseline=smbr       # smbr | ctc: the model that is compressed
 methods="dense svd odl prune dirnet dirnet_b8"  # entries of compress_config
-size=7.9x           # 7.9x | 1.3M parameters | 2MB stored; several: "4.3x 7.9x"
+size=7.9x           # 7.9x | 1.3M parameters | 2MB stored | rtf=0.001; several: "4.3x 7.9x"
+cost_model=         # for sizes in rtf: the cost.json that `dirnet cost` wrote on this host
 seed=0
 
 # deployment
@@ -66,7 +67,8 @@ decode_config=${decode_config:-conf/decode.yaml}
 [ "${corpus}" != librispeech ] || [ -n "${lexicon}${librispeech}" ] || lexicon=${downloads}/librispeech-lexicon.txt
 [ "${corpus}" != librispeech ] || [ -n "${arpa}${librispeech}" ] || arpa=${downloads}/3-gram.pruned.1e-7.arpa.gz
 audio_options="--resample ${resample} --allow_pipe ${allow_pipe}"
-for file in ${mfcc_config} ${ctc_config} ${smbr_config} ${finetune_config} ${decode_config} ${compress_config}; do
+for file in ${mfcc_config} ${ctc_config} ${smbr_config} ${finetune_config} ${decode_config} ${compress_config} ${cost_model}
+do
     [ -f "${file}" ] || mistake "config ${file} does not exist; give the path of a file"
 done
 one_of corpus librispeech kaldi mini
@@ -77,7 +79,8 @@ one_of baseline smbr ctc
 ${python} -c 'from importlib.util import find_spec; exit(not find_spec("torch"))' 2>/dev/null \
     || mistake "--python '${python}' is no Python with the project's packages; run \`make setup\` in ${root} first"
 if [ "${stage}" -le 5 ] && [ "${stop_stage}" -ge 5 ]; then   # before the hours of training
-    ${python} -m dirnet.compression.request --config "${compress_config}" --methods "${methods}" --sizes "${size}"
+    ${python} -m dirnet.compression.request --config "${compress_config}" --methods "${methods}" \
+        --sizes "${size}" ${cost_model:+--cost_model "${cost_model}"}
 fi
 one_corpus "${data}" "${corpus} ${data_root}${librispeech}"
 
@@ -152,7 +155,7 @@ if stage 5 "compression to ${size}: ${methods}"; then
         folder=${exp}/${model}; start=${folder}/start
         ${python} -m dirnet.calibrated --model "${exp}/${baseline}" --size "${model##*_}" --method "${model%_*}" \
             --config "${compress_config}" --calibration "${dump}/train/feats.scp" --seed "${seed}" --nj "${nj}" \
-            --out "${start}"
+            ${cost_model:+--cost_model "${cost_model}"} --out "${start}"
         if grep -q '"solver": "small"' "${start}/model.json"; then   # a shape only: the baseline's training first
             train "${ctc_config}" "${folder}/ctc" --shape "${start}" --seed "${seed}"
             start=${folder}/ctc

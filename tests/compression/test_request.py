@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dirnet.compression import request
+from dirnet.nn.running import CostModel
+from dirnet.provenance import cpu_name
 
 
 @pytest.mark.parametrize(
@@ -15,6 +17,7 @@ from dirnet.compression import request
         ("svd sdv", "7.9x", 2, "method 'sdv' is unknown"),
         ("svd", "7.9x 0.5x", 2, "size '0.5x' would grow the model"),
         ("svd", "", 2, "no size is given"),
+        ("svd", "rtf=0.001", 2, "size rtf=0.001 needs --cost_model; `dirnet cost"),
         ("whole svd", "1x 2MB", 0, ""),
         ("svd whole", "1x 7.9x", 2, "method whole keeps every value, size 7.9x is out of reach; run it with 1x"),
     ],
@@ -26,3 +29,13 @@ def test_requests(tmp_path, capsys, methods, sizes, status, message):
         request.main(["--config", str(config), "--methods", methods, "--sizes", sizes])
     error = capsys.readouterr().err
     assert ended.value.code == status and message in error and len(error.splitlines()) == bool(message)
+
+
+def test_a_cost_model_is_read_before_the_training(tmp_path, program):
+    config, cost = tmp_path / "compress.yaml", tmp_path / "cost.json"
+    config.write_text("svd: {solver: svd}\n")
+    arguments = ("--config", config, "--methods", "svd", "--sizes", "rtf=0.001", "--cost_model", cost)
+    status, _, error = program(request.main, *arguments)
+    assert status == 2 and "cost.json is not there" in error
+    cost.write_text(CostModel(cpu_name(), 1, 16, {"layers": 1e-6}, {}).to_json())
+    assert program(request.main, *arguments)[0] == 0
