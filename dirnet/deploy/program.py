@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,7 @@ class Program:
             raise UserError(f"{self.path} was not written by dirnet.deploy.export; export the model again")
         runtime = portable_lib()
         try:
-            # Verification.InternalConsistency is not built into every wheel; the checks above are ours.
-            program = runtime._load_program_from_buffer(self.content, program_verification=runtime.Verification.Minimal)
+            program = _mapped(runtime, self.content)
             self.metadata: dict[str, Any] = {
                 name: _constant(program.load_method(name)) for name in sorted(structure.methods) if name != "forward"
             }
@@ -117,6 +117,18 @@ class Program:
             logits.append(y)
             first += frames
         return torch.cat(logits)[:outputs]
+
+
+def _mapped(runtime: Any, content: bytes) -> Any:
+    """The program loaded from a file, which ExecuTorch maps as a phone's runner does: weights lie where they should.
+
+    In the bytes object they would straddle cache lines, which costs a quarter of the time.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".pte") as file:  # what is mapped stays when the name goes
+        file.write(content)
+        file.flush()
+        # Verification.InternalConsistency is not built into every wheel; the checks of the structure are ours.
+        return runtime._load_program(file.name, program_verification=runtime.Verification.Minimal)
 
 
 def _constant(method: Any) -> Any:
