@@ -220,7 +220,7 @@ static void test_layer(const Kernels& kernels, Cell cell, int n, int atoms, int 
   compare("memory", kernels.name, recurrent, block, memory, memory2, limit);
 }
 
-static void test_damage(const Packed& packed) {  // parse never reads beyond its bytes and refuses what does not fit
+static void test_damage(const Kernels& kernels, const Packed& packed) {  // parse never reads beyond its bytes and refuses what does not fit
   int refused = 0;
   for (int k = 0; k < 400; ++k) {
     const size_t size = k % 4 ? packed.size : generator() % packed.size;
@@ -228,9 +228,9 @@ static void test_damage(const Packed& packed) {  // parse never reads beyond its
     std::memcpy(bytes.get(), packed.memory.get(), size);
     if (k % 4 && size > 96) bytes[generator() % 96] ^= 1 << generator() % 8;
     Layer layer;
-    refused += !parse(bytes.get(), size, &layer);
+    refused += !kernels.parse(bytes.get(), size, &layer);
   }
-  if (refused < 300) std::printf("only %d of 400 damaged layers are refused\n", refused), ++failures;
+  if (refused < 300) std::printf("%s refuses only %d of 400 damaged layers\n", kernels.name, refused), ++failures;
 }
 
 int main(int argc, char**) {
@@ -259,11 +259,11 @@ int main(int argc, char**) {
                 if (!block || kGates[cell] * n % block == 0)
                   test_layer(*kernels, cell, n, atoms, block, quantised, coded);
     }
+    for (int block : {0, 8}) {
+      const Plain m = random_matrix(60, 33, 48, block, block == 8);
+      test_damage(*kernels, Packed(m, block, m, block));
+    }
     std::printf("%s: %d comparisons\n", kernels->name, compared);
-  }
-  for (int block : {0, 8}) {
-    const Plain m = random_matrix(60, 33, 48, block, block == 8);
-    test_damage(Packed(m, block, m, block));
   }
   std::printf("%s\n", failures ? "FAILED" : "all equal");
   return failures != 0;

@@ -501,8 +501,8 @@ inline void rnn_layer(Cell cell, const Layer& layer, const float* x, int frames,
 }  // namespace dirnet
 
 // Ends a file: its kernels under a name of their own.
-#define DIRNET_KERNELS(symbol)                        \
-  namespace dirnet {                                  \
-  extern const Kernels symbol;                        \
-  const Kernels symbol = {kPath, project, rnn_layer}; \
+#define DIRNET_KERNELS(symbol)                               \
+  namespace dirnet {                                         \
+  extern const Kernels symbol;                               \
+  const Kernels symbol = {kPath, parse, project, rnn_layer}; \
   }

@@ -132,6 +132,8 @@ inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
 // The kernels compiled for one instruction set. All arrays are float32, row after row.
 struct Kernels {
   const char* name;
+  // As above.
+  bool (*parse)(const uint8_t* bytes, size_t size, Layer* layer);
   // y (frames, columns) = Z^T D^T x + bias of x (frames, rows).
   void (*project)(const Matrix& m, const float* x, int frames, float* y, void* scratch);
   // The recurrence over x (frames, input.rows). `u` (recurrent.code_rows()) is what the recurrent codes read, `memory`

@@ -64,7 +64,7 @@ void rnn_layer_out(KernelRuntimeContext& context, Span<EValue*> args) {
   dirnet::Layer layer;
   DIRNET_CHECK(cell >= dirnet::kLstm && cell <= dirnet::kRnn, "rnn_layer: unknown cell");
   DIRNET_CHECK(weights.scalar_type() == ScalarType::Byte &&
-                   dirnet::parse(weights.const_data_ptr<uint8_t>(), weights.numel(), &layer),
+                   kernels.parse(weights.const_data_ptr<uint8_t>(), weights.numel(), &layer),
                "rnn_layer: damaged weights, or those of another version");
   const dirnet::Matrix &input = layer.input, &recurrent = layer.recurrent;
   DIRNET_CHECK(input.rows == x.size(1) && input.columns == dirnet::kGates[cell] * n, "rnn_layer: input matrix");
