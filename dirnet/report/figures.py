@@ -16,7 +16,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from dirnet.report.results import Row  # noqa: E402
 
 MARKERS = "osD^vPX*<>"
-HATCHES = ("", "//", "..", "xx", "\\\\", "++")
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")  # not as many as colours, so that no pair comes twice
 COLORS = ("#1b4965", "#ca6702", "#2a9d8f", "#9b2226", "#6a4c93", "#7f7f7f")
 
 
