@@ -147,7 +147,6 @@ def export(
     chunk = DEFAULT_CHUNK[backend] if chunk is None else chunk
     lowered, parity = build(model, backend, chunk, weights)
     calls = sum(lowered.operators.values())
-    buffers = streaming_model(model, backend, chunk).buffers()
     report = {
         "model": str(model_folder),
         "model_sha256": weights,
@@ -156,7 +155,7 @@ def export(
         "bytes": len(lowered.content),
         "dtype": model.config.dtype,
         "stored_bytes": storage.stored_bytes(model),
-        "weight_bytes": sum(buffer.numel() * buffer.element_size() for buffer in buffers),
+        "weight_bytes": lowered.weight_bytes,
         "sha256": hashlib.sha256(lowered.content).hexdigest(),
         "parity": parity,
         "operators": lowered.operators,

@@ -27,11 +27,12 @@ MAX_FRAMES = 64  # the bound of T in a program of our operators: what its memory
 class Lowered:
     """A serialised program and what it is made of.
 
-    operators: calls by name, the delegated ones as `XnnpackBackend: aten...`.
+    operators: calls by name, the delegated ones as `XnnpackBackend: aten...`. weight_bytes: of the model's tensors.
     """
 
     content: bytes
     operators: dict[str, int]
+    weight_bytes: int
 
     @property
     def delegated(self) -> int:
@@ -61,7 +62,8 @@ def lower(model: StreamingModel, constants: dict[str, Any]) -> Lowered:
         exported = torch.export.export(model, (features, *states), dynamic_shapes=shapes, strict=False)
         edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()], constant_methods=constants)
         content = edge.to_executorch(ExecutorchBackendConfig(constant_tensor_alignment=ALIGNMENT)).buffer
-    return Lowered(content, _operators(edge.exported_program()))
+    weight_bytes = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    return Lowered(content, _operators(edge.exported_program()), weight_bytes)
 
 
 def _operators(program: torch.export.ExportedProgram) -> dict[str, int]:

@@ -1,7 +1,7 @@
 // Which kernels run: chosen by the processor at run time on x86, at compile time elsewhere.
 #include "layer.h"
 
-#include <initializer_list>
+#include <algorithm>
 
 namespace dirnet {
 
@@ -35,28 +35,17 @@ const Kernels* available_kernels() {
   return list.kernels;
 }
 
-namespace {
-
-constexpr size_t kFrames = 4;  // kTile of kernels.h
-
-size_t largest(std::initializer_list<size_t> sizes) {
-  size_t most = 0;
-  for (size_t size : sizes) most = size > most ? size : most;
-  return most;
-}
-
-}  // namespace
-
 size_t scratch_bytes(const Matrix& m) {
   const size_t rows = m.rows, read = m.code_rows(), shifts = m.shifts();
-  const size_t floats = kFrames * read + (m.reach ? shifts * rows : 0) + (kFrames + 1) * largest({rows, read});
-  const size_t bytes = kFrames * (largest({rows, read, 256}) + m.blocks);
+  const size_t floats = kTile * read + (m.reach ? shifts * rows : 0) + (kTile + 1) * std::max({rows, read});
+  const size_t bytes = kTile * (std::max({rows, read, size_t{256}}) + m.blocks);
   return floats * sizeof(float) + bytes + 32 * 2 * kAlignment;
 }
 
 size_t scratch_bytes(const Layer& layer) {
-  const size_t width = layer.recurrent.columns, n = layer.recurrent.rows, gates = (16 + 1) * width + n;
-  return gates * sizeof(float) + largest({scratch_bytes(layer.input), scratch_bytes(layer.recurrent)}) + 4 * kAlignment;
+  const size_t width = layer.recurrent.columns, n = layer.recurrent.rows, gates = (kChunk + 1) * width + n;
+  return gates * sizeof(float) + std::max({scratch_bytes(layer.input), scratch_bytes(layer.recurrent)}) +
+         4 * kAlignment;
 }
 
 }  // namespace dirnet

@@ -34,6 +34,10 @@ constexpr int32_t kMagic = 0x314c4e44;  // "DNL1"
 constexpr size_t kAlignment = 64, kHeaderBytes = 128;
 constexpr int kMatrixFields = 11, kWidestBlock = 16;
 
+constexpr int kTile = 4;  // frames that share one pass over the weights of an input matrix
+constexpr int kChunk =
+    16;  // frames whose gates wait for the recurrence at a time: more would push weights out of cache
+
 // y = Z^T u + bias of u = D^T x, or of u = x where there is no dictionary.
 struct Matrix {
   int rows = 0, atoms = 0, columns = 0, block = 0, blocks = 0, most = 0, value_bytes = 4, reach = 0, circular = 0;

@@ -25,6 +25,13 @@ inline V load(const void* from) {
   return v;
 }
 
+constexpr int kExpandTable = 256, kExpandSlack = 64;
+
+// to[k] = from[index[k]], k < n. `from` has kExpandTable entries, `to` room for kExpandSlack more than n.
+inline void expand_one_by_one(const uint8_t* from, const uint8_t* index, int n, uint8_t* to) {
+  for (int k = 0; k < n; ++k) to[k] = from[index[k]];
+}
+
 template <int W>
 inline int32_t total(const Ints<W>& v) {
   if constexpr (W == 1) {

@@ -55,7 +55,6 @@ inline int32_t dot(const int8_t* w, const uint8_t* x, int n) {
   return total<16>((Ints<16>)_mm512_sub_epi32(sum, zero));
 }
 
-constexpr int kExpandStep = 64;
 inline void expand(const uint8_t* from, int rows, const uint8_t* index, int n, uint8_t* to) {
   const __m512i a = load<__m512i>(from), b = load<__m512i>(from + 64);
   const __m512i c = load<__m512i>(from + 128), d = load<__m512i>(from + 192);

@@ -49,7 +49,6 @@ inline int32_t dot(const int8_t* w, const uint8_t* x, int n) {
   return sum;
 }
 
-constexpr int kExpandStep = 16;
 inline void expand(const uint8_t* from, int rows, const uint8_t* index, int n, uint8_t* to) {
   const uint8x16x4_t a = vld1q_u8_x4(from), b = vld1q_u8_x4(from + 64);
   const uint8x16x4_t c = vld1q_u8_x4(from + 128), d = vld1q_u8_x4(from + 192);
@@ -62,7 +61,7 @@ inline void expand(const uint8_t* from, int rows, const uint8_t* index, int n, u
   };
   int k = 0;
   for (; k + 16 <= n; k += 16) vst1q_u8(to + k, look_up(vld1q_u8(index + k)));
-  for (; k < n; ++k) to[k] = from[index[k]];
+  expand_one_by_one(from, index + k, n - k, to + k);
 }
 
 }  // namespace

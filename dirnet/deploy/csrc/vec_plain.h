@@ -29,10 +29,8 @@ inline int32_t dot(const int8_t* w, const uint8_t* x, int n) {
   return sum;
 }
 
-// to[k] = from[index[k]]; both may be used up to the next multiple of kExpandStep, `from` has 256 entries.
-constexpr int kExpandStep = 1;
 inline void expand(const uint8_t* from, int, const uint8_t* index, int n, uint8_t* to) {
-  for (int k = 0; k < n; ++k) to[k] = from[index[k]];
+  expand_one_by_one(from, index, n, to);
 }
 
 }  // namespace
