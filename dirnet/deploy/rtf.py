@@ -60,9 +60,11 @@ def _target(options: argparse.Namespace) -> runner.Host | Phone | None:
         if options.runner is None:
             raise UserError("--device adb needs --runner, a dirnet_runner built for the phone; README, \"On a phone\", "
                             "tells how to build one")  # fmt: skip
-        return Phone(options.runner, serial, options.cluster, options.threads)
+        return Phone(options.runner, serial, options.cluster or "big", options.threads)
     if options.device != "host":
         raise UserError(f"--device is {options.device!r}, expected host, adb or adb:SERIAL")
+    if options.cluster is not None:
+        raise UserError(f"--cluster {options.cluster} goes with --device adb; this host's cores are told by taskset")
     if options.runner is not None and options.engine == "python":
         raise UserError("--runner goes with --engine cpp")
     return runner.Host(options.runner) if options.runner or options.engine == "cpp" else None
@@ -124,19 +126,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", choices=("python", "cpp"),
                         help="what calls the programs on the host: python (default), or the C++ runner")  # fmt: skip
     parser.add_argument("--runner", type=Path, help="a dirnet_runner built for the device, see README; implies cpp")
-    parser.add_argument("--cluster", default="big", metavar="CORES",
+    parser.add_argument("--cluster", metavar="CORES",
                         help=f"cores of a phone: {', '.join(CLUSTERS)}, or 4-7 (default big)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="cores to pin to (default 1)")
     parser.add_argument("--seconds", type=float, default=20.0, help="audio per engine (default 20)")
     parser.add_argument("--chunks", help="outputs per call, beside a program's own (default: 1; compared 1,8,16,32)")
     parser.add_argument("--cache", help="hot or hot,cold, the state of the caches (default: hot; compared both)")
-    parser.add_argument("--xnnpack_chunks", default="1",
+    parser.add_argument("--xnnpack_chunks",
                         help="outputs per call of dense XNNPACK programs; 8 export in minutes (default 1)")  # fmt: skip
     options = parser.parse_args(argv)
     target = _target(options)
     cores = check_threads(options.threads) if target is None or target.local else 0
     if not options.seconds > 0:
         raise UserError(f"--seconds is {options.seconds}, expected seconds of audio above 0")
+    for name in ("baseline", "xnnpack_chunks"):
+        if options.model and getattr(options, name) is not None:
+            raise UserError(f"--{name} goes with --compare; --model times one program alone")
     if options.compare and options.out:
         raise UserError("--out goes with --model; --compare writes rtf.json into every folder")
     folders = options.compare or [options.model]
@@ -145,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.threads,
         _chunks("--chunks", options.chunks, CHUNKS if options.compare else (1,)),
         _caches(options.cache, CACHES if options.compare else ("hot",), target),
-        _chunks("--xnnpack_chunks", options.xnnpack_chunks, ()),
+        _chunks("--xnnpack_chunks", options.xnnpack_chunks, (1,)),
         target,
     )
     features = _read_features(options.feats)

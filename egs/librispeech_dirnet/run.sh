@@ -48,7 +48,7 @@ seed=0
 chunk=16            # output frames per call of the exported program
 device=host         # host | adb | adb:SERIAL
 runner=             # device adb: the dirnet_runner built for the phone (README, "On a phone")
-cluster=big         # device adb: cores of the phone, big | little | all | 4-7
+cluster=            # device adb: cores of the phone, big (default) | little | all | 4-7
 
 command="$0 $*"
 [ -f utils/parse_options.sh ] || { echo "$0: error: run it in its own folder, $(dirname "$0")" >&2; exit 2; }
@@ -210,7 +210,7 @@ fi
 if stage 8 "real-time factor on ${device}"; then
     folders=; for model in ${models}; do folders+=" ${exp}/${model}"; done
     ${python} -m dirnet.deploy.rtf --compare ${folders} --device "${device}" ${runner:+--runner "${runner}"} \
-        --cluster "${cluster}"
+        ${cluster:+--cluster "${cluster}"}
 fi
 
 if stage 9 "packages for the ESPnet model zoo"; then

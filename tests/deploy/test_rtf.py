@@ -66,6 +66,9 @@ def test_mistakes_are_one_line(exports, tmp_path, program):
         ((*model, "--feats", tmp_path / "no.npy"), "no.npy does not exist"),
         ((*model, "--feats", tmp_path / "text.npy"), "is not a .npy array"),
         ((*model, "--feats", tmp_path / "narrow.npy"), r"holds [5, 13]"),
+        ((*model, "--cluster", "big"), "--cluster big goes with --device adb"),
+        ((*model, "--baseline", exports / "dense"), "--baseline goes with --compare"),
+        ((*model, "--xnnpack_chunks", "1,8"), "--xnnpack_chunks goes with --compare"),
         (("--compare", exports / "dense", "--out", "x"), "--out goes with --model"),
         (("--compare", exports / "compressed", "--baseline", exports / "dense"), "is not among the dense models"),
     ):
