@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from dirnet.nn.coded import CodedMatrix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CELLS = (60, 200)  # of a heat map, at most
 PER_LINE = 3
@@ -38,7 +41,8 @@ def picture(model: nn.Module, report: dict[str, Any]) -> bytes:
     )
     panels = upper.subplots(lines, per_line, squeeze=False).flatten()
     for panel, row, matrix in zip(panels, rows, codes, strict=False):
-        _heat_map(panel, row, matrix)
+        heat_map(panel, shrunk(matrix), tuple(matrix.shape))
+        panel.set_title(f"{row['name']}: |Z| {matrix.shape[0]} x {matrix.shape[1]}", fontsize=9)
     for panel in panels[len(rows) :]:
         panel.remove()
     upper.supylabel("rows of Z (atoms), the most used first", fontsize=8)
@@ -57,13 +61,13 @@ def shrunk(codes: Tensor, cells: tuple[int, int] = CELLS) -> Tensor:
     return torch.nn.functional.adaptive_avg_pool2d(strengths[None], size)[0]
 
 
-def _heat_map(panel, row: dict[str, Any], codes: Tensor) -> None:
-    cells = shrunk(codes).sqrt()  # the eye tells apart what is weak, too
-    extent = (0, codes.shape[1], codes.shape[0], 0)
-    panel.imshow(cells.numpy(), cmap="gray_r", vmin=0, aspect="auto", interpolation="nearest", extent=extent)
-    panel.set_title(f"{row['name']}: |Z| {codes.shape[0]} x {codes.shape[1]}", fontsize=9)
-    panel.set_xticks([0, codes.shape[1] // 2, codes.shape[1]])
-    panel.set_yticks([0, codes.shape[0]])
+def heat_map(panel: Axes, cells: Tensor, shape: tuple[int, int]) -> None:
+    """Draw `shrunk` codes of a matrix of `shape` (p, M) on `panel`, black the largest."""
+    atoms, columns = shape
+    shades = cells.sqrt().numpy()  # the eye tells apart what is weak, too
+    panel.imshow(shades, cmap="gray_r", vmin=0, aspect="auto", interpolation="nearest", extent=(0, columns, atoms, 0))
+    panel.set_xticks([0, columns // 2, columns])
+    panel.set_yticks([0, atoms])
     panel.tick_params(labelsize=7)
 
 

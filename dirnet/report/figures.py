@@ -1,55 +1,32 @@
-"""The figures of the report as inline SVG; distinguishable in black and white by marker, line style and hatch."""
+"""The figures of accuracy, size and training."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from typing import Any
 
-import matplotlib
+from dirnet.compression.picture import heat_map
+from dirnet.report.drawing import COLORS, drawing, filled, marked, svg
+from dirnet.report.results import Row
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend comes first
-from matplotlib.figure import Figure  # noqa: E402
-
-from dirnet.report.results import Row  # noqa: E402
-
-MARKERS = "osD^vPX*<>"
-HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")  # not as many as colours, so that no pair comes twice
-COLORS = ("#1b4965", "#ca6702", "#2a9d8f", "#9b2226", "#6a4c93", "#7f7f7f")
-
-
-@contextmanager
-def _drawing(width: float, height: float) -> Iterator[tuple[Figure, plt.Axes]]:
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none",
-             "font.family": "sans-serif", "axes.grid": True, "grid.alpha": 0.25, "svg.hashsalt": "dirnet"}
-    with plt.rc_context(style):
-        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-        try:
-            yield figure, axes
-        finally:
-            plt.close(figure)
-
-
-def _svg(figure: Figure) -> str:
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    text = stream.getvalue()
-    return text[text.index("<svg"):]
+PANELS = 3  # a line
+STATISTICS = (("per", "phone error rate, %", 100), ("loss_ctc", "CTC loss", 1), ("smbr_acc", "accuracy, %", 100))
 
 
 def size_against_error(rows: list[Row]) -> str | None:
-    """Stored megabytes (log axis) against PER with its interval, one marker a model; None where nothing is scored."""
+    """Stored megabytes (log axis) against PER with its interval, a curve a method; None where nothing is scored."""
     scored = [row for row in rows if row.per]
     if not scored:
         return None
-    with _drawing(6.4, 3.6) as (figure, axes):
-        for place, row in enumerate(scored):
-            spread = [[row.per.percent - row.per.low], [row.per.high - row.per.percent]]
-            axes.errorbar(row.bytes / 1e6, row.per.percent, yerr=spread, capsize=3, label=row.name,
-                          color=COLORS[place % len(COLORS)], marker=MARKERS[place % len(MARKERS)], linestyle="none",
-                          markersize=7)
+    with drawing(6.4, 3.6) as (figure, axes):
+        methods = dict.fromkeys(row.method for row in scored)
+        for place, method in enumerate(methods):
+            points = sorted((row for row in scored if row.method == method), key=lambda row: row.bytes)
+            rates = [row.per for row in points]
+            spread = [[rate.percent - rate.low for rate in rates], [rate.high - rate.percent for rate in rates]]
+            axes.errorbar([row.bytes / 1e6 for row in points], [rate.percent for rate in rates], yerr=spread, capsize=3,
+                          markersize=7, linewidth=1, elinewidth=0.8, label=method, **marked(place))  # fmt: skip
         axes.set_xscale("log")
         sizes = [math.log2(row.bytes / 1e6) for row in scored]
         ticks = [2.0**power for power in range(math.floor(min(sizes)), math.ceil(max(sizes)) + 1)]
@@ -58,7 +35,7 @@ def size_against_error(rows: list[Row]) -> str | None:
         axes.set_xlabel("stored size, MB with indices (log scale)")
         axes.set_ylabel("phone error rate, % (95 % interval)")
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-        return _svg(figure)
+        return svg(figure)
 
 
 def atoms_and_density(rows: list[Row]) -> str | None:
@@ -66,32 +43,79 @@ def atoms_and_density(rows: list[Row]) -> str | None:
     compressed = [row for row in rows if row.groups]
     if not compressed:
         return None
-    with _drawing(6.8, 4.4) as (figure, axes):
+    with drawing(6.8, 4.4) as (figure, axes):
         axes.remove()
         upper, lower = figure.subplots(2, 1, sharex=True)
         names = [group["name"] for group in compressed[0].groups]
         width = 0.8 / len(compressed)
         for position, row in enumerate(compressed):
             places = [index + position * width - 0.4 + width / 2 for index in range(len(row.groups))]
-            look = {"width": width, "color": COLORS[position % len(COLORS)], "edgecolor": "black", "linewidth": 0.4,
-                    "hatch": HATCHES[position % len(HATCHES)], "label": row.name}
+            look = {"width": width, "label": row.name, **filled(position)}
             upper.bar(places, [group["atoms"] or 0 for group in row.groups], **look)
             lower.bar(places, [100 * group["density"] for group in row.groups], **look)
         upper.set_ylabel("atoms p")
         lower.set_ylabel("density of Z, %")
         lower.set_xticks(range(len(names)), names, rotation=20, ha="right")
         upper.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
-        return _svg(figure)
+        return svg(figure)
+
+
+def code_heat_maps(row: Row) -> str | None:
+    """|Z| of every group of a model, atoms down, the most used first; None where no code is zero."""
+    if all(codes.density == 1 for codes in row.codes):
+        return None
+    columns = min(len(row.codes), PANELS)
+    lines = -(-len(row.codes) // columns)
+    with drawing(2.6 * columns, 1.7 * lines) as (figure, axes):
+        axes.remove()
+        panels = figure.subplots(lines, columns, squeeze=False).flatten()
+        for panel, codes in zip(panels, row.codes, strict=False):
+            heat_map(panel, codes.cells, codes.shape)
+            panel.set_title(f"{codes.name}: {codes.density:.0%} kept", fontsize=9)
+            panel.grid(False)
+        for panel in panels[len(row.codes) :]:
+            panel.remove()
+        return svg(figure)
+
+
+def baseline_curves(stages: Sequence[tuple[str, list[dict[str, Any]]]]) -> str | None:
+    """The dense model's road: PER and loss of each stage on train (dotted) and dev, sMBR's expected accuracy; or None.
+
+    stages: name and `curves.json` of every training in turn.
+    """
+    stages = [(name, curves) for name, curves in stages if curves]
+    if not stages:
+        return None
+    told = {key for _, curves in stages for record in curves for key in record["dev"]}
+    kinds = [kind for kind in STATISTICS if kind[0] in told]
+    if not kinds:
+        return None
+    with drawing(3.1 * len(kinds), 2.7) as (figure, axes):
+        axes.remove()
+        for panel, (key, title, scale) in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+            start = 0
+            for place, (name, curves) in enumerate(stages):
+                epochs = [start + record["epoch"] for record in curves]
+                for phase, line in (("dev", "-"), ("train", ":")):
+                    values = [scale * record.get(phase, {}).get(key, math.nan) for record in curves]
+                    if not all(map(math.isnan, values)):
+                        panel.plot(epochs, values, line, label=f"{name}, {phase}", markersize=3, linewidth=1,
+                                   **marked(place))  # fmt: skip
+                start = epochs[-1]
+            panel.set_title(title, fontsize=9)
+            panel.set_xlabel("epoch", fontsize=9)
+            panel.legend(frameon=False, fontsize=7)
+        return svg(figure)
 
 
 def training_curves(rows: list[Row]) -> str | None:
-    """Training (dotted) and development loss by epoch, a panel a model; None where no stage left curves."""
+    """Training (dotted) and development loss of fine-tuning, a panel a model; None where no stage left curves."""
     trained = [row for row in rows if row.curves]
     if not trained:
         return None
-    columns = min(len(trained), 3)
+    columns = min(len(trained), PANELS)
     lines = -(-len(trained) // columns)
-    with _drawing(2.6 * columns, 2.2 * lines) as (figure, axes):
+    with drawing(2.6 * columns, 2.2 * lines) as (figure, axes):
         axes.remove()
         panels = figure.subplots(lines, columns, squeeze=False).flatten()
         for panel, row in zip(panels, trained, strict=False):
@@ -100,27 +124,9 @@ def training_curves(rows: list[Row]) -> str | None:
             panel.plot(epochs, dev, label="dev", color=COLORS[0], marker="o", markersize=2.5, linewidth=1)
             panel.plot(epochs, train, label="train", color=COLORS[1], linestyle=":", linewidth=1.5)
             panel.set_title(row.name, fontsize=9)
-        for panel in panels[len(trained):]:
+        for panel in panels[len(trained) :]:
             panel.remove()
         panels[0].legend(frameon=False)
         figure.supxlabel("epoch", fontsize=9)
         figure.supylabel("loss per utterance", fontsize=9)
-        return _svg(figure)
-
-
-def real_time_factors(rows: list[Row]) -> str | None:
-    """The real-time factor of every model as a bar; None where none was measured."""
-    timed = [row for row in rows if row.rtf]
-    if not timed:
-        return None
-    with _drawing(6.4, 0.5 + 0.35 * len(timed)) as (figure, axes):
-        for place, row in enumerate(timed):
-            axes.barh(place, row.rtf, color=COLORS[place % len(COLORS)], edgecolor="black", linewidth=0.4,
-                      hatch=HATCHES[place % len(HATCHES)])
-            axes.annotate(f" {row.rtf:.2g}", (row.rtf, place), va="center", fontsize=8)
-        axes.set_yticks(range(len(timed)), [row.name for row in timed])
-        axes.invert_yaxis()
-        axes.margins(x=0.15)
-        axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
-        axes.set_xlabel("real-time factor, one thread (lower is faster)")
-        return _svg(figure)
+        return svg(figure)

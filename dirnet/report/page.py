@@ -9,13 +9,14 @@ from datetime import date
 from pathlib import Path
 
 import jinja2
+import yaml
 
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.provenance import cpu_name, package_version
-from dirnet.report import figures, timings
-from dirnet.report.results import COLUMNS, Row, collect, markdown
+from dirnet.report import figures, speed_figures, timings
+from dirnet.report.results import COLUMNS, Row, collect, markdown, stages_of
 
 PACKAGES = ("torch", "espnet", "executorch", "numpy", "kaldi-decoder")
 GROUP_HEADER = ("group", "shape", "atoms", "density", "params", "bytes", "relative error")
@@ -37,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     results = {name: collect(arguments.exp, arguments.models, name) for name in arguments.test_set}
     tables = "\n".join(f"{name}:\n\n{markdown(rows)}" for name, rows in results.items())
     facts = origin(arguments.exp, results[arguments.test_set[0]])
-    page = render(results, arguments.title, arguments.command, facts)
+    stages = stages_of(arguments.exp, arguments.models[0])
+    page = render(results, stages, arguments.title, arguments.command, facts)
     with atomic_write(arguments.out / "results.md") as stream:
         stream.write(f"{tables}\n{speed_section(results)}```sh\n{arguments.command or '# command not given'}\n```\n\n")
         stream.writelines(f"* {term}: {value}\n" for term, value in facts)
@@ -48,19 +50,37 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def render(results: dict[str, list[Row]], title: str, command: str, facts: list[tuple[str, str]]) -> str:
-    """The HTML page of the rows of each test set, models in the same order; nothing in it is fetched from elsewhere."""
+def render(
+    results: dict[str, list[Row]],
+    stages: list[tuple[str, list]],
+    title: str,
+    command: str,
+    facts: list[tuple[str, str]],
+) -> str:
+    """The HTML page of the rows of each test set, models in the same order; nothing in it is fetched from elsewhere.
+
+    stages: the trainings of the dense model, of `stages_of`.
+    """
     rows = next(iter(results.values()))  # what is not an error rate is the same for every set
     drawings = [
-        *(("Size against error", f"Test set {name}; down and to the left is better.",
+        *(("Size against error", f"Test set {name}; down and to the left is better, a curve joins a method's sizes.",
            figures.size_against_error(scored)) for name, scored in results.items()),
-        ("Real-time factor", timing_caption(rows), figures.real_time_factors(rows)),
+        ("Real-time factor", timing_caption(rows), speed_figures.real_time_factors(rows)),
+        ("Speed against chunk", "Longer chunks read the weights more rarely and delay the words. Hot caches; of each "
+         "compressed model, and of the dense one, the fastest engine at every T.",
+         speed_figures.speed_against_chunk(rows)),
         ("Atoms and density by group", "A group is what reads one vector: the input, then the hidden vector of each "
          "layer (its recurrent matrix and the next layer's input matrix). Pruning has no dictionary, SVD no zeros.",
          figures.atoms_and_density(rows)),
-        ("Training curves", "CTC or sMBR training of the dense model, fine-tuning of the others.",
-         figures.training_curves(rows)),
+        ("Training of the dense model", "Development data solid, training data dotted; stages follow each other.",
+         figures.baseline_curves(stages)),
+        ("Fine-tuning", "Loss of the compressed models and of their dense control.", figures.training_curves(rows[1:])),
     ]  # fmt: skip
+    groups = [
+        (row.name, GROUP_HEADER, list(map(group_cells, row.groups)), figures.code_heat_maps(row))
+        for row in rows
+        if row.groups and not row.dense
+    ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -72,7 +92,8 @@ def render(results: dict[str, list[Row]], title: str, command: str, facts: list[
         speed_tables=timings.tables(_by_model(rows)),
         speed_note=timings.NOTE,
         figures=[drawing for drawing in drawings if drawing[2]],
-        group_tables=[(row.name, GROUP_HEADER, list(map(group_cells, row.groups))) for row in rows if row.groups],
+        group_tables=groups,
+        opened=next((row.name for row in rows if row.method.startswith("dirnet")), rows[-1].name),
         command=command or "not given",
         origin=facts,
     )
@@ -102,7 +123,7 @@ def timing_caption(rows: list[Row]) -> str:
     said = [f"{key}: {timing[key]}" for key in ("device", "cpu", "threads") if key in timing]
     chunks = [f"{row.name} {row.timing['chunk']}" for row in rows if "chunk" in row.timing]
     said += [f"outputs a call: {', '.join(chunks)}"] if chunks else []
-    return f"Measured with {'; '.join(said)}." if said else ""
+    return f"Measured with {'; '.join(said)}. Whiskers: fastest call, 95th percentile." if said else ""
 
 
 def origin(exp: Path, rows: list[Row]) -> list[tuple[str, str]]:
@@ -110,15 +131,25 @@ def origin(exp: Path, rows: list[Row]) -> list[tuple[str, str]]:
     commits = sorted({storage.describe(exp / row.name).get("commit") or "unknown" for row in rows})
     epochs = [f"{row.name} {len(row.curves)} ({sum(r['seconds'] for r in row.curves):.0f} s)" for row in rows]
     timings = {row.timing.get("against") for row in rows} - {None}
+    seeds = {row.name: seed_of(exp / row.name) for row in rows}
     return [
         ("date", date.today().isoformat()),
         ("commit", ", ".join(commits)),
+        ("seeds of training", ", ".join(f"{name} {seed}" for name, seed in seeds.items() if seed is not None)),
         ("epochs of training (seconds)", ", ".join(epochs)),
         ("dense engines the speed-ups refer to", "; ".join(sorted(timings)) or "not measured"),
         ("processor", f"{cpu_name()}, {os.cpu_count()} cores"),
         ("Python", platform.python_version()),
         *((name, package_version(name) or "not installed") for name in PACKAGES),
     ]
+
+
+def seed_of(folder: Path) -> int | None:
+    """The seed in ESPnet's config.yaml, None where the model was not trained by it."""
+    try:
+        return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")).get("seed")
+    except FileNotFoundError:
+        return None
 
 
 if __name__ == "__main__":

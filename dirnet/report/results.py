@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from torch import Tensor, nn
+
+from dirnet.compression.picture import shrunk
 from dirnet.compression.report import size_figures
 from dirnet.errors import UserError
 from dirnet.nn import storage
+from dirnet.nn.coded import CodedMatrix
 
 COLUMNS = ("model", "params", "bytes", "R", "PER %", "WER %", "RTF", "speed-up")
 
@@ -26,17 +30,28 @@ class ErrorRate:
         return f"{self.percent:.1f} [{self.low:.1f}, {self.high:.1f}]"
 
 
+class Codes(NamedTuple):
+    """Where the codes of a group are: `shrunk` cells of a matrix of `shape` (p, M), and the share that is kept."""
+
+    name: str
+    cells: Tensor
+    shape: tuple[int, int]
+    density: float
+
+
 @dataclass(frozen=True)
 class Row:
     """One model of the results table; a figure that no stage measured is None, shown as a dash.
 
     `dense` marks a peer that is not compressed at all. `ratio` is the first row's parameters / parameters, `rtf`
     seconds of computation per second of audio, `speed_up` the fastest dense fp32 engine of the same run over this
-    model, `groups` the table in compression.json, `curves` the records of curves.json (one an epoch), `timing` the
-    content of rtf.json.
+    model, `groups` the table in compression.json, `codes` what a heat map shows of each group, `curves` the records of
+    curves.json (one an epoch), `timing` the content of rtf.json. `method` is the name itself where nothing was
+    compressed.
     """
 
     name: str
+    method: str
     params: int
     bytes: int
     ratio: float
@@ -46,6 +61,7 @@ class Row:
     rtf: float | None = None
     speed_up: float | None = None
     groups: list[dict[str, Any]] = field(default_factory=list)
+    codes: list[Codes] = field(default_factory=list)
     curves: list[dict[str, Any]] = field(default_factory=list)
     timing: dict[str, Any] = field(default_factory=dict)
 
@@ -78,12 +94,14 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
     rows: list[Row] = []
     for name in models:
         folder = exp / name
-        size = size_figures(storage.load(folder))
+        model = storage.load(folder)
+        size = size_figures(model)
         timing = read_result(folder / "rtf.json") or {}
         compression = read_result(folder / "start" / "compression.json") or {}
         rows.append(
             Row(
                 name=name,
+                method=compression.get("method", name),
                 params=size["params"],
                 bytes=size["bytes"],
                 dense=compression.get("settings", {}).get("solver") in ("dense", "small"),
@@ -93,11 +111,31 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
                 rtf=timing.get("rtf"),
                 speed_up=timing.get("speed_up"),
                 groups=compression.get("groups", []),
+                codes=codes_of(model, compression.get("groups", [])),
                 curves=read_result(folder / "curves.json") or [],
                 timing=timing,
             )
         )
     return rows
+
+
+def codes_of(model: nn.Module, groups: list[dict[str, Any]]) -> list[Codes]:
+    """The codes of a compressed model, named as in the table of its groups; none for a dense one."""
+    coded = [module.code_matrix().detach() for module in model.modules() if isinstance(module, CodedMatrix)]
+    return [
+        Codes(group["name"].removeprefix("rnn."), shrunk(codes), tuple(codes.shape), group["density"])
+        for group, codes in zip(groups, coded, strict=False)
+    ]
+
+
+def stages_of(exp: Path, name: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The trainings that led to a model, the first one first: folder and records of curves.json of each."""
+    stages: list[tuple[str, list[dict[str, Any]]]] = []
+    while name and name not in dict(stages) and (exp / name / storage.DESCRIPTION).exists():
+        stages.insert(0, (name, read_result(exp / name / "curves.json") or []))
+        training = storage.describe(exp / name).get("extra", {}).get("training", {})
+        name = Path(training.get("init") or "").name  # what a stage starts from lies beside it
+    return stages
 
 
 def error_rate(path: Path) -> ErrorRate | None:

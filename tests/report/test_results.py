@@ -65,6 +65,29 @@ def test_markdown_is_a_table_in_the_order_of_the_models(experiments):
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["ctc", "svd_4x"]
 
 
+def test_a_model_knows_the_trainings_that_led_to_it(experiments, tmp_path):
+    exp, _ = experiments
+    model = storage.load(exp / "ctc")
+    storage.save(model, tmp_path / "ctc", {"training": {"init": None}})
+    storage.save(model, tmp_path / "smbr", {"training": {"init": "elsewhere/ctc"}})
+    records = [{"epoch": 1, "train": {}, "dev": {"per": 0.5}}]
+    (tmp_path / "ctc" / "curves.json").write_text(json.dumps(records))
+    assert results.stages_of(tmp_path, "smbr") == [("ctc", records), ("smbr", [])]
+    assert results.stages_of(tmp_path, "ctc") == [("ctc", records)]
+    storage.save(model, tmp_path / "alone", {"training": {"init": "alone"}})
+    assert results.stages_of(tmp_path, "alone") == [("alone", [])]
+
+
+def test_codes_are_those_of_the_groups(experiments):
+    exp, _ = experiments
+    small, report = dirnet.compress(storage.load(exp / "ctc"), "6x", "dirnet", progress=False)
+    codes = results.codes_of(small, report["groups"])
+    assert [code.name for code in codes] == ["input", "hidden_l0", "hidden_l1"]
+    for code, group in zip(codes, report["groups"], strict=True):
+        assert code.shape[0] == group["atoms"] and code.shape[1] == group["columns"] and code.density < 1
+        assert code.cells.shape <= code.shape and float(code.cells.max()) > 0
+
+
 def test_missing_and_damaged_files_are_named(experiments, tmp_path):
     exp, _ = experiments
     with pytest.raises(UserError, match="none/model.json does not exist"):
@@ -81,7 +104,7 @@ def test_the_page_holds_table_figures_and_origin(experiments, program, tmp_path)
     )
     assert status == 0 and "| svd_4x |" in shown
     text = (tmp_path / "index.html").read_text()
-    assert text.count("<svg") == 4 and "./run.sh &lt;x&gt;" in text and "ctc 3 (6 s)" in text
+    assert text.count("<svg") == 3 and "./run.sh &lt;x&gt;" in text and "ctc 3 (6 s)" in text
     assert not re.search(r'(src|href)="(https?:)?//', text)
     table = (tmp_path / "results.md").read_text()
     assert "12.3 [10.0, 14.0]" in table and "* commit: " in table
