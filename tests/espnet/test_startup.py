@@ -24,7 +24,9 @@ class Environment:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
         self.python = folder / "bin/python"
         self.packages = next(folder.glob("lib/python3.*/site-packages"))
-        (self.packages / "base.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        (self.packages / "base.pth").write_text(
+            f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"  # with its .pth files, unlike a bare path
+        )
 
     def run(self, *arguments: object, path: str = "", **options) -> subprocess.CompletedProcess:
         variables = {**os.environ, "PYTHONPATH": path}
@@ -51,7 +53,7 @@ def test_disable_removes_exactly_what_enable_wrote(environment):
     shown = environment.run(
         "-c", "import sys; print(type(sys.meta_path[0]).__name__, [m for m in ('dirnet', 'torch') if m in sys.modules])"
     )
-    assert shown.stdout.split(" ", 1) == ["_AfterTask", "[]\n"], shown.stderr
+    assert shown.stdout.split(" ", 1) == ["_BeforeESPnet", "[]\n"], shown.stderr
     assert f"disabled: {file} removed" in environment.command("disable").stdout
     assert sorted(environment.packages.iterdir()) == before
     assert "not enabled" in environment.command("disable").stdout
@@ -60,7 +62,7 @@ def test_disable_removes_exactly_what_enable_wrote(environment):
 def test_the_file_outlives_the_package_in_silence(environment, tmp_path, monkeypatch):
     monkeypatch.setattr(startup, "HOOK", tmp_path / "gone/hook.py")
     startup.enable(environment.packages / startup.NAME)
-    done = environment.run("-c", "print(1)")
+    done = environment.run("-c", "import espnet2; print(1)")
     assert (done.stdout, done.stderr) == ("1\n", "")
 
 
