@@ -15,6 +15,8 @@ COMMANDS = {
     "rtf": ("dirnet.deploy.rtf", "measure the real-time factor of exported programs"),
     "cost": ("dirnet.deploy.cost", "measure this host's kernels, for sizes such as rtf=0.05"),
     "decode": ("dirnet.recognise", "audio files, or a microphone, to words"),
+    "espnet": ("dirnet.espnet.startup", "let every ESPnet program of this environment know DirNet: enable, disable"),
+    "zoo": ("dirnet.espnet.zoo", "check a packed model, or upload it to the model zoo"),
     "report": ("dirnet.report.page", "results table and HTML page of an experiment folder"),
 }
 

@@ -1,28 +1,28 @@
-"""Register with ESPnet as soon as its ASR task has been imported. Standard library only: see `sitecustomize`."""
+"""Register with each ESPnet task as soon as it has been imported. Standard library only: see `sitecustomize`.
 
-from __future__ import annotations
+Every interpreter under `dirnet-python` or `dirnet espnet enable` runs this file, hence nothing but `sys` at its start.
+"""
 
-import importlib
-import importlib.abc
 import sys
 
-TASK = "espnet2.tasks.asr"
+TASKS = "espnet2.tasks."
 
 
-class _AfterTask(importlib.abc.MetaPathFinder):
-    """Finds `espnet2.tasks.asr` through the other finders and registers once the module has executed."""
+class _AfterTask:
+    """Finds `espnet2.tasks.*` through the other finders and registers once such a module has executed."""
 
     def find_spec(self, name, path=None, target=None):
-        if name != TASK:
+        if not name.startswith(TASKS):
             return None
         for finder in sys.meta_path:
-            spec = None if isinstance(finder, _AfterTask) else finder.find_spec(name, path, target)
+            foreign = type(finder).__name__ != _AfterTask.__name__ and hasattr(finder, "find_spec")
+            spec = finder.find_spec(name, path, target) if foreign else None
             if spec is not None and spec.loader is not None:
                 execute = spec.loader.exec_module
 
                 def exec_module(module, execute=execute):
                     execute(module)
-                    _register()
+                    _register(name)
 
                 spec.loader.exec_module = exec_module
                 return spec
@@ -30,12 +30,17 @@ class _AfterTask(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Register now if ESPnet's ASR task is loaded, else right after its import. Calling it again changes nothing."""
-    if TASK in sys.modules:
-        _register()
-    elif not any(type(finder).__name__ == _AfterTask.__name__ for finder in sys.meta_path):
+    """Register with the ESPnet tasks that are loaded, and with others right after their import. Again changes nothing.
+
+    `install` of another copy of this file, which a start-up file ran, counts: the classes are the same ones.
+    """
+    for name in [name for name in sys.modules if name.startswith(TASKS)]:
+        _register(name)
+    if not any(type(finder).__name__ == _AfterTask.__name__ for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterTask())
 
 
-def _register() -> None:
-    importlib.import_module("dirnet.espnet.registry").register()
+def _register(name: str) -> None:
+    from dirnet.espnet.registry import register
+
+    register(name.removeprefix(TASKS))

@@ -33,7 +33,12 @@ from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
 
 LOG, CONFIG, INITIAL, FINAL = "train.log", "train.yaml", "initial.pth", "model.pth"
-FREE = ("ngpu", "num_workers", "log_interval", "max_epoch", "patience")  # may change when a training goes on
+DISTRIBUTED = (
+    "dist_backend", "dist_init_method", "dist_world_size", "dist_rank", "dist_master_addr", "dist_master_port",
+    "dist_launcher", "local_rank", "multiprocessing_distributed",
+)  # fmt: skip
+# may change when a training goes on
+FREE = ("ngpu", "num_workers", "log_interval", "max_epoch", "patience", *DISTRIBUTED)
 
 
 @one_line_errors
@@ -88,7 +93,10 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
         print(f"{exp}: already trained; remove the folder to train again")
         return
     refuse_other(exp, digest)
-    checkpoint.recover(exp)
+    rank = rank_of(overrides)
+    log = exp / (f"train.rank{rank}.log" if rank else LOG)
+    if not rank:
+        checkpoint.recover(exp)
     if state is not None:
         with atomic_write(exp / INITIAL, "wb") as stream:
             torch.save(state, stream)
@@ -97,13 +105,27 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
         yaml.safe_dump(config, stream, sort_keys=False)
     with atomic_write(exp / "train.json") as stream:
         json.dump({"digest": digest}, stream)
-    print(f"{exp}: ESPnet's own log is {exp / LOG}", flush=True)
-    with logged(exp / LOG), checkpoint.full_disk_told(exp):
-        run(exp, config, arguments, overrides)
-    finish(exp, digest, arguments.init)
+    print(f"{exp}: ESPnet's own log is {log}", flush=True)
+    with logged(log), checkpoint.full_disk_told(exp):
+        run(exp, config, arguments, overrides, log)
+    if not rank:
+        finish(exp, digest, arguments.init)
 
 
-def run(exp: Path, config: dict[str, Any], arguments: argparse.Namespace, overrides: list[str]) -> None:
+def rank_of(overrides: list[str]) -> int:
+    """This process's place among those that a launcher, such as `espnet2.bin.launch`, started on one or more nodes.
+
+    All write the same files, whole; only the first one recovers, tells of epochs and ends with the model.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--dist_rank", "--dist_launcher"):
+        parser.add_argument(name)
+    options = parser.parse_known_args(overrides)[0]
+    variable = {"slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}.get(options.dist_launcher, "RANK")
+    return int(options.dist_rank or os.environ.get(variable, 0))
+
+
+def run(exp: Path, config: dict[str, Any], arguments: argparse.Namespace, overrides: list[str], log: Path) -> None:
     """Check against ESPnet's parser and the model's parameters, then ESPnet's training."""
     task = experiment.espnet_task()
     experiment.check_keys(config, task, arguments.config)
@@ -117,7 +139,7 @@ def run(exp: Path, config: dict[str, Any], arguments: argparse.Namespace, overri
             del model
         task.main(cmd=options)
     except SystemExit:  # argparse's way to refuse a value; its last line says which
-        last = (exp / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise UserError(f"{arguments.config}: ESPnet refused an option: {' '.join(last)}") from None
 
 
@@ -207,7 +229,7 @@ def read_tokens(path: Path) -> list[str]:
 
 def fingerprint(config: dict[str, Any], overrides: list[str], state: dict[str, torch.Tensor] | None) -> str:
     """A sha256 of everything that makes two trainings differ."""
-    pairs = [word for word in " ".join(overrides).split("--") if word and word.split()[0] not in FREE]
+    pairs = [word.strip() for word in " ".join(overrides).split("--") if word and word.split()[0] not in FREE]
     fixed = {key: value for key, value in config.items() if key not in FREE}
     summary = hashlib.sha256(json.dumps([fixed, pairs], sort_keys=True, default=str).encode())
     for key, value in sorted((state or {}).items()):
