@@ -1,4 +1,4 @@
-"""Stock ESPnet models, dense against compressed 4x and fine-tuned: an attention model, a transducer, CTC over BPE, an LM.
+"""Stock ESPnet models, dense and with recurrent layers compressed 4x: attention, transducer, CTC over BPE, an LM.
 
     python -m bench.espnet_models --mini WORK --read SPEECHOCEAN762 --out OUT
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shlex
 import subprocess
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
-import torch
 
 from dirnet.asr import score
 from dirnet.asr.transcripts import read_transcripts, write_transcripts
@@ -70,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--read", required=True, type=Path, help="speechocean762: train, test and audio")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--size", default="4x")
+    parser.add_argument("--size", default="4x", help="of the recurrent layers")
     parser.add_argument("--stop_after", choices=["dense", "all"], default="all", help="dense: train, nothing else")
     arguments = parser.parse_args(argv)
     for name in arguments.models:
@@ -125,13 +123,14 @@ class Experiment:
         }
         for name, (source, transcripts, chosen) in subsets.items():
             chosen = chosen or sorted(transcripts)[:: max(len(transcripts) // testing, 1)][:testing]
-            audio = {utterance: (corpus / path[0]).resolve() for utterance, path in _fields(source / "wav.scp").items()}
+            listed = read_transcripts(source / "wav.scp")
+            audio = {one: (corpus / listed[one][0]).resolve() for one in chosen}
             write_transcripts(self.data / name / "text", {one: transcripts[one] for one in chosen})
             write_transcripts(self.data / name / "wav.scp", {one: [str(audio[one])] for one in chosen})
             if self.model.task != "lm":
                 shapes = {one: [str(soundfile.info(audio[one]).frames)] for one in chosen}
                 write_transcripts(self.data / name / "speech_shape", shapes)
-        tokens = self.pieces() if self.model.tokens == "bpe" else sorted({t for l in everything.values() for t in l})
+        tokens = self.pieces() if self.model.tokens == "bpe" else sorted(set().union(*everything.values()))
         with atomic_write(self.data / "tokens.txt") as stream:
             stream.write("".join(f"{token}\n" for token in (*SPECIAL, *tokens, "<sos/eos>")))
 
@@ -183,10 +182,13 @@ class Experiment:
     def compress(self) -> dict[str, Any]:
         """`dirnet compress --espnet`, calibrated on the training set."""
         source = f"{self.folder / 'dense/config.yaml'},{self.checkpoint('dense')}"
-        self.run("compress", "-m", "dirnet.cli", "compress", "--espnet", source, "--size", self.size,
-                 "--data", self.data / "train", "--out", self.folder / "small")  # fmt: skip
+        self.run("compress", "-m", "dirnet.cli", "compress", "--espnet", source, "--size", self.size, "--of",
+                 "recurrent", "--data", self.data / "train", "--out", self.folder / "small")  # fmt: skip
         report = read_json(self.folder / "small/compression.json")
-        return {"dense": report["dense"], "small": report["compressed"], "relative_error": report["relative_error"]}
+        groups = report["groups"]
+        weights = [sum(row["rows"] * row["columns"] for row in groups), sum(row["params"] for row in groups)]
+        return {"dense": report["dense"], "small": report["compressed"], "relative_error": report["relative_error"],
+                "recurrent": weights}  # fmt: skip
 
     def tune(self) -> dict[str, Any]:
         """ESPnet's training program from the compressed model on."""
@@ -204,7 +206,8 @@ class Experiment:
                         "--data_path_and_name_and_type", f"{test}/text,text,text", *common)  # fmt: skip
             return {"perplexity": float((out / "ppl").read_text(encoding="utf-8"))}
         self.espnet("asr_inference", "--asr_train_config", exp / "config.yaml", "--asr_model_file", model,
-                    "--data_path_and_name_and_type", f"{test}/wav.scp,speech,sound", *self.model.decode, *common)  # fmt: skip
+                    "--data_path_and_name_and_type", f"{test}/wav.scp,speech,sound", *self.model.decode,
+                    *common)  # fmt: skip
         found = read_transcripts(out / "1best_recog/token", allow_empty=True)
         return {"token_errors": score.summarize(score.count(self.references(), found))}
 
@@ -240,8 +243,8 @@ class Experiment:
 def markdown(out: Path) -> str:
     """The table of all models with results in `out`."""
     lines = [
-        "| model | parameters | 4x, params | error of matrices | dense | compressed | fine-tuned | measure |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
+        "| model | recurrent weights | at 4x | all parameters | at 4x | dense | compressed | fine-tuned | measure |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for name in MODELS:
         result = read_json(out / name / "result.json") or {}
@@ -251,8 +254,8 @@ def markdown(out: Path) -> str:
         scores = [_told(result[f"{step}_score"]) for step in ("dense", "small", "tuned")]
         measure = "perplexity" if "perplexity" in result["dense_score"] else "token error rate"
         lines.append(
-            f"| {name} | {sizes['dense']['params']:,} | {sizes['small']['params']:,} | {sizes['relative_error']:.3f} | "
-            f"{' | '.join(scores)} | {measure} |"
+            f"| {name} | {sizes['recurrent'][0]:,} | {sizes['recurrent'][1]:,} | {sizes['dense']['params']:,} | "
+            f"{sizes['small']['params']:,} | {' | '.join(scores)} | {measure} |"
         )
     return "\n".join([*lines, ""])
 
@@ -262,10 +265,6 @@ def _told(found: dict[str, Any]) -> str:
         return f"{found['perplexity']:.2f}"
     errors = found["token_errors"]
     return f"{errors['percent']:.1f} % ({errors['percent_low']:.1f} to {errors['percent_high']:.1f})"
-
-
-def _fields(path: Path) -> dict[str, list[str]]:
-    return read_transcripts(path)
 
 
 if __name__ == "__main__":

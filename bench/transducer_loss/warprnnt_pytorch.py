@@ -1,4 +1,4 @@
-"""The one class of `warprnnt_pytorch` that ESPnet's transducer needs, on torchaudio's loss: that package has no wheel."""
+"""The class of `warprnnt_pytorch` that ESPnet's transducer needs, on torchaudio's loss: that package has no wheel."""
 
 from __future__ import annotations
 

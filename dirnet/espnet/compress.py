@@ -7,9 +7,13 @@ an experiment folder again: fine-tune it with asr_train, decode it with asr_infe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
+import logging
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +77,13 @@ def main(argv: list[str] | None = None) -> int:
     wanted = limit(model, size, arguments.of)
     data = calibration(found, arguments) if method.uses_data else None
     if arguments.dry_run:
-        with workers(arguments.nj) as mapped:
+        with workers(arguments.nj) as mapped, remarks_dropped():
             guide = make_guide(model, method, data, arguments.seed)
-            print(describe_plan(make_plan(model, parse_size(wanted), method, guide, mapped), size_figures(model)))
+            plan = make_plan(model, parse_size(wanted), method, guide, mapped)
+        print(describe_plan(plan, size_figures(model)))
         return 0
-    model, report = compress(model, wanted, method, seed=arguments.seed, data=data, nj=arguments.nj)
+    with remarks_dropped():
+        model, report = compress(model, wanted, method, seed=arguments.seed, data=data, nj=arguments.nj)
     what = "" if arguments.of == "model" else " of the recurrent layers"
     report |= {"method": arguments.method, "size": arguments.size + what, "request": request}
     folder.write(found, model, report, out)
@@ -130,6 +136,19 @@ def silent(model: nn.Module) -> nn.Module:
     if getattr(getattr(model, "ctc", None), "error_calculator", None) is not None:
         model.ctc.error_calculator = None
     return model
+
+
+@contextlib.contextmanager
+def remarks_dropped() -> Iterator[None]:
+    """Without the warnings that ESPnet's models log with every utterance."""
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.getLogger().setLevel(level)
 
 
 def summary(found: Source, report: dict[str, Any], out: Path) -> str:

@@ -52,6 +52,7 @@ class Source:
         """The model in eval mode, its weights loaded strictly; what ESPnet cannot build is a `UserError`."""
         config = replaced_strings(dict(self.config), {name: str(path) for name, path in self.files.items()})
         model = built(self.task, {**config, "init": None}, self.config_file)
+        _refuse_quantised(self.model)
         state = load_state(self.model)
         state = state.get("module", state)  # of DeepSpeed
         check_fits(state, model.state_dict(), self.model, f"give the checkpoint that {self.config_file} belongs to")
@@ -175,6 +176,15 @@ def _downloaded(tag: str) -> tuple[Path, Path]:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{tag} is no file, and the model zoo does not give it ({first}); {ALSO}") from None
     return _model_in(info, tag)
+
+
+def _refuse_quantised(path: Path) -> None:
+    """A `UserError` for a checkpoint of `torch.ao.quantization`: its layers hold packed weights, named so."""
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith("data.pkl") and (b"_packed_params" in (text := archive.read(name))
+                                              or b"_all_weight_values" in text):  # fmt: skip
+                raise UserError(f"{path} is quantised; give the float model it was made of")
 
 
 def _named_files(config: Mapping[str, Any], config_file: Path) -> dict[str, Path]:
