@@ -57,9 +57,10 @@ def read_batches(
         )
         try:
             return [batch for _, batch in loader]
-        except KeyError as error:
-            raise UserError(f"{folder}: utterance {error} of {text.name} is not in every file; run fix_data_dir.sh") \
-                from None  # fmt: skip
+        except (KeyError, RuntimeError) as error:
+            if "not found" in str(error):
+                raise UserError(f"{folder}: {error}, all of {names[0]} ... {names[-1]}; run fix_data_dir.sh") from None
+            raise
 
 
 def _speech(folder: Path, config: Mapping[str, Any]) -> tuple[Path, str]:

@@ -101,7 +101,8 @@ def built(task: str, config: Mapping[str, Any], where: Path) -> nn.Module:
     owner = task_class(task)
     made_by = f"made by espnet {config.get('version', 'of an unknown version')}"
     try:
-        return owner.build_model(argparse.Namespace(**config))
+        with contextlib.redirect_stdout(io.StringIO()):
+            return owner.build_model(argparse.Namespace(**config))
     except ImportError as error:
         raise UserError(f"{where} needs a module that is not installed ({error}); install it") from None
     except OSError as error:
