@@ -52,7 +52,7 @@ MODELS = {
                                tuning=("--max_epoch", "2")),
     "rnn_transducer": Model("mini", "phn", (1600, 150), decode=("--ctc_weight", "0", "--beam_size", "2"),
                             tuning=("--max_epoch", "2")),
-    "blstmp_ctc_bpe": Model("read", "bpe", (1500, 300), decode=("--ctc_weight", "1.0", "--beam_size", "3"),
+    "blstmp_ctc_bpe": Model("read", "bpe", (1000, 200), decode=("--ctc_weight", "1.0", "--beam_size", "3"),
                             tuning=("--max_epoch", "3")),
     "seq_rnn_lm": Model("mini", "bpe", (3200, 300), "lm", tuning=("--max_epoch", "3")),
 }  # fmt: skip

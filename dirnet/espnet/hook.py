@@ -1,23 +1,24 @@
-"""Register with ESPnet as soon as one of its tasks has been imported. Standard library only: see `sitecustomize`."""
+"""Register with each ESPnet task as soon as it has been imported. Standard library only: see `sitecustomize`.
+
+Every interpreter under `dirnet-python` or `dirnet espnet enable` runs this file, hence nothing but `sys` at its start.
+"""
 
 from __future__ import annotations
 
-import importlib
-import importlib.abc
 import sys
 
-TASK = "espnet2.tasks.asr"
-WRAPPED = tuple(f"espnet2.tasks.{name}" for name in ("lm", "slu", "s2t", "st", "asr_transducer"))
+TASKS = "espnet2.tasks."
 
 
-class _AfterTask(importlib.abc.MetaPathFinder):
-    """Finds ESPnet's tasks through the other finders and registers once the module has executed."""
+class _AfterTask:
+    """Finds `espnet2.tasks.*` through the other finders and registers once such a module has executed."""
 
     def find_spec(self, name, path=None, target=None):
-        if name != TASK and name not in WRAPPED:
+        if not name.startswith(TASKS):
             return None
         for finder in sys.meta_path:
-            spec = None if isinstance(finder, _AfterTask) else finder.find_spec(name, path, target)
+            foreign = type(finder).__name__ != _AfterTask.__name__ and hasattr(finder, "find_spec")
+            spec = finder.find_spec(name, path, target) if foreign else None
             if spec is not None and spec.loader is not None:
                 execute = spec.loader.exec_module
 
@@ -31,14 +32,17 @@ class _AfterTask(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Register with ESPnet's tasks that are loaded, with others right after their import; again changes nothing."""
-    for task in (TASK, *WRAPPED):
-        if task in sys.modules:
-            _register(task)
+    """Register with the ESPnet tasks that are loaded, and with others right after their import. Again changes nothing.
+
+    `install` of another copy of this file, which a start-up file ran, counts: the classes are the same ones.
+    """
+    for name in [name for name in sys.modules if name.startswith(TASKS)]:
+        _register(name)
     if not any(type(finder).__name__ == _AfterTask.__name__ for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterTask())
 
 
-def _register(task: str) -> None:
-    registry = importlib.import_module("dirnet.espnet.registry")
-    registry.register() if task == TASK else registry.register_wrap(task.rpartition(".")[2])
+def _register(name: str) -> None:
+    from dirnet.espnet.registry import register
+
+    register(name.removeprefix(TASKS))

@@ -1,38 +1,67 @@
-"""The names under which ESPnet's configs find DirNet's classes."""
+"""The names under which ESPnet's configs find DirNet's classes, task by task."""
 
 from __future__ import annotations
 
 import importlib
+import sys
+import warnings
+
+from dirnet.errors import UserError
+from dirnet.espnet.versions import check_espnet
+
+AUDIO = {
+    "frontend_choices": {"mfcc": "dirnet.espnet.frontend:MfccFrontend"},
+    "specaug_choices": {"mfcc": "dirnet.espnet.specaug:MfccSpecAug"},
+    "preencoder_choices": {"splice": "dirnet.espnet.splice:SplicePreEncoder"},
+    "encoder_choices": {"dirnet_rnn": "dirnet.espnet.encoder:RecurrentEncoder"},
+}
+WITHOUT_PREENCODER = {name: classes for name, classes in AUDIO.items() if name != "preencoder_choices"}
+
+# Module of `espnet2.tasks` -> its registry -> name in a config -> module:class. A task has registries of its own or, as
+# enh_s2t, those of others; a module or registry that the installed ESPnet lacks is passed over.
+TASKS: dict[str, dict[str, dict[str, str]]] = {
+    "abs_task": {"scheduler_classes": {"hold_then_reduce": "dirnet.espnet.scheduler:HoldThenReduce"}},
+    "asr": {
+        **AUDIO,
+        "model_choices": {
+            "dirnet_ctc": "dirnet.espnet.ctc_model:PhoneCTCModel",
+            "dirnet_smbr": "dirnet.espnet.smbr_model:SmbrModel",
+        },
+    },
+    "asr_transducer": {name: AUDIO[name] for name in ("frontend_choices", "specaug_choices")},
+    "lm": {},
+    "s2t": AUDIO,
+    "s2t_ctc": WITHOUT_PREENCODER,
+    "st": AUDIO,
+    "slu": AUDIO,
+}
+WRAPPED = ("asr", "asr_transducer", "lm", "s2t", "slu", "st")  # tasks that have `dirnet_wrap` in their choices
 
 
-def register() -> None:
-    """Add DirNet's classes to the choices of ESPnet's ASR task. Calling it again changes nothing.
+def register(task: str) -> None:
+    """Add DirNet's classes to the registries of `espnet2.tasks.<task>`, which is loaded. Again changes nothing.
 
-    frontend `mfcc`, specaug `mfcc`, preencoder `splice`, encoder `dirnet_rnn`, models `dirnet_ctc` and `dirnet_smbr`,
-    scheduler `hold_then_reduce`, model, encoder and decoder `dirnet_wrap`. A name that is taken keeps its owner.
+    A name that is already taken keeps its owner. An ESPnet that is not supported gets none, and a warning.
     """
-    from espnet2.tasks import abs_task, asr
-
-    from dirnet.espnet.ctc_model import PhoneCTCModel
-    from dirnet.espnet.encoder import RecurrentEncoder
-    from dirnet.espnet.frontend import MfccFrontend
-    from dirnet.espnet.scheduler import HoldThenReduce
-    from dirnet.espnet.smbr_model import SmbrModel
-    from dirnet.espnet.specaug import MfccSpecAug
-    from dirnet.espnet.splice import SplicePreEncoder
-
-    asr.frontend_choices.classes.setdefault("mfcc", MfccFrontend)
-    asr.specaug_choices.classes.setdefault("mfcc", MfccSpecAug)
-    asr.preencoder_choices.classes.setdefault("splice", SplicePreEncoder)
-    asr.encoder_choices.classes.setdefault("dirnet_rnn", RecurrentEncoder)
-    asr.model_choices.classes.setdefault("dirnet_ctc", PhoneCTCModel)
-    asr.model_choices.classes.setdefault("dirnet_smbr", SmbrModel)
-    abs_task.scheduler_classes.setdefault("hold_then_reduce", HoldThenReduce)
-    register_wrap("asr")
+    if task not in TASKS:
+        return
+    try:
+        check_espnet()
+    except UserError as error:
+        warnings.warn(f"DirNet does not register: {error}", stacklevel=2)
+        return
+    module = sys.modules[f"espnet2.tasks.{task}"]
+    for registry, names in TASKS[task].items():
+        classes = registry_of(module, registry)
+        for name, place in names.items():
+            if classes is not None and name not in classes:
+                source, _, attribute = place.partition(":")
+                classes[name] = getattr(importlib.import_module(source), attribute)
+    if task in WRAPPED:
+        importlib.import_module("dirnet.espnet.wrap").register(module)
 
 
-def register_wrap(task: str) -> None:
-    """Add `dirnet_wrap` to the choices of the task called `task`: asr, lm, slu, s2t, st or asr_transducer."""
-    from dirnet.espnet import wrap
-
-    wrap.register(importlib.import_module(f"espnet2.tasks.{task}"))
+def registry_of(module, name: str) -> dict[str, type] | None:
+    """The dict behind a registry of a task module: `ClassChoices` keep it in `classes`; None where there is none."""
+    choices = getattr(module, name, None)
+    return getattr(choices, "classes", choices)

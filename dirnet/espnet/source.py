@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import importlib.metadata
 import io
 import tarfile
 import zipfile
@@ -19,9 +18,9 @@ from torch import nn
 
 from dirnet.config import read_yaml
 from dirnet.errors import UserError
+from dirnet.espnet import versions
 from dirnet.espnet.checkpoint import check_fits, load_state
 
-VERSIONS = ("202511", "202611")  # those that the project is tested with
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz")
 # ESPnet's configs do not name their task; each has keys that no other has. The class of the task, and its keys.
 TASKS = {
@@ -82,14 +81,7 @@ def task_of(config: Mapping[str, Any], where: Path) -> str:
 
 def task_class(task: str) -> type:
     """ESPnet's class; importing ESPnet takes 12-17 s, its remarks are dropped. Another version is a `UserError`."""
-    try:
-        version = importlib.metadata.version("espnet")
-    except importlib.metadata.PackageNotFoundError:
-        version = None
-    if version not in VERSIONS:
-        found = f"espnet {version} is installed" if version else "espnet is not installed"
-        raise UserError(f"{found}, expected one of {', '.join(VERSIONS)}; pip install espnet==VERSION in Python 3.11, "
-                        "3.12 for the later")  # fmt: skip
+    versions.check_espnet()
     name = "S2TTask" if task == "s2t" else TASKS[task][0]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         importlib.import_module("dirnet.espnet")  # registers our classes
@@ -99,7 +91,7 @@ def task_class(task: str) -> type:
 def built(task: str, config: Mapping[str, Any], where: Path) -> nn.Module:
     """The untrained model of `config`; `where` is named in errors."""
     owner = task_class(task)
-    made_by = f"made by espnet {config.get('version', 'of an unknown version')}"
+    made_by = f"made by ESPnet {config.get('version', 'of an unknown version')}"
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return owner.build_model(argparse.Namespace(**config))
@@ -110,8 +102,8 @@ def built(task: str, config: Mapping[str, Any], where: Path) -> nn.Module:
     except (ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"{where} ({made_by}): {error}; install what defines that class, or mend the line") from None
     except (TypeError, AttributeError) as error:
-        installed = importlib.metadata.version("espnet")
-        raise UserError(f"{where} ({made_by}) does not fit espnet {installed}: {error}; train it with that") from None
+        here = f"does not fit the installed ESPnet {versions.found()}"
+        raise UserError(f"{where} ({made_by}) {here}: {error}; train it there") from None
 
 
 def replaced_strings(value: Any, names: Mapping[str, str]) -> Any:

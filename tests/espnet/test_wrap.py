@@ -86,7 +86,7 @@ def test_the_init_option_of_a_config_does_not_spoil_the_codes(how):
     initialize(encoder, how)
     layer = encoder.enc[1].birnn0
     weight = layer.dense_weights()["weight_hh_l0"]
-    assert 0.7 < float(weight.std()) / (layer.hidden_size**-0.5 / 3**0.5) < 1.4
+    assert 0.7 < float(weight.detach().std()) / (layer.hidden_size**-0.5 / 3**0.5) < 1.4
 
 
 def test_model_choices_take_the_arguments_of_the_base_beside_ours():
