@@ -48,13 +48,13 @@ class Model:
 
 
 MODELS = {
-    "vgg_rnn_attention": Model("mini", "phn", (1200, 150), decode=("--ctc_weight", "0.5", "--beam_size", "3"),
-                               tuning=("--max_epoch", "2")),
-    "rnn_transducer": Model("mini", "phn", (1600, 150), decode=("--ctc_weight", "0", "--beam_size", "2"),
-                            tuning=("--max_epoch", "2")),
-    "blstmp_ctc_bpe": Model("read", "bpe", (1000, 200), decode=("--ctc_weight", "1.0", "--beam_size", "3"),
-                            tuning=("--max_epoch", "3")),
     "seq_rnn_lm": Model("mini", "bpe", (3200, 300), "lm", tuning=("--max_epoch", "3")),
+    "vgg_rnn_attention": Model("mini", "phn", (1200, 60), decode=("--ctc_weight", "0.5", "--beam_size", "3"),
+                               tuning=("--max_epoch", "1")),
+    "rnn_transducer": Model("mini", "phn", (1600, 60), decode=("--ctc_weight", "0", "--beam_size", "2"),
+                            tuning=("--max_epoch", "1")),
+    "blstmp_ctc_bpe": Model("read", "bpe", (1000, 100), decode=("--ctc_weight", "1.0", "--beam_size", "3"),
+                            tuning=("--max_epoch", "2")),
 }  # fmt: skip
 
 

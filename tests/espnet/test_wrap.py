@@ -80,7 +80,7 @@ def test_it_learns_and_zeros_stay():
         assert int(matrix.code_matrix().ne(0).sum()) <= matrix.codes.numel()
 
 
-@pytest.mark.parametrize("how", ["xavier_uniform", "chainer"])
+@pytest.mark.parametrize("how", ["xavier_uniform", "kaiming_normal"])
 def test_the_init_option_of_a_config_does_not_spoil_the_codes(how):
     encoder = scratch()
     initialize(encoder, how)
