@@ -35,6 +35,7 @@ TASKS: dict[str, dict[str, dict[str, str]]] = {
     "st": AUDIO,
     "slu": AUDIO,
 }
+WRAPPED = ("asr", "asr_transducer", "lm", "s2t", "slu", "st")  # tasks that have `dirnet_wrap` in their choices
 
 
 def register(task: str) -> None:
@@ -56,6 +57,8 @@ def register(task: str) -> None:
             if classes is not None and name not in classes:
                 source, _, attribute = place.partition(":")
                 classes[name] = getattr(importlib.import_module(source), attribute)
+    if task in WRAPPED:
+        importlib.import_module("dirnet.espnet.wrap").register(module)
 
 
 def registry_of(module, name: str) -> dict[str, type] | None:

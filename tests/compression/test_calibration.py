@@ -162,6 +162,55 @@ def test_the_replayed_stack_gives_what_the_stack_gives():
         assert torch.allclose(found, wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_a_cell_is_calibrated_as_the_layer_it_is(kind):
+    """Step by step, by a loss: the gates' gradients are those of the layer that runs over the whole sequence."""
+
+    class Loss(nn.Module):
+        def __init__(self, owner):
+            super().__init__()
+            self.owner = owner
+
+        def forward(self, inputs):
+            if isinstance(self.owner, nn.RNNBase):
+                outputs = self.owner(inputs)[0]
+            else:
+                state, outputs = None, []
+                for step in inputs:
+                    state = self.owner(step, state)
+                    outputs.append(state[0] if isinstance(state, tuple) else state)
+                outputs = torch.stack(outputs)
+            return outputs.pow(3).mean(), {"loss": 0.0}
+
+    torch.manual_seed(0)
+    cell, layer = KINDS[kind](5, 6), STACKS[kind](5, 6)
+    layer.load_state_dict({f"{name}_l0": value for name, value in cell.state_dict().items()})
+    data = [torch.randn(7, 2, 5), torch.randn(4, 3, 5)]
+    (found,), (wanted,) = (calibrate(Loss(owner), data).values() for owner in (cell, layer))
+    assert cell.forward.__func__ is KINDS[kind].forward
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close((one.moment, one.mean, one.gains), (other.moment, other.mean, other.gains))
+        assert one.steps == other.steps == 26 and float(one.gains.sum()) > 0
+
+
+def test_a_loss_is_its_own_likelihood():
+    """The gains of a loss do not depend on the seed, and grow with its square."""
+
+    class Scaled(nn.Module):
+        def __init__(self, rnn, scale):
+            super().__init__()
+            self.rnn, self.scale = rnn, scale
+
+        def forward(self, inputs):
+            return self.scale * self.rnn(inputs)[0].square().sum()[None]
+
+    rnn, data = nn.GRU(3, 4), [torch.randn(5, 2, 3)]
+    once, again, twice = (calibrate(Scaled(rnn, scale), data, seed=seed)["rnn"][0].gains
+                          for scale, seed in ((1, 0), (1, 1), (2, 0)))  # fmt: skip
+    assert torch.equal(once, again)
+    torch.testing.assert_close(twice, 4 * once)
+
+
 def test_no_data_and_broken_data_are_named():
     model = acoustic_model()
     with pytest.raises(UserError, match="calibration data is empty"):

@@ -159,6 +159,17 @@ def test_the_dense_control_is_the_dense_model():
         dirnet.compress(lstm, "2x", "dense")
 
 
+def test_what_is_kept_dense_is_kept_with_calibration_data_too():
+    lstm, inputs = low_rank_lstm(), torch.randn(4, 9, 24)
+    before = lstm(inputs)[0]
+    kept, report = dirnet.compress(copy.deepcopy(lstm), "1x", data=[inputs], progress=False)
+    torch.testing.assert_close(kept(inputs)[0], before)
+    assert report["relative_error"] == 0
+    method = Method("dirnet", weighting="fisher", input_group="dense")
+    small = dirnet.compress(lstm, "2x", method, data=[inputs], progress=False)[0]
+    assert torch.equal(small.groups[0].matrix(), lstm.weight_ih_l0.T)
+
+
 def test_any_owner_in_place():
     torch.manual_seed(0)
     model = Tagger().eval()

@@ -1,5 +1,7 @@
 """Finding the layers in somebody else's model, and putting the new ones in their place."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from dirnet.compression.compressor import compress
 from dirnet.compression.groups import dense_rnns, matrix_groups, replace
 from dirnet.errors import UserError
+from dirnet.nn.cells import DirNetLSTMCell
 from dirnet.nn.coded import CodedMatrix
 
 
@@ -48,6 +51,34 @@ def test_shared_layers_are_compressed_and_counted_once():
     coded = [matrix for matrix in model.modules() if isinstance(matrix, CodedMatrix)]
     biases = 4 * (2 * 2 * 12 + 2 * 9)  # two LSTM layers, one GRU layer
     assert report["compressed"]["bytes"] == sum(matrix.stored_bytes() for matrix in coded) + biases + 4 * 8
+
+
+def test_cells_are_layers_and_their_successors_cells():
+    model = nn.ModuleDict({"cell": nn.LSTMCell(8, 10), "layer": nn.GRU(10, 6)})
+    assert [group.name for name, rnn in dense_rnns(model).items() for group in matrix_groups(rnn, f"{name}.")] == [
+        "cell.input", "cell.hidden_l0", "layer.input", "layer.hidden_l0"]  # fmt: skip
+    inputs = torch.randn(5, 8)
+    told = model["cell"](inputs)
+    kept = compress(copy.deepcopy(model), "1x", progress=False)[0]
+    assert type(kept["cell"]) is DirNetLSTMCell
+    torch.testing.assert_close(kept["cell"](inputs), told)
+    small, report = compress(model, "2x", progress=False)
+    assert sum(parameter.numel() for parameter in small.parameters()) == report["compressed"]["params"]
+    assert report["dense"]["macs_per_frame"] == 4 * 10 * 18 + 3 * 6 * 16
+
+
+def test_what_cannot_be_compressed_is_named():
+    class Own(nn.RNNBase):
+        pass
+
+    quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.LSTM(4, 4)), {nn.LSTM}, dtype=torch.qint8)
+    for model, fault in (
+        (nn.Sequential(Own("LSTM", 2, 2)), "Own is not an nn.LSTM"),
+        (quantised, "0 is a quantised LSTM; start from the float model"),
+        (compress(nn.Sequential(nn.GRUCell(6, 6)), "2x", progress=False)[0], "compressed already"),
+    ):
+        with pytest.raises(UserError, match=fault):
+            dense_rnns(model)
 
 
 def test_nothing_to_compress_and_projections_are_refused():
