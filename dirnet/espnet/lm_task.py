@@ -1,4 +1,4 @@
-"""ESPnet's language-model task with the recipe's trainer: a line an epoch, curves, a checkpoint that survives a kill."""
+"""ESPnet's language-model task with the recipe's trainer: a line an epoch, curves, kills survived."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Train language models with ESPnet, or fine-tune compressed ones: several, one after the other, in one process.
 
 What follows the named options is passed to ESPnet: `--max_epoch 20 --lm_conf dropout_rate=0.3`. The folder that is left
-is ESPnet's: `config.yaml`, checkpoints, and `model.pth`, the best epoch's.
+is ESPnet's (`config.yaml`, checkpoints, and `model.pth`, the best epoch's) and holds the neutral model, too.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ import yaml
 from dirnet.config import read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment
+from dirnet.espnet.lm_model import neutral_model
 from dirnet.espnet.train import CONFIG, FINAL, INITIAL, LOG, fingerprint, logged, refuse_other
 from dirnet.files import atomic_write, read_json
+from dirnet.nn import storage
 from dirnet.provenance import commit, cpu_name
 
 RECORD = "lm.json"
@@ -32,12 +34,12 @@ SHAPE = ("lm", "lm_conf", "model", "model_conf", "token_list", "token_type")
 def main(argv: list[str] | None = None) -> int:
     """Train every model that is not finished; an interrupted training goes on."""
     parser = argparse.ArgumentParser(prog="python -m dirnet.espnet.lm_train", description=__doc__)
-    parser.add_argument("--config", required=True, type=Path, help="YAML: ESPnet's options, e.g. conf/ptb/train_lm.yaml")
+    parser.add_argument("--config", required=True, type=Path, help="ESPnet's options, e.g. conf/ptb/train_lm.yaml")
     parser.add_argument("--data", default=Path("data"), type=Path, help="holds SET/text, SET/text_shape, tokens.txt")
     parser.add_argument("--train", default="train", help="training set")
     parser.add_argument("--valid", default="valid", help="validation set")
     parser.add_argument("--exp", required=True, type=Path, nargs="+", help="folders of the experiments")
-    parser.add_argument("--init", type=Path, nargs="+", default=[], help="models to start from, a folder for each --exp")
+    parser.add_argument("--init", type=Path, nargs="+", default=[], help="folders of the models to start from")
     parser.add_argument("--ngpu", default=0, type=int, help="GPUs; more than one trains by ESPnet's DDP")
     arguments, overrides = parser.parse_known_args(argv)
     if arguments.ngpu > torch.cuda.device_count():
@@ -56,6 +58,8 @@ def train(exp: Path, init: Path | None, arguments: argparse.Namespace, overrides
     digest = fingerprint(config, overrides, state)
     record = read_json(exp / RECORD)
     if record and record["digest"] == digest and (exp / FINAL).exists():
+        if not (exp / storage.DESCRIPTION).exists():
+            finish(exp, digest, init)
         print(f"{exp}: already trained; remove the folder to train again")
         return
     refuse_other(exp, digest)
@@ -114,7 +118,7 @@ def run(exp: Path, state: dict[str, Any] | None, arguments: argparse.Namespace, 
 
 
 def finish(exp: Path, digest: str, init: Path | None) -> None:
-    """Take the epoch with the lowest validation loss as `model.pth` and write `lm.json`, which ends the training."""
+    """The epoch with the lowest validation loss as `model.pth` and as neutral model; `lm.json` ends the training."""
     curves = json.loads((exp / "curves.json").read_text(encoding="utf-8"))
     losses = {record["epoch"]: record["dev"]["loss"] for record in curves if "loss" in record["dev"]}
     if not losses:  # the curves leave out what is not finite
@@ -123,6 +127,8 @@ def finish(exp: Path, digest: str, init: Path | None) -> None:
     state = checkpoint.load_state(exp / f"{best}epoch.pth")
     with atomic_write(exp / FINAL, "wb") as stream:
         torch.save(state, stream)
+    config = yaml.safe_load((exp / "config.yaml").read_text(encoding="utf-8"))
+    storage.save(neutral_model(config, state, exp.name), exp, {"training": {"digest": digest}})
     record = {"digest": digest, "init": str(init) if init else None, "epochs": len(curves), "best_epoch": best,
               "valid_loss": losses[best], "seconds": sum(record["seconds"] for record in curves),
               "commit": commit(), "device": cpu_name()}  # fmt: skip
