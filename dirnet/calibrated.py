@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -33,7 +35,13 @@ def read_features(scp: str, utterances: int, seed: int = 0) -> Iterator[tuple[Te
 
 
 def main(argv: list[str] | None = None) -> None:
-    """`dirnet.compression.compressor` with `--calibration FEATS_SCP` and `--calibration_utts N`."""
+    """`dirnet.compression.compressor` with `--calibration FEATS_SCP` and `--calibration_utts N`.
+
+    With `--espnet SOURCE` any model of ESPnet's: `dirnet.espnet.compress`.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    if any(word.partition("=")[0] == "--espnet" for word in words):
+        importlib.import_module("dirnet.espnet.compress").main(argv)
     compressor.main(argv, read=read_features)
 
 

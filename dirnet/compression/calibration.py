@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from dirnet.compression.groups import dense_rnns
 from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModel
+from dirnet.nn.cells import origin
 from dirnet.nn.grouping import Group, groups_of
 from dirnet.nn.recurrent import coded_class
 
@@ -68,7 +69,8 @@ def calibrate(
     data: inputs of the model: a tensor, a tuple of arguments, or a dict of keywords, each a batch. Where sequences are
     packed, or the model is an `AcousticModel` given `(features, lengths)`, padding does not count; elsewhere every step
     does. gradients: of log-likelihoods of outcomes drawn from the model's own output (seeded): of the posteriors of
-    an acoustic model, else of a unit normal around the first tensor of the output; without them all gains are one.
+    an acoustic model, else of a unit normal around the first tensor of the output, which if it is a single value, a
+    loss, is itself the (negative) likelihood, that of the given outcomes; without them all gains are one.
     The model is run in eval mode and left as it was. No data, or data that is not finite, is a `UserError`.
     """
     rnns = dense_rnns(model)
@@ -131,6 +133,8 @@ def likelihood(model: nn.Module, output: Any, generator: torch.Generator) -> Ten
         chosen = log_posteriors.gather(2, drawn[..., None].to(log_posteriors.device))[..., 0]
         return (chosen * valid.to(chosen.device)).sum()
     values = first_tensor(output)
+    if values.numel() == 1:
+        return values.sum()
     noise = torch.randn(values.shape, generator=generator, dtype=torch.float64)
     return (values * noise.to(values.device, values.dtype)).sum()
 
@@ -162,12 +166,28 @@ def _layer_by_layer(
             layer.add_squares("gates", torch.zeros_like(gates) if gates.grad is None else gates.grad)
 
     for name, rnn in rnns.items():
-        rnn.forward = replaced(rnn, layers[name])
+        module, recorded = origin(rnn), replaced(rnn, layers[name])
+        module.forward = recorded if module is rnn else _one_step(recorded)
     try:
         yield flush
     finally:
         for rnn in rnns.values():
-            del rnn.forward
+            del origin(rnn).forward
+
+
+def _one_step(forward: Callable[..., tuple]) -> Callable[..., Any]:
+    """The forward of a cell from that of a layer (not batch first)."""
+
+    def step(input: Tensor, hx=None):
+        def sequence(values: Tensor) -> Tensor:
+            return values.reshape(1, -1, values.shape[-1])
+
+        states = tuple(map(sequence, hx)) if isinstance(hx, tuple | list) else None if hx is None else sequence(hx)
+        _, end = forward(sequence(input), states)
+        ends = [state.reshape(*input.shape[:-1], -1) for state in (end if isinstance(end, tuple) else (end,))]
+        return tuple(ends) if isinstance(end, tuple) else ends[0]
+
+    return step
 
 
 def _recorded(rnn: nn.RNNBase, stack: list[_Layer], input, hx, lengths: Tensor | None, pending) -> tuple:

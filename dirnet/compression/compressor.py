@@ -29,6 +29,7 @@ from dirnet.factorization import Factors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
+from dirnet.nn.cells import in_place_of, origin
 from dirnet.nn.grouping import groups_of
 from dirnet.nn.quantised import DTYPES, check_dtype
 from dirnet.nn.recurrent import coded_class
@@ -52,7 +53,7 @@ def compress(
     nj: int = 1,
     cost_model: CostModel | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Compress every nn.LSTM, nn.GRU and nn.RNN of `model`, in place; returns the model and a report.
+    """Compress every nn.LSTM, nn.GRU, nn.RNN and cell of `model`, in place; returns the model and a report.
 
     Use the returned model: where `model` is itself an RNN it cannot be changed in place. size: of the whole model,
     everything uncompressed counted: `7.9x` fewer parameters, `1.3M` parameters, `2MB` as stored, or `rtf=0.05` by
@@ -88,11 +89,13 @@ def compress(
             def tell(fraction: float, stage: str) -> None:
                 meter.tell(group.name, stage, PLANNING + (1 - PLANNING) * fraction)
 
-            started = time.monotonic()
-            found, told = method.factorize(guide.weighted(at, group.matrix), price, budget, seed, tell)
+            started, whole = time.monotonic(), budget >= price.dense  # kept as it is: weighting would only round it
+            matrix = group.matrix if whole else guide.weighted(at, group.matrix)
+            found, told = method.factorize(matrix, price, budget, seed, tell)
             tell(1.0, "done")
             seconds = round(time.monotonic() - started, 2)
-            return guide.restored(at, found), {"budget": budget, "seconds": seconds, "solver": told}
+            found = found if whole else guide.restored(at, found)
+            return found, {"budget": budget, "seconds": seconds, "solver": told}
 
         solved = list(mapped(factorize, range(total), plan.groups, plan.prices, plan.budgets))
     if guide.statistics:
@@ -105,7 +108,7 @@ def compress(
         count = len(groups_of(rnn, method.grouping))
         factors_here = [next(ready) for _ in range(count)]
         layer = coded_class(rnn).from_dense(rnn, factors_here, method.block, method.dtype, method.grouping)
-        replacements[rnn] = layer
+        replacements[origin(rnn)] = in_place_of(rnn, layer)
         for coded in layer.groups:
             group, detail = next(groups)
             rows.append(group_figures(group.name, group.matrix, coded) | detail)

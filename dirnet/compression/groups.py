@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from dirnet.errors import UserError
+from dirnet.nn.cells import DirNetCell, as_layer
 from dirnet.nn.grouping import gather, groups_of
-from dirnet.nn.recurrent import DirNetRecurrent, refuse_projection
+from dirnet.nn.recurrent import DirNetRecurrent, coded_class, refuse_projection
+
+QUANTISED = ("LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")  # of torch.ao.nn.quantized.dynamic and its like
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,23 @@ class MatrixGroup:
 
 
 def dense_rnns(model: nn.Module) -> dict[str, nn.RNNBase]:
-    """The dense nn.LSTM, nn.GRU and nn.RNN in `model` by their module name ("" for the model itself)."""
-    rnns = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.RNNBase) and not isinstance(module, DirNetRecurrent)
-    }
-    for rnn in rnns.values():
-        refuse_projection(rnn)
+    """The dense nn.LSTM, nn.GRU and nn.RNN in `model` by their module name ("" for the model itself).
+
+    Their one-step cells are among them, as layers (see `as_layer`). What cannot be compressed is a `UserError`: a
+    projection, a quantised layer, another kind of recurrent module, a model without any or compressed already.
+    """
+    rnns = {}
+    for name, module in model.named_modules():
+        if type(module).__name__ in QUANTISED and "quant" in type(module).__module__:
+            raise UserError(f"{name or 'the model'} is a quantised {type(module).__name__}; start from the float model")
+        if isinstance(module, nn.RNNCellBase) and not isinstance(module, DirNetCell):
+            rnns[name] = as_layer(module)
+        elif isinstance(module, nn.RNNBase) and not isinstance(module, DirNetRecurrent):
+            coded_class(module)  # refuses an unknown one
+            refuse_projection(module)
+            rnns[name] = module
     if not rnns:
-        compressed = any(isinstance(module, DirNetRecurrent) for module in model.modules())
+        compressed = any(isinstance(module, DirNetRecurrent | DirNetCell) for module in model.modules())
         why = "is compressed already; start from the dense model" if compressed else "has no nn.LSTM, nn.GRU or nn.RNN"
         raise UserError(f"{type(model).__name__} {why}")
     return rnns

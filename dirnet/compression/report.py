@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
+from dirnet.nn.cells import DirNetCell
 from dirnet.nn.coded import CodedMatrix
 from dirnet.nn.recurrent import DirNetRecurrent
 
@@ -93,6 +94,6 @@ def _macs(model: nn.Module) -> int:
             total += module.macs()
         elif isinstance(module, nn.Linear):
             total += module.weight.numel()
-        elif isinstance(module, nn.RNNBase) and not isinstance(module, DirNetRecurrent):
+        elif isinstance(module, nn.RNNBase | nn.RNNCellBase) and not isinstance(module, DirNetRecurrent | DirNetCell):
             total += sum(weight.numel() for name, weight in module.named_parameters() if name.startswith("weight"))
     return total

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+
 
 def register() -> None:
     """Add DirNet's classes to the choices of ESPnet's ASR task. Calling it again changes nothing.
 
     frontend `mfcc`, specaug `mfcc`, preencoder `splice`, encoder `dirnet_rnn`, models `dirnet_ctc` and `dirnet_smbr`,
-    scheduler `hold_then_reduce`. A name that is already taken keeps its owner.
+    scheduler `hold_then_reduce`, model, encoder and decoder `dirnet_wrap`. A name that is taken keeps its owner.
     """
     from espnet2.tasks import abs_task, asr
 
@@ -26,3 +28,11 @@ def register() -> None:
     asr.model_choices.classes.setdefault("dirnet_ctc", PhoneCTCModel)
     asr.model_choices.classes.setdefault("dirnet_smbr", SmbrModel)
     abs_task.scheduler_classes.setdefault("hold_then_reduce", HoldThenReduce)
+    register_wrap("asr")
+
+
+def register_wrap(task: str) -> None:
+    """Add `dirnet_wrap` to the choices of the task called `task`: asr, lm, slu, s2t, st or asr_transducer."""
+    from dirnet.espnet import wrap
+
+    wrap.register(importlib.import_module(f"espnet2.tasks.{task}"))

@@ -1,0 +1,149 @@
+"""`dirnet compress --espnet`: any ESPnet2 model with recurrent layers, smaller, for ESPnet's own programs.
+
+SOURCE is an experiment folder, `config.yaml,model.pth`, a package (.zip) or a tag of the model zoo. What comes out is
+an experiment folder again: fine-tune it with asr_train, decode it with asr_inference, pack it with espnet2.bin.pack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dirnet.compression.budget import Size, parse_size
+from dirnet.compression.compressor import compress
+from dirnet.compression.groups import dense_rnns, matrix_groups
+from dirnet.compression.guide import make_guide
+from dirnet.compression.methods import METHODS, Method, load_methods
+from dirnet.compression.parallel import workers
+from dirnet.compression.plan import describe_plan, make_plan
+from dirnet.compression.report import size_figures
+from dirnet.config import boolean
+from dirnet.errors import UserError, did_you_mean, one_line_errors
+from dirnet.espnet import folder
+from dirnet.espnet.batches import read_batches
+from dirnet.espnet.source import Source, find, replaced_strings
+from dirnet.files import read_json
+from dirnet.nn.quantised import DTYPES
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Compress; a finished run of the same request is left alone."""
+    parser = argparse.ArgumentParser(
+        prog="dirnet compress", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--espnet", required=True, metavar="SOURCE", help="the model, see above")
+    parser.add_argument("--size", required=True, help="4x fewer or 1.3M parameters, or 2MB as stored")
+    parser.add_argument("--of", choices=["model", "recurrent"], default="model",
+                        help="what --size counts: the whole model, or the weights of its recurrent layers")  # fmt: skip
+    parser.add_argument("--data", type=Path, help="Kaldi data dir or dump set (of an LM also a text) to calibrate on")
+    parser.add_argument("--data_utts", type=int, default=100, help="how many of its utterances, drawn")
+    parser.add_argument("--method", default="dirnet", help="a method of --config")
+    parser.add_argument("--config", help=f"methods, as conf/compress.yaml; default: {', '.join(METHODS)}")
+    parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")
+    parser.add_argument("--out", required=True, type=Path, help="the experiment folder to write")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--nj", type=int, default=1, help="groups worked on at the same time; the result is the same")
+    parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
+    arguments = parser.parse_args(argv)
+    method = chosen_method(arguments)
+    size, out = parse_size(arguments.size), folder.relative(arguments.out)
+    if arguments.data_utts < 1:
+        raise UserError(f"--data_utts is {arguments.data_utts}, expected at least 1")
+    found = find(arguments.espnet)
+    request = {
+        "model_sha256": hashlib.sha256(found.model.read_bytes()).hexdigest(),
+        "config_sha256": hashlib.sha256(found.config_file.read_bytes()).hexdigest(),
+        "size": [arguments.size, arguments.of],
+        "settings": dataclasses.asdict(method),
+        "data": arguments.data and [str(arguments.data), arguments.data_utts],
+        "seed": arguments.seed,
+    }
+    if ((read_json(out / folder.REPORT) or {}).get("request")) == request:
+        print(f"{out}: holds this compressed model already; nothing to do")
+        return 0
+    model = silent(found.build())
+    wanted = limit(model, size, arguments.of)
+    data = calibration(found, arguments) if method.uses_data else None
+    if arguments.dry_run:
+        with workers(arguments.nj) as mapped:
+            guide = make_guide(model, method, data, arguments.seed)
+            print(describe_plan(make_plan(model, parse_size(wanted), method, guide, mapped), size_figures(model)))
+        return 0
+    model, report = compress(model, wanted, method, seed=arguments.seed, data=data, nj=arguments.nj)
+    what = "" if arguments.of == "model" else " of the recurrent layers"
+    report |= {"method": arguments.method, "size": arguments.size + what, "request": request}
+    folder.write(found, model, report, out)
+    print(summary(found, report, out))
+    return 0
+
+
+def chosen_method(arguments: argparse.Namespace) -> Method:
+    """The method of the command line; one that ESPnet's training programs cannot carry out is a `UserError`."""
+    methods = load_methods(arguments.config) if arguments.config else METHODS
+    if arguments.method not in methods:
+        raise UserError(f"method {arguments.method!r} is unknown; {did_you_mean(arguments.method, methods)}")
+    changes = {"block": arguments.block, "dtype": arguments.dtype}
+    method = dataclasses.replace(
+        methods[arguments.method], **{name: value for name, value in changes.items() if value is not None}
+    )
+    if method.support != "fixed" or method.solver == "small":
+        raise UserError(f"method {arguments.method} is not for ESPnet's models: their training keeps every zero where "
+                        "it is; choose one with support: fixed, such as dirnet")  # fmt: skip
+    return method
+
+
+def limit(model: nn.Module, size: Size, of: str) -> str:
+    """The `size` of the whole model; `of` recurrent counts the weights in its recurrent layers only."""
+    if size.kind == "rtf":
+        raise UserError(f"size {size.text!r} needs an acoustic model of ours; give a ratio, parameters or bytes here")
+    if of == "model":
+        return size.text
+    weights = sum(group.matrix.numel() for rnn in dense_rnns(model).values() for group in matrix_groups(rnn))
+    if size.kind == "bytes":
+        return f"{size_figures(model)['bytes'] - 4 * weights + int(size.value)}B"
+    rest = size_figures(model)["params"] - weights
+    return str(rest + size.limit(weights))
+
+
+def calibration(found: Source, arguments: argparse.Namespace) -> list[dict[str, Any]] | None:
+    """Inputs of the model, or None without `--data`, which says so: the solver then has the weights only."""
+    if arguments.data is None:
+        print("no --data: only the weights are approximated, not what the model does with speech", file=sys.stderr)
+        return None
+    config = replaced_strings(dict(found.config), {name: str(path) for name, path in found.files.items()})
+    return read_batches(found.task, config, arguments.data, arguments.data_utts, arguments.seed)
+
+
+def silent(model: nn.Module) -> nn.Module:
+    """`model` without the decoding that ESPnet's models do to report error rates on held-out data."""
+    for name in ("error_calculator", "error_calculator_trans"):
+        if getattr(model, name, None) is not None:
+            setattr(model, name, None)
+    if getattr(getattr(model, "ctc", None), "error_calculator", None) is not None:
+        model.ctc.error_calculator = None
+    return model
+
+
+def summary(found: Source, report: dict[str, Any], out: Path) -> str:
+    """What was done and the three commands that follow, on one screen."""
+    dense, small = report["dense"], report["compressed"]
+    lines = [
+        f"{out}: {small['params']:,} of {dense['params']:,} parameters ({report['ratio']:.2f}x fewer), "
+        f"{small['bytes']:,} bytes, relative error {report['relative_error']:.4f}"
+    ]
+    layers = list(dict.fromkeys(row["name"].rpartition(".")[0] for row in report["groups"]))
+    lines.append(f"  {found.task} model; compressed: {', '.join(layers)}")
+    lines.append(f"  {report['uncompressed']['params']:,} parameters stay as they are; details: {out}/compression.md")
+    return "\n".join([*lines, folder.next_steps(found, out)])
+
+
+if __name__ == "__main__":
+    main()

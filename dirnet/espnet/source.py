@@ -1,0 +1,212 @@
+"""A trained ESPnet model as its users have it: a folder, `config.yaml,model.pth`, a packed zip or a tag of the zoo."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import importlib.metadata
+import io
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from dirnet.config import read_yaml
+from dirnet.errors import UserError
+from dirnet.espnet.checkpoint import check_fits, load_state
+
+VERSIONS = ("202511", "202611")  # those that the project is tested with
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz")
+# ESPnet's configs do not name their task; each has keys that no other has. The class of the task, and its keys.
+TASKS = {
+    "lm": ("LMTask", {"lm"}),
+    "asr_transducer": ("ASRTransducerTask", {"joint_network_conf"}),
+    "st": ("STTask", {"src_token_list"}),
+    "slu": ("SLUTask", {"deliberationencoder"}),
+    "asr": ("ASRTask", {"encoder", "token_list"}),
+}
+NEEDED_FILES = ("bpemodel", "non_linguistic_symbols", "stats_file")
+ALSO = "give an ESPnet experiment folder, config.yaml,model.pth, a packed zip or a tag of the model zoo"
+
+
+@dataclass(frozen=True)
+class Source:
+    """config: what config.yaml holds, as it is. model: the checkpoint. files: by its name in config, an existing file.
+
+    task: asr, lm, slu, s2t, st or asr_transducer.
+    """
+
+    config: Mapping[str, Any]
+    config_file: Path
+    model: Path
+    task: str
+    files: Mapping[str, Path]
+
+    def build(self) -> nn.Module:
+        """The model in eval mode, its weights loaded strictly; what ESPnet cannot build is a `UserError`."""
+        config = replaced_strings(dict(self.config), {name: str(path) for name, path in self.files.items()})
+        model = built(self.task, {**config, "init": None}, self.config_file)
+        state = load_state(self.model)
+        state = state.get("module", state)  # of DeepSpeed
+        check_fits(state, model.state_dict(), self.model, f"give the checkpoint that {self.config_file} belongs to")
+        model.load_state_dict(state)
+        return model.eval()
+
+
+def find(text: str) -> Source:
+    """The model that the user calls `text`; everything wrong with it is a `UserError`."""
+    config_file, model = _files(text)
+    for path in (config_file, model):
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; {ALSO}")
+    config = read_yaml(config_file)
+    return Source(config, config_file, model, task_of(config, config_file), _named_files(config, config_file))
+
+
+def task_of(config: Mapping[str, Any], where: Path) -> str:
+    """Which task a configuration belongs to; one that is none of ours is a `UserError`."""
+    if config.get("preprocessor") == "s2t":
+        return "s2t"
+    for task, (_, keys) in TASKS.items():
+        if keys <= config.keys():
+            return task
+    raise UserError(f"{where} is not the config.yaml of a trained model of the tasks {', '.join(TASKS)} or s2t; {ALSO}")
+
+
+def task_class(task: str) -> type:
+    """ESPnet's class; importing ESPnet takes 12-17 s, its remarks are dropped. Another version is a `UserError`."""
+    try:
+        version = importlib.metadata.version("espnet")
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    if version not in VERSIONS:
+        found = f"espnet {version} is installed" if version else "espnet is not installed"
+        raise UserError(f"{found}, expected one of {', '.join(VERSIONS)}; pip install espnet==VERSION in Python 3.11, "
+                        "3.12 for the later")  # fmt: skip
+    name = "S2TTask" if task == "s2t" else TASKS[task][0]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        importlib.import_module("dirnet.espnet")  # registers our classes
+        return getattr(importlib.import_module(f"espnet2.tasks.{task}"), name)
+
+
+def built(task: str, config: Mapping[str, Any], where: Path) -> nn.Module:
+    """The untrained model of `config`; `where` is named in errors."""
+    owner = task_class(task)
+    made_by = f"made by espnet {config.get('version', 'of an unknown version')}"
+    try:
+        return owner.build_model(argparse.Namespace(**config))
+    except ImportError as error:
+        raise UserError(f"{where} needs a module that is not installed ({error}); install it") from None
+    except OSError as error:
+        raise UserError(f"{where}: {error}; put that file where the config says") from None
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"{where} ({made_by}): {error}; install what defines that class, or mend the line") from None
+    except (TypeError, AttributeError) as error:
+        installed = importlib.metadata.version("espnet")
+        raise UserError(f"{where} ({made_by}) does not fit espnet {installed}: {error}; train it with that") from None
+
+
+def replaced_strings(value: Any, names: Mapping[str, str]) -> Any:
+    """`value` of a configuration with every string that is a key of `names` replaced."""
+    if isinstance(value, Mapping):
+        return {key: replaced_strings(one, names) for key, one in value.items()}
+    if isinstance(value, list):
+        return [replaced_strings(one, names) for one in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def _files(text: str) -> tuple[Path, Path]:
+    """Configuration and checkpoint."""
+    first, comma, second = text.partition(",")
+    if comma:
+        return Path(first), Path(second)
+    path = Path(text)
+    if path.is_dir():
+        found = sorted(path.glob("valid.*.best.pth")) or sorted(path.glob("*.pth"))
+        found = [one for one in found if one.name != "checkpoint.pth"]
+        if len(found) != 1:
+            names = ", ".join(one.name for one in found[:4]) or "none"
+            raise UserError(f"{path} has not one model to compress, but: {names}; give {path}/config.yaml,MODEL")
+        return path / "config.yaml", found[0]
+    if path.suffix in ARCHIVES:
+        return _unpacked(path)
+    if path.suffix in (".pth", ".yaml") or path.exists():
+        raise UserError(f"{text} is one file of two; {ALSO}")
+    return _downloaded(text)
+
+
+def _unpacked(path: Path) -> tuple[Path, Path]:
+    """The two files in a package, unpacked into a folder beside it."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; {ALSO}")
+    folder = path.with_name(f"{path.name}.unpacked")
+    pack_funcs = importlib.import_module("espnet2.main_funcs.pack_funcs")
+    try:
+        return _model_in(pack_funcs.unpack(path, folder, use_cache=False), path)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, KeyError, AssertionError) as error:
+        raise UserError(f"{path} is no whole ESPnet package ({error}); pack or download it again") from None
+
+
+def _model_in(info: Mapping[str, str], path: str | Path) -> tuple[Path, Path]:
+    """Configuration and checkpoint among what `unpack` returns; the language model where there is no other."""
+    for task in ("asr", "s2t", "st", "lm"):
+        config, model = info.get(f"{task}_train_config"), info.get("lm_file" if task == "lm" else f"{task}_model_file")
+        if config and model:
+            return Path(config), Path(model)
+    raise UserError(f"{path} holds {', '.join(sorted(info)) or 'nothing'}, expected a model for recognition; {ALSO}")
+
+
+def _downloaded(tag: str) -> tuple[Path, Path]:
+    """The two files of a model of the zoo, which needs the internet."""
+    if tag.count("/") != 1 or tag.startswith((".", "/")):
+        raise UserError(f"{tag} does not exist; {ALSO}")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            info = importlib.import_module("espnet_model_zoo.downloader").ModelDownloader().download_and_unpack(tag)
+    except ImportError:
+        raise UserError(f"{tag} is no file, and a tag of the zoo needs pip install espnet_model_zoo") from None
+    except Exception as error:  # the hub has a dozen kinds
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{tag} is no file, and the model zoo does not give it ({first}); {ALSO}") from None
+    return _model_in(info, tag)
+
+
+def _named_files(config: Mapping[str, Any], config_file: Path) -> dict[str, Path]:
+    """Files that the configuration cannot do without, and others that it names in a `*_conf`."""
+    found: dict[str, Path] = {}
+
+    def look(key: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for name, one in value.items():
+                look(str(name), one)
+        elif isinstance(value, str) and value:
+            path = _resolved(value, config_file)
+            if path:
+                found[value] = path
+            elif key in NEEDED_FILES:
+                raise UserError(f"{config_file}: {key} {value} does not exist; run it where that path holds")
+
+    for key, value in config.items():
+        if key in NEEDED_FILES or key == "token_list" or key.endswith("_conf"):
+            look(key, value)
+    return found
+
+
+def _resolved(value: str, config_file: Path) -> Path | None:
+    """The file `value`: from here, or from a folder above the configuration, as in ESPnet's recipes."""
+    for folder in (Path(), *config_file.absolute().parents):
+        with contextlib.suppress(OSError):
+            if (folder / value).is_file():
+                return (folder / value).absolute()
+    return None
+
+
+def dump(config: Mapping[str, Any]) -> str:
+    """YAML as ESPnet writes it."""
+    return yaml.safe_dump(dict(config), indent=4, sort_keys=False, allow_unicode=True)
