@@ -33,15 +33,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", default="data", type=Path)
     parser.add_argument("--source", type=Path, help="folder of the text files; without it the grammar's sentences")
     parser.add_argument("--mini_size", default="2000 200 200", help="training, validation and test sentences of those")
+    parser.add_argument("--min_count", default=1, type=int, help="how often a word must come to have its own token")
     parser.add_argument("--seed", default=0, type=int, help="of those")
     arguments = parser.parse_args(argv)
     if arguments.what == "tokens":
-        tokens = token_list(arguments.out)
+        tokens = token_list(arguments.out, arguments.min_count)
         with atomic_write(arguments.out / "tokens.txt") as stream:
             stream.write("\n".join(tokens) + "\n")
         for name in SETS:
-            words = read_words(arguments.out / name / "text")
-            unknown = sum(word not in set(tokens) for word in words) if name != "train" else 0
+            words, known = read_words(arguments.out / name / "text"), set(tokens)
+            unknown = sum(word not in known for word in words)
             print(f"{name}: {len(words):,} words, {100 * unknown / len(words):.1f} % of them not in the vocabulary")
         print(f"{arguments.out / 'tokens.txt'}: {len(tokens):,} tokens")
         return 0
@@ -91,10 +92,11 @@ def mini(size: str, seed: int) -> dict[str, list[list[str]]]:
     return {name: lines[first:last] for name, first, last in zip(SETS, ends, ends[1:], strict=False)}
 
 
-def token_list(data: Path) -> list[str]:
-    """ESPnet's tokens around the words of the training text, frequent ones first."""
+def token_list(data: Path, min_count: int = 1) -> list[str]:
+    """ESPnet's tokens around the words that come `min_count` times or more in the training text, frequent ones first."""
     counts = Counter(read_words(data / "train" / "text"))
-    words = sorted(counts.keys() - {UNKNOWN}, key=lambda word: (-counts[word], word))
+    words = [word for word, count in counts.items() if count >= min_count and word != UNKNOWN]
+    words.sort(key=lambda word: (-counts[word], word))
     return [*FIRST, *words, *LAST]
 
 
