@@ -93,7 +93,7 @@ def mini(size: str, seed: int) -> dict[str, list[list[str]]]:
 
 
 def token_list(data: Path, min_count: int = 1) -> list[str]:
-    """ESPnet's tokens around the words that come `min_count` times or more in the training text, frequent ones first."""
+    """ESPnet's tokens around the words that the training text has `min_count` times or more, frequent ones first."""
     counts = Counter(read_words(data / "train" / "text"))
     words = [word for word, count in counts.items() if count >= min_count and word != UNKNOWN]
     words.sort(key=lambda word: (-counts[word], word))

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 import yaml
 
+from dirnet.compression.budget import parse_size
 from dirnet.config import read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment
-from dirnet.espnet.lm_model import neutral_model
+from dirnet.espnet.lm_model import DEFAULTS, neutral_model
 from dirnet.espnet.train import CONFIG, FINAL, INITIAL, LOG, fingerprint, logged, refuse_other
 from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
@@ -40,10 +41,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--valid", default="valid", help="validation set")
     parser.add_argument("--exp", required=True, type=Path, nargs="+", help="folders of the experiments")
     parser.add_argument("--init", type=Path, nargs="+", default=[], help="folders of the models to start from")
+    parser.add_argument("--smaller", help="e.g. 6.7x: as many units as leave so many times fewer recurrent weights")
     parser.add_argument("--ngpu", default=0, type=int, help="GPUs; more than one trains by ESPnet's DDP")
     arguments, overrides = parser.parse_known_args(argv)
     if arguments.ngpu > torch.cuda.device_count():
         raise UserError(f"--ngpu is {arguments.ngpu}, but torch sees {torch.cuda.device_count()} GPU(s); use fewer")
+    if arguments.smaller and arguments.init:
+        raise UserError(f"--smaller {arguments.smaller} makes a new shape, --init takes one; leave one out")
     if arguments.init and len(arguments.init) != len(arguments.exp):
         raise UserError(f"--init names {len(arguments.init)} folders, --exp {len(arguments.exp)}; give one for each")
     for exp, init in zip(arguments.exp, arguments.init or [None] * len(arguments.exp), strict=True):
@@ -90,6 +94,9 @@ def configuration(init: Path | None, arguments: argparse.Namespace) -> dict[str,
         config |= {key: theirs[key] for key in SHAPE if theirs.get(key) is not None}
     else:
         config["token_list"] = str(data / "tokens.txt")
+        if arguments.smaller:
+            conf = {"unit": DEFAULTS["unit"], "nlayers": DEFAULTS["nlayers"], **(config.get("lm_conf") or {})}
+            config["lm_conf"] = conf | {"nhid": smaller(conf, arguments.smaller)}
     for path in [data / name for name in ("tokens.txt", f"{arguments.train}/text", f"{arguments.valid}/text_shape")]:
         if not path.exists():
             raise UserError(f"{path} does not exist; run the stages before this one first")
@@ -100,10 +107,28 @@ def configuration(init: Path | None, arguments: argparse.Namespace) -> dict[str,
     return config | {"resume": True, "use_matplotlib": False, "use_tensorboard": False}
 
 
+def smaller(conf: dict[str, Any], size: str) -> int:
+    """Units a layer, embedding size kept, with at most the recurrent weights that `size` leaves of those of `conf`."""
+    wanted, unit, layers = parse_size(size), conf["unit"], conf["nlayers"]
+
+    def weights(units: int) -> int:
+        rows = units * {"lstm": 4, "gru": 3}.get(conf.get("rnn_type", "lstm"), 1)
+        return rows * (unit + units) + (layers - 1) * rows * 2 * units
+
+    whole = weights(conf.get("nhid") or unit)
+    limit = wanted.limit(whole) // (4 if wanted.kind == "bytes" else 1)
+    if wanted.kind == "rtf" or not weights(1) <= limit <= whole:
+        raise UserError(f"--smaller {size} is out of reach; choose from {weights(1):,} to {whole:,} parameters")
+    return max(units for units in range(1, (conf.get("nhid") or unit) + 1) if weights(units) <= limit)
+
+
 def run(exp: Path, state: dict[str, Any] | None, arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Check against ESPnet's parser and the model's parameters, then ESPnet's training."""
     task = espnet_task()
-    experiment.check_keys(read_yaml(exp / CONFIG), task, arguments.config)
+    config = read_yaml(exp / CONFIG)
+    if state is not None:  # the shape is not the user's
+        config = {key: value for key, value in config.items() if key not in SHAPE}
+    experiment.check_keys(config, task, arguments.config)
     experiment.check_overrides(overrides, task)
     options = ["--config", str(exp / CONFIG), "--output_dir", str(exp), "--ngpu", str(arguments.ngpu)]
     options += ["--multiprocessing_distributed", str(arguments.ngpu > 1).lower(), *overrides]
