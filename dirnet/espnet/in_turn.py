@@ -2,8 +2,8 @@
 
     echo "dirnet.espnet.compress --espnet exp/lm --size 4x --out exp/small" | python -m dirnet.espnet.in_turn
 
-A line of standard input is a module with a `main(argv)` and its arguments, without blanks in them. The first that fails ends the rest,
-with its exit status.
+A line of standard input is a module with a `main(argv)` and its arguments, without blanks in them. The first that fails
+ends the rest, with its exit status.
 """
 
 from __future__ import annotations

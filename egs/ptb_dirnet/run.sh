@@ -116,6 +116,6 @@ if stage 6 "ExecuTorch export, words per second on ${device}"; then
 fi
 
 if stage 7 "table"; then
-    ${python} -m dirnet.report.perplexity --exp "${exp}" --models ${models} --test_set test --data "${text}" \
+    ${python} -m dirnet.report.perplexity --exp "${exp}" --models ${models} --data "${text}" --seed "${seed}" \
         --command "${command}" --out "${exp}/report"
 fi
