@@ -161,7 +161,7 @@ def export(
         "operators": lowered.operators,
         "delegated": lowered.delegated / calls if calls else 0.0,
         "seconds": round(time.monotonic() - began, 1),
-        "versions": _versions(),
+        "versions": versions(),
         "reference": reference_outputs.record(model, _reference(model)),
     }
     out = Path(out)
@@ -171,7 +171,7 @@ def export(
     return report
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     libraries = {name: package_version(name) for name in ("torch", "executorch")}
     return libraries | {"dirnet": dirnet.__version__, "python": platform.python_version()}
 
@@ -204,7 +204,7 @@ def is_current(model_folder: str | Path, out: str | Path, backend: str, chunk: i
         "model_sha256": storage.describe(model_folder)["sha256"],
         "backend": backend,
         "chunk": DEFAULT_CHUNK[backend] if chunk is None else chunk,
-        "versions": _versions(),
+        "versions": versions(),
     }
     same = all(report.get(name) == value for name, value in wanted.items())
     return same and hashlib.sha256(content).hexdigest() == report.get("sha256")

@@ -19,12 +19,14 @@ from dirnet.errors import UserError
 from dirnet.files import atomic_write
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.language import LanguageModel, LanguageModelConfig
 from dirnet.provenance import commit
 
-WEIGHTS, DESCRIPTION, FORMAT = "model.safetensors", "model.json", "dirnet-acoustic-model/1"
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+FORMAT, LANGUAGE_FORMAT = "dirnet-acoustic-model/1", "dirnet-language-model/1"
 
 
-def save(model: AcousticModel, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
+def save(model: AcousticModel | LanguageModel, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
     """Write `model` into `folder`; `extra` (JSON values) is kept in `model.json`.
 
     Both files are written whole under temporary names first, so an interruption leaves the old model. A NaN or an
@@ -34,7 +36,7 @@ def save(model: AcousticModel, folder: str | Path, extra: dict[str, Any] | None 
     _refuse_not_finite(tensors, "the model to save")
     content = bytes_from_tensors(tensors)
     description = {
-        "format": FORMAT,
+        "format": LANGUAGE_FORMAT if isinstance(model, LanguageModel) else FORMAT,
         "config": model.config.to_mapping(),
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -51,8 +53,16 @@ def save(model: AcousticModel, folder: str | Path, extra: dict[str, Any] | None 
 
 def load(folder: str | Path) -> AcousticModel:
     """The model in `folder`, in eval mode; anything missing, changed, unexpected or not finite is a `UserError`."""
-    folder = Path(folder)
-    description = describe(folder)
+    return _load(Path(folder), FORMAT, AcousticModel, AcousticModelConfig)
+
+
+def load_language(folder: str | Path) -> LanguageModel:
+    """The language model in `folder`, as `load` does it."""
+    return _load(Path(folder), LANGUAGE_FORMAT, LanguageModel, LanguageModelConfig)
+
+
+def _load(folder: Path, kind: str, model_class: type, config_class: type) -> Any:
+    description = describe(folder, kind)
     content = _read(folder / WEIGHTS)
     where = folder / WEIGHTS
     again = "copy or write the model again"
@@ -60,27 +70,27 @@ def load(folder: str | Path) -> AcousticModel:
         raise UserError(f"{where} has {len(content)} bytes, expected {description['bytes']}: truncated? {again}")
     if hashlib.sha256(content).hexdigest() != description["sha256"]:
         raise UserError(f"{where} differs from the sha256 in {DESCRIPTION}: damaged or mixed up; {again}")
-    config = from_mapping(AcousticModelConfig, description["config"], str(folder / DESCRIPTION))
+    config = from_mapping(config_class, description["config"], str(folder / DESCRIPTION))
     try:
         tensors = tensors_from_bytes(content)
     except SafetensorError as error:
         raise UserError(f"{where} is not a safetensors file ({error}); {again}") from None
     _refuse_not_finite(tensors, str(where))
-    model = AcousticModel(config)
+    model = model_class(config)
     _take(model, tensors, str(where))
     return model.eval()
 
 
-def describe(folder: str | Path) -> dict[str, Any]:
-    """The content of `model.json` in `folder`: config, sha256, commit, versions, extra."""
+def describe(folder: str | Path, kind: str = FORMAT) -> dict[str, Any]:
+    """The content of `model.json` in `folder`, of format `kind`: config, sha256, commit, versions, extra."""
     path = Path(folder) / DESCRIPTION
     content = _read(path)
     try:
         description = json.loads(content)
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); write the model again") from None
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise UserError(f"{path} is not of format {FORMAT}; write the model with this version")
+    if not isinstance(description, dict) or description.get("format") != kind:
+        raise UserError(f"{path} is not of format {kind}; write the model with this version")
     missing = {"config", "bytes", "sha256"} - description.keys()
     if missing:
         raise UserError(f"{path} lacks {', '.join(sorted(missing))}; write the model again")
@@ -105,7 +115,7 @@ def stored_bytes(model: nn.Module) -> int:
     return sum(matrix.stored_bytes() for matrix in coded) + sum(t.numel() * t.element_size() for t in plain.values())
 
 
-def _take(model: AcousticModel, tensors: dict[str, Tensor], where: str) -> None:
+def _take(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     """Load `tensors` into `model`, every name and shape checked."""
     expected = stored_tensors(model)
     for name in sorted(expected.keys() ^ tensors.keys()):

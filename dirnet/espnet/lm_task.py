@@ -1,0 +1,17 @@
+"""ESPnet's language-model task with the recipe's trainer: a line an epoch, curves, kills survived."""
+
+from __future__ import annotations
+
+from espnet2.tasks.lm import LMTask
+
+from dirnet.espnet.registry import register
+from dirnet.espnet.task import RecipeTrainer
+
+
+class RecipeLMTask(LMTask):
+    """`espnet2.tasks.lm.LMTask`, what `espnet2.bin.lm_train` runs, with `RecipeTrainer`."""
+
+    trainer = RecipeTrainer
+
+
+register()

@@ -1,0 +1,172 @@
+"""Train language models with ESPnet, or fine-tune compressed ones: several, one after the other, in one process.
+
+What follows the named options is passed to ESPnet: `--max_epoch 20 --lm_conf dropout_rate=0.3`. The folder that is left
+is ESPnet's (`config.yaml`, checkpoints, and `model.pth`, the best epoch's) and holds the neutral model, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dirnet.compression.budget import parse_size
+from dirnet.config import read_yaml
+from dirnet.errors import UserError, one_line_errors
+from dirnet.espnet import checkpoint, experiment
+from dirnet.espnet.lm_model import DEFAULTS, neutral_model
+from dirnet.espnet.train import CONFIG, FINAL, INITIAL, LOG, fingerprint, logged, refuse_other
+from dirnet.files import atomic_write, read_json
+from dirnet.nn import storage
+from dirnet.provenance import commit, cpu_name
+
+RECORD = "lm.json"
+SHAPE = ("lm", "lm_conf", "model", "model_conf", "token_list", "token_type")
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Train every model that is not finished; an interrupted training goes on."""
+    parser = argparse.ArgumentParser(prog="python -m dirnet.espnet.lm_train", description=__doc__)
+    parser.add_argument("--config", required=True, type=Path, help="ESPnet's options, e.g. conf/ptb/train_lm.yaml")
+    parser.add_argument("--data", default=Path("data"), type=Path, help="holds SET/text, SET/text_shape, tokens.txt")
+    parser.add_argument("--train", default="train", help="training set")
+    parser.add_argument("--valid", default="valid", help="validation set")
+    parser.add_argument("--exp", required=True, type=Path, nargs="+", help="folders of the experiments")
+    parser.add_argument("--init", type=Path, nargs="+", default=[], help="folders of the models to start from")
+    parser.add_argument("--smaller", help="e.g. 6.7x: as many units as leave so many times fewer recurrent weights")
+    parser.add_argument("--ngpu", default=0, type=int, help="GPUs; more than one trains by ESPnet's DDP")
+    arguments, overrides = parser.parse_known_args(argv)
+    if arguments.ngpu > torch.cuda.device_count():
+        raise UserError(f"--ngpu is {arguments.ngpu}, but torch sees {torch.cuda.device_count()} GPU(s); use fewer")
+    if arguments.smaller and arguments.init:
+        raise UserError(f"--smaller {arguments.smaller} makes a new shape, --init takes one; leave one out")
+    if arguments.init and len(arguments.init) != len(arguments.exp):
+        raise UserError(f"--init names {len(arguments.init)} folders, --exp {len(arguments.exp)}; give one for each")
+    for exp, init in zip(arguments.exp, arguments.init or [None] * len(arguments.exp), strict=True):
+        train(exp, init, arguments, overrides)
+    return 0
+
+
+def train(exp: Path, init: Path | None, arguments: argparse.Namespace, overrides: list[str]) -> None:
+    """One model: configuration, ESPnet's training, the best epoch as `model.pth`. `arguments` as of `main`."""
+    config = configuration(init, arguments)
+    state = checkpoint.load_state(init / FINAL) if init else None
+    digest = fingerprint(config, overrides, state)
+    record = read_json(exp / RECORD)
+    if record and record["digest"] == digest and (exp / FINAL).exists():
+        if not (exp / storage.DESCRIPTION).exists():
+            finish(exp, digest, init)
+        print(f"{exp}: already trained; remove the folder to train again")
+        return
+    refuse_other(exp, digest)
+    exp.mkdir(parents=True, exist_ok=True)
+    checkpoint.recover(exp)
+    if state is not None:
+        with atomic_write(exp / INITIAL, "wb") as stream:
+            torch.save(state, stream)
+        config["init_param"] = [str(exp / INITIAL)]
+    with atomic_write(exp / CONFIG) as stream:
+        yaml.safe_dump(config, stream, sort_keys=False)
+    with atomic_write(exp / "train.json") as stream:
+        json.dump({"digest": digest}, stream)
+    print(f"{exp}: ESPnet's own log is {exp / LOG}", flush=True)
+    with logged(exp / LOG), checkpoint.full_disk_told(exp):
+        run(exp, state, arguments, overrides)
+    finish(exp, digest, init)
+
+
+def configuration(init: Path | None, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The user's YAML with what the recipe knows: data, tokens, and the shape of the model in `init`."""
+    config, data = read_yaml(arguments.config), arguments.data
+    if init:
+        given = [key for key in SHAPE if key in config]
+        if given:
+            raise UserError(f"{arguments.config}: {given[0]} is that of {init}, the model to start from; leave it out")
+        theirs = read_yaml(init / "config.yaml")
+        config |= {key: theirs[key] for key in SHAPE if theirs.get(key) is not None}
+    else:
+        config["token_list"] = str(data / "tokens.txt")
+        if arguments.smaller:
+            conf = {"unit": DEFAULTS["unit"], "nlayers": DEFAULTS["nlayers"], **(config.get("lm_conf") or {})}
+            config["lm_conf"] = conf | {"nhid": smaller(conf, arguments.smaller)}
+    for path in [data / name for name in ("tokens.txt", f"{arguments.train}/text", f"{arguments.valid}/text_shape")]:
+        if not path.exists():
+            raise UserError(f"{path} does not exist; run the stages before this one first")
+    config["token_type"] = "word"
+    for role, name in (("train", arguments.train), ("valid", arguments.valid)):
+        config[f"{role}_data_path_and_name_and_type"] = [[str(data / name / "text"), "text", "text"]]
+        config[f"{role}_shape_file"] = [str(data / name / "text_shape")]
+    return config | {"resume": True, "use_matplotlib": False, "use_tensorboard": False}
+
+
+def smaller(conf: dict[str, Any], size: str) -> int:
+    """Units a layer, embedding size kept, with at most the recurrent weights that `size` leaves of those of `conf`."""
+    wanted, unit, layers = parse_size(size), conf["unit"], conf["nlayers"]
+
+    def weights(units: int) -> int:
+        rows = units * {"lstm": 4, "gru": 3}.get(conf.get("rnn_type", "lstm"), 1)
+        return rows * (unit + units) + (layers - 1) * rows * 2 * units
+
+    whole = weights(conf.get("nhid") or unit)
+    limit = wanted.limit(whole) // (4 if wanted.kind == "bytes" else 1)
+    if wanted.kind == "rtf" or not weights(1) <= limit <= whole:
+        raise UserError(f"--smaller {size} is out of reach; choose from {weights(1):,} to {whole:,} parameters")
+    return max(units for units in range(1, (conf.get("nhid") or unit) + 1) if weights(units) <= limit)
+
+
+def run(exp: Path, state: dict[str, Any] | None, arguments: argparse.Namespace, overrides: list[str]) -> None:
+    """Check against ESPnet's parser and the model's parameters, then ESPnet's training."""
+    task = espnet_task()
+    config = read_yaml(exp / CONFIG)
+    if state is not None:  # the shape is not the user's
+        config = {key: value for key, value in config.items() if key not in SHAPE}
+    experiment.check_keys(config, task, arguments.config)
+    experiment.check_overrides(overrides, task)
+    options = ["--config", str(exp / CONFIG), "--output_dir", str(exp), "--ngpu", str(arguments.ngpu)]
+    options += ["--multiprocessing_distributed", str(arguments.ngpu > 1).lower(), *overrides]
+    try:
+        if state is not None:
+            expected = task.build_model(task.get_parser().parse_args(options)).state_dict()
+            checkpoint.check_fits(state, expected, exp / INITIAL)
+        task.main(cmd=options)
+    except SystemExit:  # argparse's way to refuse a value; its last line says which
+        last = (exp / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise UserError(f"{arguments.config}: ESPnet refused an option: {' '.join(last)}") from None
+
+
+def finish(exp: Path, digest: str, init: Path | None) -> None:
+    """The epoch with the lowest validation loss as `model.pth` and as neutral model; `lm.json` ends the training."""
+    curves = json.loads((exp / "curves.json").read_text(encoding="utf-8"))
+    losses = {record["epoch"]: record["dev"]["loss"] for record in curves if "loss" in record["dev"]}
+    if not losses:  # the curves leave out what is not finite
+        raise UserError(f"{exp}: no epoch has a finite loss; remove the folder and train with a lower learning rate")
+    best = min((epoch for epoch in losses if (exp / f"{epoch}epoch.pth").exists()), key=losses.get)
+    state = checkpoint.load_state(exp / f"{best}epoch.pth")
+    with atomic_write(exp / FINAL, "wb") as stream:
+        torch.save(state, stream)
+    config = yaml.safe_load((exp / "config.yaml").read_text(encoding="utf-8"))
+    storage.save(neutral_model(config, state, exp.name), exp, {"training": {"digest": digest}})
+    record = {"digest": digest, "init": str(init) if init else None, "epochs": len(curves), "best_epoch": best,
+              "valid_loss": losses[best], "seconds": sum(record["seconds"] for record in curves),
+              "commit": commit(), "device": cpu_name()}  # fmt: skip
+    with atomic_write(exp / RECORD) as stream:
+        json.dump(record, stream, indent=1)
+    print(f"{exp}: {len(curves)} epochs, best validation loss {losses[best]:.4f} in epoch {best}")
+
+
+def espnet_task() -> type:
+    """The task; importing ESPnet takes 12-17 s; its remarks are dropped."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return importlib.import_module("dirnet.espnet.lm_task").RecipeLMTask
+
+
+if __name__ == "__main__":
+    main()
