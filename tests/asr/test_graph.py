@@ -119,7 +119,7 @@ def test_score_is_language_model_plus_acoustics(lang):
 
 def test_topology_is_the_ctc_collapse():
     """Every output sequence of length four over three tokens maps to its collapse, and to nothing else."""
-    topology = graph.topology(0)
+    topology = graph.topology(42, 0)
     kaldifst.arcsort(topology, "ilabel")
     for tokens in itertools.product(range(3), repeat=4):
         line = kaldifst.make_linear_acceptor([token + 1 for token in tokens])
