@@ -101,6 +101,37 @@ def test_a_rerun_does_nothing(recipe):
 
 
 @pytest.mark.slow
+def test_pieces_instead_of_phones(recipe, program):
+    """From the same features: another inventory, its own folders, its error rate's name, and the stream's words."""
+    from dirnet import recognise
+    from dirnet.deploy.export import export
+
+    options, work, _ = recipe
+    options = [*options, "--token_type", "bpe", "--bpe_size", "60", "--baseline", "ctc", "--methods", ""]
+    before = (work / "exp/ctc/model.json").stat().st_mtime_ns
+    for stages in (("2", "3"), ("6", "6")):
+        shown = run(*options, "--stage", stages[0], "--stop_stage", stages[1])
+        assert shown.returncode == 0, shown.stdout[-3000:]
+    folder, lang = work / "exp/bpe60/ctc", work / "data/lang_bpe60"
+    outputs = json.loads((folder / "model.json").read_text())["config"]["phones"]
+    assert outputs == (lang / "tokens.txt").read_text().split()[:-2] and len(outputs) == 61
+    score = json.loads((folder / "decode_test/ter.json").read_text())
+    references = dict(line.split(maxsplit=1) for line in (work / "data/test/text_pieces").read_text().splitlines())
+    assert score["tokens"] == sum(len(line.split()) for line in references.values())
+    assert f"TER {score['percent']:.2f} %" in shown.stdout and not (folder / "decode_test/per.json").exists()
+    assert (work / "exp/ctc/model.json").stat().st_mtime_ns == before  # the phones' model is left alone
+    export(folder, folder / "encoder.pte")
+    audio = (work / "data/test/wav.scp").read_text().split()[1]
+    streamed, whole = (
+        program(recognise.main, *model, "--lang", lang, "--config", ROOT / "conf/decode.yaml", audio)
+        for model in (("--pte", folder / "encoder.pte", "--quiet", "true"), ("--model", folder))
+    )
+    assert streamed[0] == whole[0] == 0 and streamed[1].splitlines()[0] == whole[1].splitlines()[0]
+    known = {line.split()[0] for line in (lang / "lexicon.txt").read_text().splitlines()}
+    assert set(whole[1].splitlines()[0].split()[1:]) <= known
+
+
+@pytest.mark.slow
 def test_another_corpus_needs_another_work_folder(recipe):
     _, work, _ = recipe
     shown = run("--corpus", "kaldi", "--data_root", "/nowhere", "--workdir", work)
