@@ -1,4 +1,4 @@
-"""`run.sh` on a cluster: what becomes an array, on which nodes, and how it goes on; programs and Slurm are stand-ins."""
+"""`run.sh` on a cluster: what becomes an array, on which nodes, and how it goes on; all programs are stand-ins."""
 
 from __future__ import annotations
 
