@@ -82,7 +82,7 @@ def _whole(arguments: argparse.Namespace, settings: DecodeConfig) -> tuple[float
                 raise UserError(f"{name} has {len(samples)} samples, expected at least one window of "
                                 f"{mfcc.config.frame_length:g} ms")  # fmt: skip
             log_probs = model(features, torch.tensor([features.shape[1]]))[0][0].numpy()
-        found = greedy_phones(log_probs) if decoder is None else decoder.decode(log_probs)[0]
+        found = greedy_phones(log_probs, model.config.phones) if decoder is None else decoder.decode(log_probs)[0]
         elapsed += time.perf_counter() - started
         audio += len(samples) / mfcc.config.sample_frequency
         print(name, *found)

@@ -1,25 +1,27 @@
-# What run.pl and slurm.pl share: the form of their command line and of the logs.
+# What run.pl, slurm.pl and queue.pl share: the form of their command line, of the logs and of a site's configuration.
 
 package jobs;
 
 use strict;
 use warnings;
+use Cwd qw(getcwd);
 use File::Basename qw(basename dirname);
 use POSIX qw(strftime);
 
 my %started;
-my %ignored = map { $_ => 1 } qw(mem num-threads gpu time);
 
-# Parse [options] [JOB=1:8] LOG COMMAND...; options that %$option lacks are errors, except those of queue systems.
-# Returns (first job, last job, the word that stands for the job's number, log, shell command).
+# Parse [options] [JOB=1:8] LOG COMMAND...; the options go into %$option, which holds those that are known, or nothing
+# where a site's configuration tells. Returns (first job, last job, the word that stands for the number, log, command).
 sub arguments {
     my ($option, $argv) = @_;
     my $program = basename($0);
     my ($first, $last, $name) = (1, 1, undef);
+    my %known = map { $_ => 1 } keys %$option;
+    delete @$option{grep { not defined $option->{$_} } keys %$option};
     while (@$argv and $argv->[0] =~ /^-/) {
         (my $key = shift @$argv) =~ s/^--//;
         $key =~ tr/_/-/;
-        mistake($program, "unknown option --$key") unless exists $option->{$key} or $ignored{$key};
+        mistake($program, "unknown option --$key") if %known and not $known{$key};
         mistake($program, "option --$key has no value") unless @$argv;
         my $value = shift @$argv;
         mistake($program, "option --$key is '$value', expected a number")
@@ -38,6 +40,76 @@ sub arguments {
     return ($first, $last, $name, $log, join(' ', map { quoted($_) } @$argv));
 }
 
+# The command that submits a job, with the options of %$option as a site wants them: Kaldi's rules in $text, then those in
+# the file $option->{config} or, where it exists, $path. A later rule of the same name and value counts.
+#     command qsub -V            option mem=* -l mem_free=$0            option mem=0            default gpu=0
+# A line that begins with a dash is added as it is.
+sub site {
+    my ($option, $text, $path) = @_;
+    my $program = basename($0);
+    my $given = delete $option->{config};
+    $path = $given if defined $given;
+    if (open my $stream, '<', $path) {
+        $text .= join '', "\n", <$stream>;
+    } elsif (defined $given) {
+        mistake($program, "cannot read --config $path ($!)");
+    }
+    my (@command, %rule, %value, @plain);
+    for (split /\n/, $text) {
+        s/(^|\s)#.*//;
+        next unless /\S/;
+        if (/^\s*command\s+(.+)/) { @command = split ' ', $1 }
+        elsif (/^\s*option\s+([\w-]+)=(\S+)\s*(.*)/) { $rule{$1 =~ tr/_/-/r}{$2} = [split ' ', $3] }
+        elsif (/^\s*default\s+([\w-]+)=(\S+)/) { $value{$1 =~ tr/_/-/r} = $2 }
+        elsif (/^\s*(-\S.*)/) { push @plain, split ' ', $1 }
+        else { mistake($program, "'$_' in $path is no rule, expected command, option, default or an option with a dash") }
+    }
+    %value = (%value, %$option);
+    for my $key (sort keys %value) {
+        my $words = $rule{$key}{$value{$key}} || $rule{$key}{'*'} || mistake($program, "unknown option --$key");
+        push @command, map { s/\$0/$value{$key}/gr } @$words;
+    }
+    return (@command, @plain);
+}
+
+# Write the script of all jobs and begin their logs; on its node a job ends its log as run.pl does. $variable holds the
+# job's number there. Returns the script's path.
+sub script {
+    my ($first, $last, $name, $log, $command, $variable, $threads) = @_;
+    my $path = named($log, $name, 'all') . '.sh';
+    my ($job_log, $job_command) = (named($log, $name, "\${$variable}"), named($command, $name, "\${$variable}"));
+    for my $id ($first .. $last) {
+        my $host = `uname -n`;
+        begin(named($log, $name, $id), named($command, $name, $id), "# Submitted from ${host}");
+    }
+    write_to('>', $path, <<"END");
+#!/usr/bin/env bash
+cd '@{[getcwd()]}' || exit 1
+[ ! -f path.sh ] || . ./path.sh
+{
+    echo "# Running on \$(uname -n)"
+    echo "# Started at \$(date)"
+    echo "#"
+    since=\$SECONDS
+    ( $job_command )
+    code=\$?
+    echo "# Accounting: time=\$((SECONDS - since)) threads=$threads"
+    echo "# Ended (code \${code}) at \$(date), elapsed time \$((SECONDS - since)) seconds"
+} >> "$job_log" 2>&1 < /dev/null
+exit \${code}
+END
+    return $path;
+}
+
+# The exit code at the end of the log $path, undef where there is none.
+sub code {
+    my ($path) = @_;
+    open my $stream, '<', $path or return undef;
+    my $last = '';
+    while (my $line = <$stream>) { $last = $line }
+    return $last =~ /^# Ended \(code (\d+)\)/ ? $1 : undef;
+}
+
 # An argument as the shell should see it. Double quotes, so that slurm.pl can put a variable where JOB stood.
 sub quoted {
     my ($argument) = @_;
@@ -53,39 +125,51 @@ sub named {
     return $text;
 }
 
-# Begin the log $path.
+# Begin the log $path of a job that starts here.
 sub header {
     my ($path, $command, $id) = @_;
     $started{$id} = time;
-    system('mkdir', '-p', dirname($path)) == 0 or exit 2;
     my $host = `uname -n`;
-    write_to('>', $path, "# $command\n# Running on ${host}# Started at " . now() . "\n#\n");
+    begin($path, $command, "# Running on ${host}# Started at " . now() . "\n#\n");
+}
+
+sub begin {
+    my ($path, $command, $text) = @_;
+    system('mkdir', '-p', dirname($path)) == 0 or exit 2;
+    write_to('>', $path, "# $command\n$text");
 }
 
 # End the log $path of job $id with the exit code in the wait status $status.
 sub footer {
-    my ($path, $status, $id) = @_;
+    my ($path, $status, $id, $threads) = @_;
     my $code = $status & 127 ? 128 + ($status & 127) : $status >> 8;
     my $seconds = time - $started{$id};
-    write_to('>>', $path, "# Ended (code $code) at " . now() . ", elapsed time $seconds seconds\n");
+    my $end = "# Ended (code $code) at " . now() . ", elapsed time $seconds seconds\n";
+    write_to('>>', $path, "# Accounting: time=$seconds threads=$threads\n$end");
 }
 
-# Report the failed jobs and the first cause found in their logs; returns the exit status of the program.
+# Report the failed jobs, what three of them said last, and the first cause; returns the exit status of the program.
 sub verdict {
     my ($program, $log, $name, $jobs, @failed) = @_;
     return 0 unless @failed;
     @failed = map { named($log, $name, $_) } sort { $a <=> $b } @failed;
     my $logs = join ' ', @failed > 3 ? (@failed[0 .. 2], '...') : @failed;
     print STDERR "$program: " . @failed . " / $jobs failed, log is in $logs\n";
+    my ($cause, $status) = (undef, 1);
+    my $shown = 0;
     for my $path (@failed) {
         open my $stream, '<', $path or next;
         my @lines = <$stream>;
-        my ($cause) = grep { /^[\w.\/-]+: error: / } reverse @lines;
-        next unless defined $cause;
-        print STDERR $cause;
-        return (grep { /^# Ended \(code 2\)/ } $lines[-1]) ? 2 : 1;
+        my ($mistake) = grep { /^[\w.\/-]+: error: / } reverse @lines;
+        if (defined $mistake and not defined $cause) {   # alone on its line, as the program itself would have said it
+            ($cause, $status) = ($mistake, $lines[-1] =~ /^# Ended \(code 2\)/ ? 2 : 1);
+            next;
+        }
+        my ($last) = defined $mistake ? $mistake : grep { /\S/ and not /^#/ } reverse @lines;
+        print STDERR "  $path: $last" if defined $last and $shown++ < 3;
     }
-    return 1;
+    print STDERR $cause if defined $cause;
+    return $status;
 }
 
 sub now { return strftime('%a %b %e %H:%M:%S %Z %Y', localtime) }

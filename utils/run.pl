@@ -4,11 +4,11 @@
 #   run.pl [options] LOG COMMAND...
 #   run.pl [options] JOB=1:8 exp/x/log/decode.JOB.log COMMAND with JOB in its arguments
 #
-# Options: --max-jobs-run N (default: all at once); --mem, --num-threads, --gpu and --time VALUE are for queue systems
-# and change nothing here. The log receives the command, the host, both outputs, the times and the exit code. An
+# Options: --max-jobs-run N (default: all at once); --mem, --num-threads, --gpu, --time and --exclusive VALUE are for
+# queue systems and change nothing here. The log receives the command, the host, both outputs, the times and the exit code. An
 # argument without blanks reaches the shell as it is (`\|`, `>` and `&&` work), others are quoted. Exit status:
-# 0, or 1 when any job failed, with a line that names the logs and the line `PROGRAM: error: ...` of the first that has
-# one; 2 where that job ended with 2, as programs do on a user's mistake; 130 on Ctrl-C, which ends every job.
+# 0, or 1 when any job failed, with a line that names the logs, what they said last, and the line `PROGRAM: error: ...`
+# of the first that has one; 2 where that job ended with 2, as programs do on a user's mistake; 130 on Ctrl-C, which ends every job.
 
 use strict;
 use warnings;
@@ -17,7 +17,7 @@ use lib $FindBin::RealBin;
 use POSIX qw(:sys_wait_h setpgid);
 require 'jobs.pm';
 
-my %option = ('max-jobs-run' => 0);
+my %option = map { $_ => undef } qw(max-jobs-run mem num-threads gpu time exclusive);
 my ($first, $last, $name, $log, $command) = jobs::arguments(\%option, \@ARGV);
 my $most = $option{'max-jobs-run'} || $last - $first + 1;
 
@@ -36,7 +36,7 @@ while (%running or ($next <= $last and not $stopped)) {
     }
     my $pid = $stopped ? patient_wait() : waitpid(-1, 0);
     next unless $pid > 0 and exists $running{$pid};
-    jobs::footer(jobs::named($log, $name, $running{$pid}), $?, $running{$pid});
+    jobs::footer(jobs::named($log, $name, $running{$pid}), $?, $running{$pid}, $option{'num-threads'} || 1);
     push @failed, $running{$pid} if $? != 0;
     delete $running{$pid};
 }

@@ -3,56 +3,42 @@
 #
 #   slurm.pl [options] [JOB=1:8] LOG COMMAND...
 #
-# Options: --mem 4G, --num-threads N, --gpu N (--gres=gpu:N), --time 10:00:00, --max-jobs-run N (array throttle),
-# --config FILE: sbatch options of the site, one a line, such as --partition=long (default conf/slurm.conf where it
-# exists; Slurm's own variables SBATCH_PARTITION, SBATCH_ACCOUNT ... work too). The folder must be visible on the nodes.
-# Waits for the end of all jobs. Exit status: as run.pl's; Ctrl-C cancels the jobs.
+# Options: --mem 4G, --num-threads N, --gpu N, --time 10:00:00, --exclusive true, --max-jobs-run N (array throttle), and
+# what conf/slurm.conf, or --config FILE, adds: Kaldi's rules, such as `option gpu=* -p gpu --gres=gpu:$0`, and options of
+# sbatch, such as --partition=long. Slurm's own variables SBATCH_PARTITION, SBATCH_ACCOUNT ... work too. The folder must
+# be visible on the nodes. Waits for the end of all jobs. Exit status: as run.pl's; Ctrl-C cancels the jobs.
 
 use strict;
 use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
-use Cwd qw(getcwd);
 require 'jobs.pm';
 
-my %option = ('max-jobs-run' => 0, config => '');
-my ($first, $last, $name, $log, $command) = jobs::arguments(\%option, \@ARGV);
-my @site = site_options($option{config});
-
-# One script for all jobs: it writes the log as run.pl does and ends it with the exit code.
-my $script = jobs::named($log, $name, 'all') . '.sbatch';
-my $number = '${SLURM_ARRAY_TASK_ID}';
-my ($job_log, $job_command) = (jobs::named($log, $name, $number), jobs::named($command, $name, $number));
-for my $id ($first .. $last) {
-    jobs::header(jobs::named($log, $name, $id), jobs::named($command, $name, $id), $id);
-}
-jobs::write_to('>', $script, <<"END");
-#!/usr/bin/env bash
-cd '@{[getcwd()]}' || exit 1
-{
-    echo "# Started on \$(uname -n) at \$(date)"
-    since=\$SECONDS
-    ( $job_command )
-    code=\$?
-    echo "# Ended (code \${code}) at \$(date), elapsed time \$((SECONDS - since)) seconds"
-} >> "$job_log" 2>&1 < /dev/null
-exit \${code}
+my $rules = <<'END';
+command sbatch --export=ALL
+option mem=* --mem=$0
+option num_threads=* --cpus-per-task=$0
+option gpu=0
+option gpu=* --gres=gpu:$0
+option time=* --time=$0
+option exclusive=true --exclusive
+option exclusive=false
 END
-
-my @sbatch = ('sbatch', '--wait', '--parsable', '--output=/dev/null', '--export=ALL');
-push @sbatch, "--array=$first-$last" . ($option{'max-jobs-run'} ? "%$option{'max-jobs-run'}" : '');
-push @sbatch, "--mem=$option{mem}" if $option{mem};
-push @sbatch, "--cpus-per-task=$option{'num-threads'}" if $option{'num-threads'};
-push @sbatch, "--gres=gpu:$option{gpu}" if $option{gpu};
-push @sbatch, "--time=$option{time}" if $option{time};
+my %option;
+my ($first, $last, $name, $log, $command) = jobs::arguments(\%option, \@ARGV);
+my $threads = $option{'num-threads'} || 1;
+my $most = delete $option{'max-jobs-run'};
+my @sbatch = jobs::site(\%option, $rules, 'conf/slurm.conf');
+push @sbatch, '--wait', '--parsable', '--output=/dev/null', "--array=$first-$last" . ($most ? "%$most" : '');
+my $script = jobs::script($first, $last, $name, $log, $command, 'SLURM_ARRAY_TASK_ID', $threads);
 
 my ($job, $stopped);
 for my $signal (qw(INT TERM HUP)) {
     $SIG{$signal} = sub { $stopped = 1; system('scancel', $job) if defined $job; };
 }
-my $pid = open(my $submission, '-|', @sbatch, @site, $script);
+my $pid = open(my $submission, '-|', @sbatch, $script);
 if (not $pid) {
-    print STDERR "slurm.pl: error: sbatch cannot be started ($!); install Slurm or use cmd_backend=local\n";
+    print STDERR "slurm.pl: error: $sbatch[0] cannot be started ($!); install Slurm or use cmd_backend=local\n";
     exit 2;
 }
 my $reply = <$submission>;
@@ -70,28 +56,13 @@ my @failed = grep { not ended_well(jobs::named($log, $name, $_)) } $first .. $la
 print STDERR "slurm.pl: sbatch ended with $status, submitted was $script\n" if $status != 0 and not defined $job;
 exit jobs::verdict('slurm.pl', $log, $name, $last - $first + 1, @failed);
 
-# The sbatch options in the file $path, comments and empty lines left out.
-sub site_options {
-    my ($path) = @_;
-    my $given = $path ne '';
-    $path = 'conf/slurm.conf' unless $given;
-    open my $stream, '<', $path or ($given ? jobs::mistake('slurm.pl', "cannot read --config $path ($!)") : return ());
-    my @options;
-    while (<$stream>) {
-        s/#.*//;
-        push @options, $1 if /^\s*(-\S.*?)\s*$/;
-    }
-    return @options;
-}
-
 # Whether the log ends with exit code 0; a job killed by Slurm leaves no such line. File systems of clusters may show
 # the line some seconds late.
 sub ended_well {
     my ($path) = @_;
     for my $try (1 .. 10) {
-        open my $stream, '<', $path or return 0;
-        my @lines = <$stream>;
-        return $1 == 0 if @lines and $lines[-1] =~ /^# Ended \(code (\d+)\)/;
+        my $code = jobs::code($path);
+        return $code == 0 if defined $code;
         return 0 if $status != 0;
         sleep 1;
     }

@@ -1,4 +1,4 @@
-# Stages that log, skip what is done and redo what is stale. Sourced by a recipe after its options.
+# Stages that log, skip what is done, redo what is stale and run jobs. Sourced by a recipe after its options.
 
 log() {
     local file=${BASH_SOURCE[1]##*/}
@@ -48,4 +48,31 @@ one_corpus() {
     [ -f "$1/.corpus" ] || finish "$1/.corpus" "$2"
     [ "$(cat "$1/.corpus")" == "$2" ] && return
     mistake "$1 holds the corpus '$(cat "$1/.corpus")', not '$2'; give --workdir for another one"
+}
+
+# quoted WORD...: the words as a shell reads them back.
+quoted() { printf '%q ' "$@"; }
+
+_jobs=()
+
+# job MARKER OPTIONS COMMAND: a job for the next `run_jobs`, a line of shell; it leaves MARKER, if that is not empty, with
+# OPTIONS as `finish` does, so that jobs that ended well stay done when others of their array fail.
+job() { _jobs+=("$(quoted "$1" "$2" "$3")"); }
+
+# run_jobs NAME [RUNNER...]: run all jobs given since the last time, as an array with the logs NAME.JOB.log, and show what
+# they said; without a RUNNER one after the other, here. NAME.jobs is their list.
+run_jobs() {
+    local name=$1 number; shift
+    [ ${#_jobs[@]} -gt 0 ] || return 0
+    mkdir -p "$(dirname "${name}")"
+    printf '%s\n' "${_jobs[@]}" > "${name}.jobs"
+    local count=${#_jobs[@]}
+    _jobs=()
+    if [ $# -eq 0 ]; then
+        for ((number = 1; number <= count; number++)); do utils/job.sh "${name}.jobs" ${number} || return; done
+        return
+    fi
+    echo "    ${count} jobs: ${name}.JOB.log"
+    "$@" JOB=1:${count} "${name}.JOB.log" utils/job.sh "${name}.jobs" JOB || return
+    for ((number = 1; number <= count; number++)); do sed '/^#/d' "${name}.${number}.log"; done
 }

@@ -1,6 +1,6 @@
-"""From log-posteriors to words through the graph, and to phones without it.
+"""From log-posteriors to words through the graph, and to phones, or other tokens, without it.
 
-Words: token passing in TLG (kaldi-decoder's FasterDecoder). Phones: the best output of each frame, repeats collapsed,
+Words: token passing in TLG (kaldi-decoder's FasterDecoder). Tokens: the best output of each frame, repeats collapsed,
 blanks dropped. Takes posteriors from wherever they come: this module knows no model.
 """
 
@@ -20,8 +20,8 @@ import numpy as np
 
 from dirnet import config
 from dirnet.asr.ark import Matrices
-from dirnet.asr.lexicon import OUTPUTS
-from dirnet.asr.transcripts import write_transcripts
+from dirnet.asr.lexicon import OUTPUTS, outputs_of
+from dirnet.asr.tokens import type_of
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.progress import progress
@@ -69,6 +69,7 @@ class Decoder:
         from kaldi_decoder import FasterDecoder, FasterDecoderOptions
 
         lang, self.settings = Path(lang), settings or DecodeConfig()
+        self.outputs = outputs_of(lang)
         self._words = _read_ids(lang / "words.txt")
         if not (lang / "TLG.fst").is_file():
             raise UserError(f"{lang}/TLG.fst does not exist; compile it with dirnet.asr.graph (stage 2)")
@@ -80,7 +81,7 @@ class Decoder:
         self.start()
 
     def decode(self, log_probs: np.ndarray) -> tuple[list[str], float]:
-        """The words of one utterance and their score; `log_probs` (T, 42) float, natural logarithms."""
+        """The words of one utterance and their score; `log_probs` (T, outputs) float, natural logarithms."""
         self.start()
         self.advance(log_probs)
         result = self.result()
@@ -92,10 +93,10 @@ class Decoder:
         self._frames = 0
 
     def advance(self, log_probs: np.ndarray) -> None:
-        """Take the next frames, (t, 42); a wrong width, NaN or positive infinity is a `UserError`."""
+        """Take the next frames, (t, outputs); a wrong width, NaN or positive infinity is a `UserError`."""
         from kaldi_decoder import DecodableCtc
 
-        log_probs = check(log_probs)
+        log_probs = check(log_probs, len(self.outputs))
         if not len(log_probs):
             return
         scaled = np.ascontiguousarray(log_probs, np.float32) * np.float32(self.settings.acoustic_scale)
@@ -157,9 +158,9 @@ class GreedyDecoder:
         return Decoded(list(self._phones), self._score, True)
 
 
-def greedy_phones(log_probs: np.ndarray) -> list[str]:
-    """The phones that `GreedyDecoder` finds in the whole `log_probs` (T, 42)."""
-    decoder = GreedyDecoder()
+def greedy_phones(log_probs: np.ndarray, phones: Sequence[str] = OUTPUTS) -> list[str]:
+    """The phones, or what else the outputs stand for, that `GreedyDecoder` finds in the whole `log_probs`."""
+    decoder = GreedyDecoder(phones)
     decoder.advance(log_probs)
     return decoder.result().words
 
@@ -206,7 +207,7 @@ def _decode_one(name: str) -> _Row:
         decoder.start()
         decoder.advance(log_probs)
         result = decoder.result()
-        phones = greedy_phones(log_probs)
+        phones = greedy_phones(log_probs, decoder.outputs)
     except UserError as error:
         raise UserError(f"utterance {name}: {error}") from None
     seconds = time.perf_counter() - started
@@ -236,7 +237,10 @@ def read_frame_shift(path: Path, default: float = 0.03) -> float:
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Decode OUT/{text,phones,decode.tsv,decode.json} from log-posteriors (`utt-id` -> (T, 42) float32)."""
+    """Decode OUT/{text,phones,decode.tsv,decode.json} from log-posteriors (`utt-id` -> (T, outputs) float32).
+
+    With a lang folder of other tokens `phones` is `chars`, `words` or `pieces`.
+    """
     parser = argparse.ArgumentParser(prog="python -m dirnet.asr.decode", description=main.__doc__)
     parser.add_argument("--lang", required=True, help="folder with TLG.fst and words.txt")
     parser.add_argument("--posteriors", required=True, help="scp file of the log-posteriors")
@@ -265,37 +269,40 @@ def main(argv: list[str] | None = None) -> int:
     decoder = Decoder(arguments.lang, settings)
 
     jobs = min(arguments.nj, len(posteriors))
-    found = decode_all(posteriors, decoder, jobs)
-    rows = list(progress(found, len(posteriors), "decode"))
-
-    out = Path(arguments.out)
-    write_transcripts(out / "phones", {row.name: row.phones for row in rows})
-    with atomic_write(out / "decode.tsv") as stream:
-        stream.write("utterance\tframes\tseconds\trtf\tscore\tcomplete\n")
-        for row in rows:
+    out, unfinished, seconds, frames = Path(arguments.out), [], 0.0, 0
+    # written as they come, as a corpus does not fit in memory; `text`, the last to appear, says that all is done
+    with (
+        atomic_write(out / "text") as texts,
+        atomic_write(out / type_of(decoder.outputs).units) as phones,
+        atomic_write(out / "decode.tsv") as table,
+    ):
+        table.write("utterance\tframes\tseconds\trtf\tscore\tcomplete\n")
+        for row in progress(decode_all(posteriors, decoder, jobs), len(posteriors), "decode"):
+            texts.write(" ".join((row.name, *row.words)) + "\n")
+            phones.write(" ".join((row.name, *row.phones)) + "\n")
             rtf = row.seconds / max(row.frames * frame_seconds, 1e-9)
-            stream.write(
-                f"{row.name}\t{row.frames}\t{row.seconds:.4f}\t{rtf:.4f}\t{row.score:.3f}\t{int(row.complete)}\n"
-            )
-    unfinished = [row.name for row in rows if not row.complete]
-    seconds, audio = sum(row.seconds for row in rows), sum(row.frames for row in rows) * frame_seconds
-    summary = {
-        "utterances": len(rows),
-        "unfinished": len(unfinished),
-        "seconds": seconds,
-        "audio_seconds": audio,
-        "rtf": seconds / max(audio, 1e-9),
-        "config": asdict(settings),
-    }
-    with atomic_write(out / "decode.json") as stream:
-        json.dump(summary, stream, indent=1)
-    write_transcripts(out / "text", {row.name: row.words for row in rows})  # last: it says that all is done
+            measured = f"{row.seconds:.4f}\t{rtf:.4f}\t{row.score:.3f}\t{int(row.complete)}"
+            table.write(f"{row.name}\t{row.frames}\t{measured}\n")
+            seconds, frames = seconds + row.seconds, frames + row.frames
+            unfinished += [] if row.complete else [row.name]
+        audio = frames * frame_seconds
+        rtf = seconds / max(audio, 1e-9)
+        summary = {
+            "utterances": len(posteriors),
+            "unfinished": len(unfinished),
+            "seconds": seconds,
+            "audio_seconds": audio,
+            "rtf": rtf,
+            "config": asdict(settings),
+        }
+        with atomic_write(out / "decode.json") as stream:
+            json.dump(summary, stream, indent=1)
     if unfinished:
         print(
-            f"warning: {len(unfinished)} of {len(rows)} utterances (the first is {unfinished[0]}) ended inside a word"
-            " or sentence; their best unfinished words are kept. A larger beam or max_active may help"
+            f"warning: {len(unfinished)} of {len(posteriors)} utterances (the first is {unfinished[0]}) ended inside a"
+            " word or sentence; their best unfinished words are kept. A larger beam or max_active may help"
         )
-    print(f"{out}/text: {len(rows)} utterances, RTF = {seconds:.2f} / {audio:.2f} = {seconds / max(audio, 1e-9):.4f}")
+    print(f"{out}/text: {len(posteriors)} utterances, RTF = {seconds:.2f} / {audio:.2f} = {rtf:.4f}")
     return 0
 
 

@@ -1,7 +1,8 @@
 """The decoding graph TLG = T o min(det(L o G)): CTC topology, lexicon and n-gram grammar in one transducer.
 
 Input labels are model outputs + 1 (0 is epsilon), output labels the words of `words.txt`. The outputs `#0` (back-off of
-G) and `#1`, `#2` ... (which keep pronunciations apart that are equal or start another one) exist only while building.
+G) and `#1`, `#2` ... (which keep pronunciations apart that are equal or start another one) exist only while building;
+their labels come behind those of the V outputs: `#0` is V + 1, `#1` the next, and so on.
 """
 
 from __future__ import annotations
@@ -23,33 +24,31 @@ from pathlib import Path
 import kaldifst
 from kaldifst import StdArc, StdVectorFst
 
-from dirnet.asr.lexicon import BLANK, OUTPUTS, SIL, Pronunciations, read_lexicon
+from dirnet.asr.lexicon import SIL, Pronunciations, outputs_of, read_spellings
 from dirnet.asr.ngram import BOS, EOS, read_arpa_words
+from dirnet.asr.tokens import SPACE
 from dirnet.asr.transcripts import read_fields
 from dirnet.errors import UserError, one_line_errors
 
-LABELS = {token: number for number, token in enumerate(OUTPUTS, start=1)}
-BACKOFF = len(OUTPUTS) + 1  # the input label of #0; #1 is the next, and so on
 HALF = -math.log(0.5)  # the cost of silence, and of none, where it is optional
 
 
-def topology(disambiguation: int) -> StdVectorFst:
-    """T: reads model outputs (blanks, repeats) and writes phones; equal phones in a row need a blank between them.
+def topology(outputs: int, disambiguation: int) -> StdVectorFst:
+    """T: reads model outputs (blanks, repeats) and writes tokens; equal tokens in a row need a blank between them.
 
-    State 0 stands after a blank or at the start, state k after phone k; `#0` .. of the given number pass through.
+    State 0 stands after a blank (output 0) or at the start, state k after token k; `#0` .. of the given number pass
+    through.
     """
     fst = StdVectorFst()
-    for state in range(len(OUTPUTS)):
+    for state in range(outputs):
         fst.add_state()
         fst.set_final(state, 0.0)
     fst.start = 0
-    for state in range(len(OUTPUTS)):
-        for token, label in LABELS.items():
-            target = 0 if token == BLANK else label - 1
-            new = token != BLANK and target != state
-            fst.add_arc(state, StdArc(label, label if new else 0, 0.0, target))
+    for state in range(outputs):
+        for token in range(outputs):
+            fst.add_arc(state, StdArc(token + 1, token + 1 if token not in (0, state) else 0, 0.0, token))
         for number in range(disambiguation):
-            fst.add_arc(state, StdArc(0, BACKOFF + number, 0.0, state))
+            fst.add_arc(state, StdArc(0, outputs + 1 + number, 0.0, state))
     return fst
 
 
@@ -69,28 +68,33 @@ def disambiguate(pronunciations: Sequence[tuple[str, ...]]) -> tuple[list[int], 
     return numbers, max(used.values(), default=0)
 
 
-def lexicon_fst(lexicon: Pronunciations, words: dict[str, int], silence: bool) -> tuple[StdVectorFst, int]:
-    """L: phones to words of any number, with the self-loop for `#0`, and how many disambiguation symbols it uses.
+def lexicon_fst(
+    lexicon: Pronunciations, words: dict[str, int], outputs: Sequence[str], optional: str | None
+) -> tuple[StdVectorFst, int]:
+    """L: tokens to words of any number, with the self-loop for `#0`, and how many disambiguation symbols it uses.
 
-    `silence` lets SIL stand, at a probability of one half, before the first word and after each.
+    `optional`, silence or the space of characters, may stand, at a probability of one half, before the first word and
+    after each.
     """
+    label_of = {token: number for number, token in enumerate(outputs, start=1)}
+    backoff = len(outputs) + 1
     entries = [(words[word], phones) for word in lexicon for phones in lexicon[word]]
     numbers, highest = disambiguate([phones for _, phones in entries])
     fst = StdVectorFst()
     start = loop = fst.add_state()
     fst.start = start
     pause = None
-    if silence:
-        highest += 1  # one more symbol, so that SIL is never taken for the first phone of a word
+    if optional:
+        highest += 1  # one more symbol, so that it is never taken for the first token of a word
         loop, pause, paused = fst.add_state(), fst.add_state(), fst.add_state()
         fst.add_arc(start, StdArc(0, 0, HALF, loop))
         fst.add_arc(start, StdArc(0, 0, HALF, pause))
-        fst.add_arc(pause, StdArc(LABELS[SIL], 0, 0.0, paused))
-        fst.add_arc(paused, StdArc(BACKOFF + highest, 0, 0.0, loop))
+        fst.add_arc(pause, StdArc(label_of[optional], 0, 0.0, paused))
+        fst.add_arc(paused, StdArc(backoff + highest, 0, 0.0, loop))
     fst.set_final(loop, 0.0)
-    fst.add_arc(loop, StdArc(BACKOFF, words["#0"], 0.0, loop))
+    fst.add_arc(loop, StdArc(backoff, words["#0"], 0.0, loop))
     for (word, phones), number in zip(entries, numbers, strict=True):
-        labels = [LABELS[phone] for phone in phones] + ([BACKOFF + number] if number else [])
+        labels = [label_of[token] for token in phones] + ([backoff + number] if number else [])
         state = loop
         for position, label in enumerate(labels):
             last = position == len(labels) - 1
@@ -129,16 +133,24 @@ def grammar(arpa: str | Path, words_txt: str | Path) -> StdVectorFst:
 
 
 def compile_graph(
-    lexicon: Pronunciations, words: dict[str, int], g: StdVectorFst, silence: bool, say: Callable[[str], None] = print
+    lexicon: Pronunciations,
+    words: dict[str, int],
+    g: StdVectorFst,
+    outputs: Sequence[str],
+    optional: str | None,
+    say: Callable[[str], None] = print,
 ) -> StdVectorFst:
-    """TLG of `lexicon` and the grammar `g` (see the top of the module); `words` are the ids of `words.txt`."""
+    """TLG of `lexicon` and the grammar `g` (see the top of the module); `words` are the ids of `words.txt`.
+
+    outputs: the names of the model's outputs, the blank first; optional: as in `lexicon_fst`.
+    """
     started = time.perf_counter()
 
     def told(name: str, fst: StdVectorFst) -> StdVectorFst:
         say(f"{time.perf_counter() - started:7.1f} s  {name}: {fst.num_states} states")
         return fst
 
-    fst, disambiguation = lexicon_fst(lexicon, words, silence)
+    fst, disambiguation = lexicon_fst(lexicon, words, outputs, optional)
     kaldifst.arcsort(fst, "olabel")
     kaldifst.arcsort(g, "ilabel")
     fst = told("L o G", StdVectorFst(kaldifst.compose(fst, g)))
@@ -147,7 +159,7 @@ def compile_graph(
     kaldifst.minimize_encoded(fst)
     told("minimized", fst)
     kaldifst.arcsort(fst, "ilabel")
-    top = topology(disambiguation)
+    top = topology(len(outputs), disambiguation)
     kaldifst.arcsort(top, "olabel")
     fst = told("T o LG", StdVectorFst(kaldifst.compose(top, fst)))
     kaldifst.arcsort(fst, "ilabel")
@@ -172,7 +184,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--arpa", required=True, help="n-gram language model, .arpa or .arpa.gz")
     arguments = parser.parse_args(argv)
     lang = Path(arguments.lang)
-    lexicon, words = read_lexicon(lang / "lexicon.txt"), read_words(lang / "words.txt")
+    lexicon, words, outputs = read_spellings(lang), read_words(lang / "words.txt"), outputs_of(lang)
     spoken = set(read_arpa_words(arguments.arpa)) - {BOS, EOS}
     known = {word: pronunciations for word, pronunciations in lexicon.items() if word in spoken}
     if not known:
@@ -182,10 +194,12 @@ def main(argv: list[str] | None = None) -> int:
         )
     print(f"{len(known)} words; {len(spoken) - len(known)} of {arguments.arpa} have no pronunciation and are left out")
     try:
-        silence = json.loads((lang / "lang.json").read_text())["silence"] != "none"
+        optional = SIL if json.loads((lang / "lang.json").read_text())["silence"] != "none" else None
     except (FileNotFoundError, KeyError, json.JSONDecodeError):
         raise UserError(f"{lang}/lang.json is missing or broken; make the lexicon again") from None
-    fst = compile_graph(known, words, grammar(arguments.arpa, lang / "words.txt"), silence)
+    if SPACE in outputs:
+        optional = SPACE
+    fst = compile_graph(known, words, grammar(arguments.arpa, lang / "words.txt"), outputs, optional)
     if fst.start < 0:
         raise UserError(f"no sentence of {arguments.arpa} can be pronounced with {lang}/lexicon.txt; check both")
     target = lang / "TLG.fst"

@@ -1,7 +1,8 @@
-"""Words to phones: the lexicon, the token list, and the transcripts in phones that CTC trains on.
+"""Words to tokens: the lexicon, the token list, and the transcripts in tokens that CTC trains on.
 
-39 ARPAbet phones without stress, SIL and SPN: 41. Words without a pronunciation are looked up in the CMU dictionary,
-then spelled out by the letter-to-phone model (`g2p`), or become SPN, or are an error.
+Phones: 39 of ARPAbet without stress, SIL and SPN: 41. Words without a pronunciation are looked up in the CMU
+dictionary, then spelled out by the letter-to-phone model (`g2p`), or become SPN, or are an error. Other tokens are
+those of `dirnet.asr.tokens`, learned on the transcripts of the first set.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from dirnet.asr import g2p
-from dirnet.asr.ngram import BOS, EOS, UNK, read_arpa_words, read_sentences
+from dirnet.asr import g2p, tokens
+from dirnet.asr.ngram import BOS, EOS, UNK, read_arpa_words, read_sentences, read_words
+from dirnet.asr.tokens import BLANK, OOV, type_of
 from dirnet.asr.transcripts import read_fields, read_transcripts, write_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
@@ -26,9 +28,9 @@ ARPABET = tuple(
 )
 SIL, SPN = "SIL", "SPN"
 PHONES = (*ARPABET, SIL, SPN)
-BLANK = "<blank>"
 OUTPUTS = (BLANK, *PHONES)  # the outputs of a deployed model, in order
-TOKENS = (*OUTPUTS, "<unk>", "<sos/eos>")  # ESPnet adds two that are never trained
+EXTRA = ("<unk>", "<sos/eos>")  # ESPnet adds two that are never trained
+TOKENS = (*OUTPUTS, *EXTRA)
 RESERVED = re.compile(r"<eps>|<s>|</s>|#\d+")  # labels that the decoding graph needs for itself
 SILENCE = ("none", "ends", "words")
 
@@ -60,6 +62,20 @@ def read_lexicon(path: str | Path) -> Pronunciations:
         _add(lexicon, word, phones)
     if not lexicon:
         raise UserError(f"lexicon {path} holds no words, expected lines `WORD P1 P2 ...`")
+    return lexicon
+
+
+def read_spellings(lang: str | Path) -> Pronunciations:
+    """The lexicon of the folder `lang` in the tokens of its inventory, as `main` wrote it."""
+    path, outputs = Path(lang) / "lexicon.txt", outputs_of(lang)
+    if type_of(outputs).name == "phn":
+        return read_lexicon(path)
+    lexicon: Pronunciations = {}
+    for number, (word, *spelling) in ((number, fields) for number, fields in read_fields(path) if fields):
+        unknown = next((token for token in spelling if token not in outputs), None)
+        if unknown is not None or not spelling:
+            raise UserError(f"{path}:{number}: {word!r} needs {unknown!r}, not in tokens.txt; make the lexicon again")
+        _add(lexicon, word, tuple(spelling))
     return lexicon
 
 
@@ -148,20 +164,42 @@ def _complete(
     return lexicon, report
 
 
+def _spelled(
+    speller: tokens.Speller, listed: Iterable[str], counts: Counter, spoken: set[str], where: dict[str, str], oov: str
+) -> tuple[Pronunciations, list[tuple[str, list[tuple[str, ...]], str]]]:
+    """The lexicon of all `listed` and counted words that can be written, and the report of counted ones that cannot."""
+    lexicon = {word: [spelling] for word in {*counts, *listed} if (spelling := speller.spell(word))}
+    unknown = [word for word in counts if word not in lexicon and word != UNK]
+    if oov == "error" and (missing := [word for word in unknown if word in spoken]):
+        raise UserError(
+            f"{where[missing[0]]}: word {missing[0]!r} and {len(missing) - 1} more cannot be written in the tokens of"
+            f" the training transcripts; without --oov error they become {OOV}"
+        )
+    return lexicon, [(word, [(OOV,)], "unwritten") for word in unknown]
+
+
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Make LANG/{lexicon,oov,phones,tokens,words}.txt and DATA/SET/text_phones of every set."""
+    """Make LANG/{lexicon,oov,tokens,words}.txt and DATA/SET/text_UNITS of every set: text_phones, text_chars ..."""
     parser = argparse.ArgumentParser(prog="python -m dirnet.asr.lexicon", description=main.__doc__)
     parser.add_argument("--data", required=True, help="folder of the Kaldi data dirs")
-    parser.add_argument("--sets", nargs="+", required=True, help="names of the data dirs in it")
+    parser.add_argument("--sets", nargs="+", required=True, help="names of the data dirs in it, the first for training")
     parser.add_argument("--lang", required=True, help="folder to write to")
     parser.add_argument("--lexicon", default="", help="lines `WORD P1 P2 ...`; default: the CMU dictionary")
     parser.add_argument("--oov", default="g2p", choices=("g2p", "spn", "error"), help="words without pronunciation")
     parser.add_argument("--lm_text", nargs="*", default=[], help="sentence files whose words are needed too")
     parser.add_argument("--arpa", default="", help="language model whose words are needed too")
     parser.add_argument("--silence", default="none", choices=SILENCE, help="where text_phones holds SIL")
+    parser.add_argument("--token_type", default="phn", choices=tuple(tokens.TYPES), help="what the outputs stand for")
+    parser.add_argument("--bpe_size", type=int, default=500, help="sentencepiece's pieces, for --token_type bpe")
+    parser.add_argument("--word_size", type=int, default=tokens.MOST, help="frequent words, for --token_type word")
     arguments = parser.parse_args(argv)
-    data, lang = Path(arguments.data), Path(arguments.lang)
+    data, lang, kind = Path(arguments.data), Path(arguments.lang), tokens.TYPES[arguments.token_type]
+    if arguments.silence != "none" and kind.name != "phn":
+        raise UserError(f"--silence {arguments.silence} is for phones; leave it out with --token_type {kind.name}")
+    for name in ("bpe_size", "word_size"):
+        if not 1 <= getattr(arguments, name) <= tokens.MOST:
+            raise UserError(f"--{name} is {getattr(arguments, name)}, expected 1 to {tokens.MOST}")
 
     transcripts, counts, where = {}, Counter(), {}
     for name in arguments.sets:
@@ -191,21 +229,38 @@ def main(argv: list[str] | None = None) -> int:
             f"warning: {len(strange)} words of the language model (the first: {strange[0]}) are in the transcripts in"
             " another letter case and count as other words; give it in the letter case of the transcripts"
         )
-    given = read_lexicon(arguments.lexicon) if arguments.lexicon else None
-    lexicon, unknown = _complete(given, counts, where, arguments.oov)
+    if kind.name == "phn":
+        given = read_lexicon(arguments.lexicon) if arguments.lexicon else None
+        lexicon, unknown = _complete(given, counts, where, arguments.oov)
+        inventory = OUTPUTS
+        said = {
+            name: {utt: phone_transcript(words, lexicon, arguments.silence) for utt, words in utterances.items()}
+            for name, utterances in transcripts.items()
+        }
+        _write_list(lang / "phones.txt", PHONES)
+    else:
+        training = list(transcripts[arguments.sets[0]].values())
+        speller = tokens.learn(kind.name, training, lang, arguments.bpe_size, arguments.word_size)
+        listed = read_words(arguments.lexicon) if arguments.lexicon else ()
+        lexicon, unknown = _spelled(speller, listed, counts, spoken, where, arguments.oov)
+        inventory = (BLANK, *speller.tokens)
+        said = {
+            name: {utt: tokens.transcript(words, speller) for utt, words in utterances.items()}
+            for name, utterances in transcripts.items()
+        }
+        if any(OOV in spelled for spelled in said[arguments.sets[0]].values()):  # the model has heard it
+            lexicon[UNK] = [(OOV,)]
 
     write_lexicon(lang / "lexicon.txt", lexicon)
     with atomic_write(lang / "oov.txt") as stream:
         for word, pronunciations, source in sorted(unknown):
             times = counts[word]
             stream.writelines(f"{word} {' '.join(phones)} # {source}, {times} times\n" for phones in pronunciations)
-    _write_list(lang / "phones.txt", PHONES)
-    _write_list(lang / "tokens.txt", TOKENS)
+    _write_list(lang / "tokens.txt", (*inventory, *EXTRA))
     words = ["<eps>", *sorted(lexicon), "#0", BOS, EOS]
     _write_list(lang / "words.txt", (f"{word} {number}" for number, word in enumerate(words)))
-    for name, utterances in transcripts.items():
-        phones = {utt: phone_transcript(words, lexicon, arguments.silence) for utt, words in utterances.items()}
-        write_transcripts(data / name / "text_phones", phones)
+    for name, utterances in said.items():
+        write_transcripts(data / name / f"text_{kind.units}", utterances)
     with atomic_write(lang / "lang.json") as stream:
         json.dump({"silence": arguments.silence, "oov": arguments.oov, "words": len(lexicon)}, stream)
         stream.write("\n")
@@ -213,14 +268,16 @@ def main(argv: list[str] | None = None) -> int:
     sources = Counter(source for _, _, source in unknown)
     told = ", ".join(f"{count} by {source}" for source, count in sources.items()) or "none"
     print(f"lexicon of {len(lexicon)} words -> {lang}/lexicon.txt; words it did not hold: {told} -> {lang}/oov.txt")
+    if kind.name != "phn":
+        print(f"{lang}/tokens.txt: {len(inventory)} outputs of type {kind.name}")
     return 0
 
 
 def outputs_of(lang: str | Path) -> tuple[str, ...]:
     """Names of the model outputs that the graph of the folder `lang` reads: those in its tokens.txt, else `OUTPUTS`."""
     path = Path(lang) / "tokens.txt"
-    tokens = [token for _, fields in read_fields(path) for token in fields] if path.is_file() else OUTPUTS
-    return tuple(token for token in tokens if token not in TOKENS[len(OUTPUTS) :])
+    names = [token for _, fields in read_fields(path) for token in fields] if path.is_file() else OUTPUTS
+    return tuple(token for token in names if token not in EXTRA)
 
 
 def _write_list(path: Path, items: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Word and phone error rates: totals with a bootstrap interval, every utterance's counts, trn files, and sclite's view.
+"""Word and token error rates: totals with a bootstrap interval, every utterance's counts, trn files, and sclite's view.
 
 The counts are jiwer's (least number of edits). sclite, when installed, aligns with its own weights (substitution 4,
 deletion and insertion 3): its number of edits is the same or, rarely, a little higher.
@@ -28,7 +28,7 @@ from dirnet.files import atomic_write
 SAMPLES = 2000  # bootstrap samples
 LEAST_SPEAKERS = 20  # with fewer, the interval is over utterances
 SCLITE = "/usr/lib/sctk/bin/sclite"  # where Debian's package `sctk` puts it, outside PATH
-SUFFIX = {"wer": "", "per": "_phones"}  # of the file names
+SUFFIX = {"wer": "", "per": "_phones", "cer": "_chars", "ter": "_tokens"}  # of the file names
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,13 @@ def _read_speakers(reference: Path, given: str) -> dict[str, str] | None:
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Score hypotheses: OUT/{wer.json,per_utt.tsv,ref.trn,hyp.trn}, or the same with `per` and `_phones`."""
+    """Score hypotheses: OUT/{wer.json,per_utt.tsv,ref.trn,hyp.trn}, or the same with `per` and `_phones`, ..."""
     parser = argparse.ArgumentParser(prog="python -m dirnet.asr.score", description=main.__doc__)
     parser.add_argument("--ref", required=True, help="Kaldi text (or text_phones) file of the references")
     parser.add_argument("--hyp", required=True, help="the same of the hypotheses")
     parser.add_argument("--out", required=True, help="folder to write to")
-    parser.add_argument("--metric", default="wer", choices=tuple(SUFFIX), help="per: the tokens are phones")
+    parser.add_argument("--metric", default="wer", choices=tuple(SUFFIX),
+                        help="what the tokens are: words, phones (per), characters (cer) or others (ter)")  # fmt: skip
     parser.add_argument("--utt2spk", default="", help="speakers for the interval; default: the file beside --ref")
     arguments = parser.parse_args(argv)
     out, suffix = Path(arguments.out), SUFFIX[arguments.metric]

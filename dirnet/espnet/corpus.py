@@ -1,4 +1,4 @@
-"""What ESPnet reads of a set: features, phone transcripts and shapes, of the utterances that CTC can use."""
+"""What ESPnet reads of a set: features, transcripts in tokens and shapes, of the utterances that CTC can use."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dirnet.asr.ark import Matrices
 from dirnet.asr.datadir import read_lines, read_table, split_line
+from dirnet.asr.tokens import type_of
 from dirnet.errors import UserError
 from dirnet.files import atomic_folder
 
@@ -36,21 +37,23 @@ def prepare(
 ) -> TrainingSet:
     """Make `out/text` and `out/shape` from `data/text_phones`, `data/utt2num_frames` and `dump/feats.scp`.
 
+    phones: the inventory without the blank; of another type of tokens it reads `data/text_chars`, and so on.
     An utterance is left out when it has no features or no phones, is longer than `max_frames`, or has fewer frames
     after the stride than CTC needs. More than the fraction `max_skipped`, or a phone outside
     `phones`, is a `UserError`.
     """
+    units = type_of(phones).units
     features = Matrices(dump / "feats.scp")
     features.check_archives()  # ESPnet would fail in the middle of an epoch
     frames = read_table(data / "utt2num_frames")
-    transcripts = dict(map(split_line, read_lines(data / "text_phones")))
+    transcripts = dict(map(split_line, read_lines(data / f"text_{units}")))
     known = set(phones)
     text, shapes, skipped = [], [], {}
     for name in sorted(transcripts):
         sequence = transcripts[name].split()
         unknown = next((phone for phone in sequence if phone not in known), None)
         if unknown is not None:
-            raise UserError(f"{data}/text_phones: {name} has {unknown!r}, not in the token list; make the lexicon")
+            raise UserError(f"{data}/text_{units}: {name} has {unknown!r}, not in the token list; make the lexicon")
         length = _whole(frames[name], name) if name in features and name in frames else None
         reason = _unusable(sequence, length, frame_stride, max_frames)
         if reason:
@@ -79,11 +82,11 @@ def _unusable(sequence: Sequence[str], frames: int | None, stride: int, max_fram
     if frames is None:
         return "it has no features"
     if not sequence:
-        return "its transcript has no phones"
+        return "its transcript is empty"
     if frames > max_frames:
         return f"{frames} frames, more than {max_frames}"
     steps, needed = -(-frames // stride), ctc_frames(sequence)
-    return f"{steps} steps for phones that need {needed}" if steps < needed else None
+    return f"{steps} steps for tokens that need {needed}" if steps < needed else None
 
 
 def _whole(count: str, name: str) -> int:

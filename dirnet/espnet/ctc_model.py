@@ -24,9 +24,10 @@ from dirnet.nn.acoustic import NEVER, AcousticModel, run_rnn
 class PhoneCTCModel(ESPnetASRModel):
     """CTC only; `valid` statistics gain `per`, the phone error rate of the best path (a fraction).
 
-    ESPnet's `cer_ctc` compares the characters of joined phone names and is not computed. The outputs of `EXTRA_TOKENS`
-    start at practically zero probability, so that a model without them gives the same posteriors. `blank_bias` is
-    added to the blank's initial bias. Features that are not finite are a `UserError` that names the utterance.
+    Where the outputs are other tokens than phones, `per` is their error rate. ESPnet's `cer_ctc` compares the
+    characters of joined phone names and is not computed. The outputs of `EXTRA_TOKENS` start at practically zero
+    probability, so that a model without them gives the same posteriors. `blank_bias` is added to the blank's initial
+    bias. Features that are not finite are a `UserError` that names the utterance.
 
     distill: values of `Distillation`. In training the loss then is (1 - weight) CTC + weight times the divergence from
         `teacher`, the folder of a neutral model, which sees the same augmented frames and is no part of this module's

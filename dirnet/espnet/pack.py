@@ -25,13 +25,15 @@ import torch
 import yaml
 
 from dirnet.asr.features import MfccConfig
+from dirnet.asr.tokens import BPE_MODEL, type_of
 from dirnet.config import from_mapping
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 
-OPTIONAL = ("lexicon.txt", "tokens.txt")  # of the lang folder
+OPTIONAL = ("lexicon.txt", "tokens.txt", BPE_MODEL)  # of the lang folder
+ESPNET_TYPES = {"phn": "word", "word": "word", "char": "char", "bpe": "bpe"}  # joined by blanks, by nothing, by BPE
 RESULTS = ("start/compression.json", "rtf.json", "curves.json")  # of the experiment
 
 
@@ -82,13 +84,13 @@ def pack(exp: Path, lang: Path, out: Path) -> None:
 
 
 def espnet_config(model: AcousticModel) -> dict[str, Any]:
-    """An ESPnet training configuration that builds `model` with audio as its input; no path but `cmvn.npz`."""
-    task = experiment.espnet_task()
+    """An ESPnet training configuration that builds `model` with audio as its input; no path but in the package."""
+    task, kind = experiment.espnet_task(), type_of(model.config.phones).name
     mfcc = from_mapping(MfccConfig, dict(model.config.mfcc), "the model's mfcc")
     parts = {
         "token_list": [*model.config.phones, *checkpoint.EXTRA_TOKENS],
-        "token_type": "word",
-        "bpemodel": None,
+        "token_type": ESPNET_TYPES[kind],
+        "bpemodel": BPE_MODEL if kind == "bpe" else None,
         "frontend": "mfcc",
         "frontend_conf": {"mfcc": dataclasses.asdict(mfcc)},
         "specaug": None,
@@ -116,9 +118,10 @@ def statistics(model: AcousticModel) -> dict[str, Any]:
 def card(exp: Path, model: AcousticModel, package: str) -> str:
     """README of the package, the file called `package`: what it is, how to use it, what was measured."""
     config, description = model.config, storage.describe(exp)
+    units = type_of(config.phones).units
     kind = "dense" if config.compression is None else "compressed"
     lines = [
-        f"# {config.name or exp.name}: phone recogniser, {kind} {config.rnn_type.upper()}",
+        f"# {config.name or exp.name}: {units.removesuffix('s')} recogniser, {kind} {config.rnn_type.upper()}",
         "",
         f"{config.num_layers} layers of {config.hidden_size} units, {config.num_outputs} outputs, "
         f"{sum(p.numel() for p in model.parameters())} parameters, "
@@ -129,12 +132,12 @@ def card(exp: Path, model: AcousticModel, package: str) -> str:
         "from espnet2.bin.asr_inference import Speech2Text",
         "",
         f'recognise = Speech2Text.from_pretrained("{package}", ctc_weight=1.0, lm_weight=0.0, beam_size=10)',
-        "text, phones, *_ = recognise(audio)[0]  # audio: (n,) float in -1..1",
+        f"text, {units}, *_ = recognise(audio)[0]  # audio: (n,) float in -1..1",
         "```",
         "",
         f"Made by DirNet, commit {description.get('commit') or 'unknown'}, versions {description.get('versions')}.",
     ]
-    for file in sorted(exp.glob("decode_*/[pw]er.json")):
+    for file in sorted(exp.glob("decode_*/[cptw]er.json")):
         score = json.loads(file.read_text(encoding="utf-8"))
         low, high = score["percent_low"], score["percent_high"]
         name = f"{file.parent.name.removeprefix('decode_')} {file.stem.upper()}"

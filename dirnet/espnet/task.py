@@ -16,6 +16,7 @@ from espnet2.tasks.asr import ASRTask
 from espnet2.train.reporter import SubReporter, aggregate, to_reported_value
 from espnet2.train.trainer import Trainer
 
+from dirnet.asr.tokens import type_of
 from dirnet.compression.support import MovingSupport, SupportSchedule
 from dirnet.errors import UserError
 from dirnet.espnet.checkpoint import CHECKPOINT, PREVIOUS
@@ -81,7 +82,8 @@ class RecipeTrainer(Trainer):
             disqualify(reporter, [[*options.val_scheduler_criterion, "min"]])
         if not distributed_option.distributed or distributed_option.dist_rank == 0:
             write_curves(folder, cls.curves)
-            print(one_line(record), flush=True)
+            outputs = getattr(model, "module", model).token_list
+            print(one_line(record, type_of(outputs).rate.upper()), flush=True)
             if (folder / CHECKPOINT).exists():
                 os.replace(folder / CHECKPOINT, folder / PREVIOUS)
 
@@ -160,12 +162,12 @@ def patience_now(curves: list[dict[str, Any]], patience: int | None, held: int =
     return patience if patience is not None and len(rates) - max(plateau, held) > patience else None
 
 
-def one_line(record: dict[str, Any]) -> str:
-    """What an epoch came to, in one line."""
+def one_line(record: dict[str, Any], rate: str = "PER") -> str:
+    """What an epoch came to, in one line; `rate` is the name of the token error rate."""
     train, dev = record["train"], record["dev"]
     parts = [f"train loss {train.get('loss', math.nan):.3f}", f"dev loss {dev.get('loss', math.nan):.3f}"]
     if "per" in dev:
-        parts.append(f"dev PER {100 * dev['per']:.1f} %")
+        parts.append(f"dev {rate} {100 * dev['per']:.1f} %")
     if "smbr_acc" in dev:
         parts.append(f"expected accuracy {100 * train['smbr_acc']:.2f} % train, {100 * dev['smbr_acc']:.2f} % dev")
     return f"epoch {record['epoch']}: {', '.join(parts)}, lr {record['lr']:.1e}, {record['seconds']:.1f} s"

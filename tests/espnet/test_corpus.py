@@ -45,7 +45,7 @@ def test_unusable_utterances_are_left_out_with_a_reason(folders):
     change(folders, "text_phones", "train-005", "")
     kept = run(folders)
     assert kept.skipped == {
-        "train-004": "4 steps for phones that need 5", "train-005": "its transcript has no phones",
+        "train-004": "4 steps for tokens that need 5", "train-005": "its transcript is empty",
     }  # fmt: skip
     assert kept.utterances == 38 and "train-004" not in kept.text.read_text()
 

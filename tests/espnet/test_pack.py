@@ -13,9 +13,11 @@ import torch
 import yaml
 from tiny_corpus import PHONES
 
+from dirnet.asr import tokens
 from dirnet.asr.features import Mfcc, MfccConfig
 from dirnet.espnet.pack import card, main
 from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +92,26 @@ def test_from_pretrained(package, audio, tmp_path, monkeypatch):
     monkeypatch.setattr(zoo.ModelDownloader.__init__, "__defaults__", (tmp_path,))  # not the installation's cache
     recognise = Speech2Text.from_pretrained(str(package), ctc_weight=1.0, lm_weight=0.0, beam_size=5)
     assert isinstance(recognise(audio)[0][0], str)
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe", "word"])
+def test_text_of_other_tokens(kind, program, audio, tmp_path):
+    """ESPnet joins characters and pieces to words with what the package holds, and no file of ours beside it."""
+    from espnet2.bin.asr_inference import Speech2Text
+    from espnet2.main_funcs.pack_funcs import unpack
+
+    sentences = [["THE", "CAT"], ["THAT", "HAT"], ["A", "CAT"], ["HE", "HAS", "A", "HAT"]]
+    speller = tokens.learn(kind, sentences, tmp_path / "lang", 16, 99)
+    outputs = ("<blank>", *speller.tokens)
+    model = AcousticModel(AcousticModelConfig("gru", 8, 1, phones=outputs, num_outputs=len(outputs), frame_stride=3))
+    storage.save(model, tmp_path / "exp")
+    status, _, error = program(main, "--exp", tmp_path / "exp", "--lang", tmp_path / "lang")
+    assert status == 0, error
+    shutil.rmtree(tmp_path / "lang", ignore_errors=True)
+    (tmp_path / "zoo").mkdir()
+    package = unpack(tmp_path / "exp/model.zip", tmp_path / "zoo")
+    recognise = Speech2Text(**package, ctc_weight=1.0, lm_weight=0.0, beam_size=3)
+    text, found, *_ = recognise(audio)[0]
+    assert set(found) <= set(outputs)
+    assert recognise.asr_model.token_list == [*outputs, "<unk>", "<sos/eos>"]
+    assert recognise.tokenizer.tokens2text(tokens.transcript(["HE", "HAS", "CAT"], speller)) == "HE HAS CAT"

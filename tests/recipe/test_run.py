@@ -101,6 +101,37 @@ def test_a_rerun_does_nothing(recipe):
 
 
 @pytest.mark.slow
+def test_pieces_instead_of_phones(recipe, program):
+    """From the same features: another inventory, its own folders, its error rate's name, and the stream's words."""
+    from dirnet import recognise
+    from dirnet.deploy.export import export
+
+    options, work, _ = recipe
+    options = [*options, "--token_type", "bpe", "--bpe_size", "60", "--baseline", "ctc", "--methods", ""]
+    before = (work / "exp/ctc/model.json").stat().st_mtime_ns
+    for stages in (("2", "3"), ("6", "6")):
+        shown = run(*options, "--stage", stages[0], "--stop_stage", stages[1])
+        assert shown.returncode == 0, shown.stdout[-3000:]
+    folder, lang = work / "exp/bpe60/ctc", work / "data/lang_bpe60"
+    outputs = json.loads((folder / "model.json").read_text())["config"]["phones"]
+    assert outputs == (lang / "tokens.txt").read_text().split()[:-2] and len(outputs) == 61
+    score = json.loads((folder / "decode_test/ter.json").read_text())
+    references = dict(line.split(maxsplit=1) for line in (work / "data/test/text_pieces").read_text().splitlines())
+    assert score["tokens"] == sum(len(line.split()) for line in references.values())
+    assert f"TER {score['percent']:.2f} %" in shown.stdout and not (folder / "decode_test/per.json").exists()
+    assert (work / "exp/ctc/model.json").stat().st_mtime_ns == before  # the phones' model is left alone
+    export(folder, folder / "encoder.pte")
+    audio = (work / "data/test/wav.scp").read_text().split()[1]
+    streamed, whole = (
+        program(recognise.main, *model, "--lang", lang, "--config", ROOT / "conf/decode.yaml", audio)
+        for model in (("--pte", folder / "encoder.pte", "--quiet", "true"), ("--model", folder))
+    )
+    assert streamed[0] == whole[0] == 0 and streamed[1].splitlines()[0] == whole[1].splitlines()[0]
+    known = {line.split()[0] for line in (lang / "lexicon.txt").read_text().splitlines()}
+    assert set(whole[1].splitlines()[0].split()[1:]) <= known
+
+
+@pytest.mark.slow
 def test_another_corpus_needs_another_work_folder(recipe):
     _, work, _ = recipe
     shown = run("--corpus", "kaldi", "--data_root", "/nowhere", "--workdir", work)
@@ -116,6 +147,7 @@ def test_another_corpus_needs_another_work_folder(recipe):
         (["--corpus", "kaldi"], 2, "--corpus kaldi needs --data_root DIR"),
         (["--baseline", "rnnt"], 2, "--baseline is 'rnnt', expected one of: smbr ctc"),
         (["--ctc_config", "conf/none.yaml"], 2, "config conf/none.yaml does not exist"),
+        (["--token_type", "syllable"], 2, "--token_type is 'syllable', expected one of: phn char word bpe"),
         (["--oov", "maybe"], 2, "--oov is 'maybe', expected one of: g2p spn error"),
         (["--stage", "3"], 2, "run stage 0 first"),
         (["--stage", "abc"], 2, "option --stage is 'abc', expected a whole number"),
@@ -136,7 +168,7 @@ def test_wrong_options_are_one_line(tmp_path, options, status, message):
 
 def test_an_unknown_back_end_is_refused(tmp_path):
     shown = run("--workdir", tmp_path / "work", cmd_backend="pbs")
-    assert shown.returncode == 2 and "expected local or slurm" in shown.stdout
+    assert shown.returncode == 2 and "expected local, slurm or queue" in shown.stdout
 
 
 def test_help_lists_every_option():
@@ -186,8 +218,10 @@ while [ $# -gt 1 ]; do [ "$1" != --method ] || method=$2; [ "$1" != --out ] || o
         "finetune small_8x from small_8x/smbr",
     ]
     pruned = ["prune_gradual 8x prune_gradual_8x/start", "finetune prune_gradual_8x from prune_gradual_8x/start"]
-    four = [step.replace("8x", "4x") for step in small + pruned]
-    assert steps == ["dense 1x dense_1x/start", "finetune dense_1x from dense_1x/start", *four, *small, *pruned]
+    steps_at = [[step.replace("8x", size) for step in (*small, *pruned)] for size in ("4x", "8x")]
+    solved = [step for at in steps_at for step in at if step.endswith("/start") and " from " not in step]
+    trained = [step for at in steps_at for step in at if step not in solved]
+    assert steps == ["dense 1x dense_1x/start", *solved, "finetune dense_1x from dense_1x/start", *trained]
 
 
 def test_stage_7_verifies_what_it_wrote(tmp_path):

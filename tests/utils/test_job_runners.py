@@ -1,8 +1,9 @@
-"""run.pl and slurm.pl: logs, failures, interruption; slurm.pl against a stand-in for sbatch."""
+"""run.pl, slurm.pl and queue.pl: logs, failures, interruption; the latter two against stand-ins for sbatch and qsub."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -25,8 +26,26 @@ done
 exit ${status}
 """
 
+QSUB = """#!/usr/bin/env bash
+# Takes the array as Grid Engine does: says its number at once and runs it behind the back of qsub.
+echo "$@" >> "${FAKE}/calls"
+while [ $# -gt 1 ]; do [ "$1" != -t ] || range=$2; shift; done
+echo "Your job-array 4711.${range}:1 (\\"x\\") has been submitted"
+(
+    for id in $(seq "${range%-*}" "${range#*-}"); do
+        [ "${id}" == "${LOSE:-}" ] || SGE_TASK_ID=${id} bash "$1"
+    done
+    touch "${FAKE}/gone"
+) > /dev/null 2>&1 &
+"""
+QSTAT = """#!/usr/bin/env bash
+[ ! -f "${FAKE}/gone" ] || { echo "Following jobs do not exist: $2"; exit 1; }
+"""
+CANCEL = '#!/bin/sh\necho "$@" >> "${FAKE}/cancelled"\n'
+PROGRAMS = {"sbatch": SBATCH, "scancel": CANCEL, "qsub": QSUB, "qstat": QSTAT, "qdel": CANCEL}
 
-@pytest.fixture(params=["run.pl", "slurm.pl"])
+
+@pytest.fixture(params=["run.pl", "slurm.pl", "queue.pl"])
 def runner(request, tmp_path, monkeypatch):
     """Call one of the runners in an empty folder: `runner(*arguments) -> CompletedProcess`."""
     return _runner(request.param, request, tmp_path, monkeypatch)
@@ -42,10 +61,16 @@ def slurm_pl(request, tmp_path, monkeypatch):
     return _runner("slurm.pl", request, tmp_path, monkeypatch)
 
 
+@pytest.fixture
+def queue_pl(request, tmp_path, monkeypatch):
+    monkeypatch.setenv("QUEUE_LAG_S", "1")
+    return _runner("queue.pl", request, tmp_path, monkeypatch)
+
+
 def _runner(name, request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "bin").mkdir()
-    for program, text in (("sbatch", SBATCH), ("scancel", '#!/bin/sh\necho "$@" >> "${FAKE}/cancelled"\n')):
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    for program, text in PROGRAMS.items():
         (tmp_path / "bin" / program).write_text(text)
         (tmp_path / "bin" / program).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
@@ -66,13 +91,15 @@ def test_jobs_and_their_logs(runner, tmp_path):
     lines = (tmp_path / "log" / "x.3.log").read_text().splitlines()
     assert lines[0] == """# echo "job 3 of  \\$HOME" "it's" ; echo to-stderr >&2"""
     assert "job 3 of  $HOME it's" in lines and "to-stderr" in lines
+    assert lines[1].startswith(("# Running on ", "# Submitted from "))
     assert any(line.startswith("# Started at ") for line in lines)
+    assert re.fullmatch(r"# Accounting: time=\d+ threads=1", lines[-2])
     assert lines[-1].startswith("# Ended (code 0) at ") and lines[-1].endswith("seconds")
 
 
 def test_a_single_command_without_an_array(run_pl, tmp_path):
     assert run_pl("--mem", "4G", "--gpu", "1", "one.log", "seq", "3", "|", "tail", "-n1").returncode == 0
-    assert (tmp_path / "one.log").read_text().splitlines()[-2] == "3"
+    assert (tmp_path / "one.log").read_text().splitlines()[-3] == "3"
 
 
 def test_failed_jobs_are_counted_and_their_logs_named(runner, tmp_path):
@@ -92,10 +119,20 @@ def test_the_first_cause_is_shown_and_a_mistake_of_the_user_is_status_2(runner):
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         f"{name}: 2 / 3 failed, log is in x.2.log x.3.log",
+        "  x.3.log: x.py: error: rate is 8 kHz in 3",
         "x.py: error: rate is 8 kHz in 2",
     ]
     done = runner("JOB=1:1", "y.JOB.log", "echo", "y.py:", "error:", "broken", ";", "exit", "3")
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == "y.py: error: broken"
+
+
+def test_failed_jobs_are_named_with_what_they_said_last(runner):
+    command = ["echo", "at", "step", "JOB", ";", "test", "JOB", "-eq", "1"]
+    done = runner("JOB=1:6", "x.JOB.log", *command)
+    assert done.returncode == 1
+    first, *last = done.stderr.splitlines()
+    assert first.endswith("5 / 6 failed, log is in x.2.log x.3.log x.4.log ...")
+    assert last == [f"  x.{job}.log: at step {job}" for job in (2, 3, 4)]
 
 
 def test_a_killed_job_is_a_failed_job(run_pl, tmp_path):
@@ -158,6 +195,52 @@ def test_slurm_options_and_site_file(slurm_pl, tmp_path):
     assert slurm_pl("--config", "nowhere", "x.log", "true").returncode == 2
 
 
+def test_kaldis_rules_for_a_site(slurm_pl, queue_pl, tmp_path):
+    (tmp_path / "conf").mkdir()
+    rules = """# Kaldi's own example
+command {}   # with a remark
+option mem=* -l mem_free=$0,ram_free=$0
+option mem=0          # nothing
+default gpu=0
+option gpu=0 -q all.q
+option gpu=* -l gpu=$0 -q g.q
+"""
+    (tmp_path / "conf" / "queue.conf").write_text(rules.format("qsub -v PATH -cwd"))
+    options = ["--mem", "2G", "--num-threads", "3", "--max-jobs-run", "2"]
+    assert queue_pl(*options, "JOB=1:3", "x.JOB.log", "true").returncode == 0
+    assert queue_pl("--mem", "0", "--gpu", "2", "--num-threads", "1", "x.log", "true").returncode == 0
+    cpu, gpu = (tmp_path / "calls").read_text().splitlines()
+    assert cpu.startswith("-v PATH -cwd -q all.q -tc 2 -l mem_free=2G,ram_free=2G -pe smp 3 -N ") and "-t 1-3" in cpu
+    assert gpu.startswith("-v PATH -cwd -l gpu=2 -q g.q -N ") and "mem" not in gpu and "-pe" not in gpu
+    (tmp_path / "conf" / "slurm.conf").write_text("option gpu=* -p gpu --gres=gpu:$0\noption mem=* --mem-per-cpu $0\n")
+    assert slurm_pl("--mem", "2G", "--gpu", "2", "--exclusive", "true", "y.log", "true").returncode == 0
+    call = (tmp_path / "calls").read_text().splitlines()[-1]
+    assert "--exclusive -p gpu --gres=gpu:2 --mem-per-cpu 2G --wait" in call and "--mem=" not in call
+    done = queue_pl("--tmem", "2G", "x.log", "true")
+    assert done.returncode == 2 and "unknown option --tmem" in done.stderr
+    (tmp_path / "conf" / "queue.conf").write_text("optoin gpu=0\n")
+    done = queue_pl("x.log", "true")
+    assert done.returncode == 2 and "'optoin gpu=0' in conf/queue.conf is no rule" in done.stderr
+
+
+def test_queue_notices_a_job_that_left_no_exit_code(queue_pl, monkeypatch):
+    monkeypatch.setenv("LOSE", "2")
+    done = queue_pl("JOB=1:3", "x.JOB.log", "true")
+    assert done.returncode == 1 and "1 / 3 failed, log is in x.2.log" in done.stderr
+
+
+def test_queue_without_grid_engine_or_with_a_refusal(queue_pl, tmp_path):
+    (tmp_path / "bin" / "qsub").write_text("#!/bin/sh\necho no suitable queues\nexit 1\n")
+    done = queue_pl("x.log", "true")
+    assert done.returncode == 1 and "submitted nothing (it said 'no suitable queues')" in done.stderr
+    (tmp_path / "bin" / "qsub").unlink()
+    if any(os.access(os.path.join(folder, "qsub"), os.X_OK) for folder in os.environ["PATH"].split(os.pathsep)):
+        pytest.skip("this machine has Grid Engine")
+    done = queue_pl("x.log", "true")
+    assert done.returncode == 2 and "cmd_backend=local" in done.stderr
+    assert "begins with 0" in queue_pl("JOB=0:2", "x.JOB.log", "true").stderr
+
+
 def test_slurm_notices_a_job_that_left_no_exit_code(slurm_pl, monkeypatch):
     monkeypatch.setenv("LOSE", "2")
     done = slurm_pl("JOB=1:3", "x.JOB.log", "true")
@@ -172,8 +255,10 @@ def test_without_slurm(slurm_pl, tmp_path, monkeypatch):
     assert done.returncode == 2 and "cmd_backend=local" in done.stderr
 
 
-def test_slurm_cancels_on_interruption(slurm_pl, tmp_path):
-    running = subprocess.Popen([slurm_pl.path, "x.log", "sleep", "5"], stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("name", ["slurm_pl", "queue_pl"])
+def test_interruption_cancels_the_jobs(name, request, tmp_path):
+    runner = request.getfixturevalue(name)
+    running = subprocess.Popen([runner.path, "x.log", "sleep", "3"], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 20
     while not (tmp_path / "calls").exists():
         assert time.monotonic() < deadline
@@ -181,5 +266,5 @@ def test_slurm_cancels_on_interruption(slurm_pl, tmp_path):
     time.sleep(0.5)
     running.send_signal(signal.SIGINT)
     _, error = running.communicate(timeout=20)
-    assert running.returncode == 130 and "the jobs were cancelled" in error
+    assert running.returncode == 130 and re.search("the jobs were (cancelled|deleted)", error)
     assert (tmp_path / "cancelled").read_text().split()[0] == "4711"
