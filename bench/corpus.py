@@ -80,7 +80,7 @@ class Corpus:
         self.tokens = tokens.read_text(encoding="utf-8").split()[:OUTPUTS]
         ids = {token: number for number, token in enumerate(self.tokens)}
         self.train, self.dev, self.test = (Set(workdir, name, ids, device) for name in ("train", "dev", "test"))
-        self.words = {name: words for name, words in read_transcripts(workdir / "data/test/text").items()}
+        self.words = {**read_transcripts(workdir / "data/dev/text"), **read_transcripts(workdir / "data/test/text")}
         statistics = np.load(workdir / "dump/mfcc/train/cmvn.npz")
         self._mean = statistics["sum"] / statistics["count"]
         self._istd = 1 / np.sqrt(statistics["sum_square"] / statistics["count"] - self._mean**2)
