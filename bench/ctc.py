@@ -48,9 +48,9 @@ def train(
     settings: Training,
     seed: int,
     teacher: AcousticModel | None = None,
-    criterion: Criterion | None = None,
     after_step: Callable[[float], None] = lambda done: None,
     log: Callable[[str], None] = print,
+    criterion: Criterion | None = None,
 ) -> AcousticModel:
     """Train `model` in place, on the corpus's device; `after_step` gets the fraction done, before gradients go.
 

@@ -25,8 +25,11 @@ from torch import Tensor
 from bench.accuracy_table import difference, rate, shown
 from bench.corpus import Batch, Corpus
 from bench.ctc import Training, ctc_loss, phone_errors, posteriors, train, word_errors
+from dirnet.asr.alignment import align
 from dirnet.asr.decode import DecodeConfig, Decoder
-from dirnet.asr.smbr import DenominatorGraph, PhoneBigram, align, smbr_loss
+from dirnet.asr.denominator import DenominatorGraph
+from dirnet.asr.phone_ngram import PhoneNgram, lattice
+from dirnet.asr.smbr import smbr_loss
 from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
@@ -41,6 +44,7 @@ CONTROL = "ctc"
 class Smbr:
     """Values of `model_conf` of conf/train_smbr.yaml."""
 
+    order: int = 2
     acoustic_scale: float = 1.0
     blank_weight: float = 0.8
     ctc_smooth: float = 0.5
@@ -63,8 +67,9 @@ class SmbrCriterion:
         self.settings, self.accuracies = settings, []
         found = posteriors(model.to(corpus.device), corpus.train)
         self.posteriors = [found[name] for name in corpus.train.names]
-        lines = [" ".join([name, *corpus.train.phones[name]]) for name in corpus.train.names]
-        self.graph = DenominatorGraph.build(PhoneBigram.estimate(lines, corpus.tokens[1:])).to(corpus.device)
+        place = {phone: number for number, phone in enumerate(corpus.tokens[1:])}
+        said = (lattice(words, corpus.lexicon, place) for words in corpus.train_words.values())
+        self.graph = DenominatorGraph.build(PhoneNgram.estimate(said, len(place), settings.order)).to(corpus.device)
 
     def __call__(self, log_probs: Tensor, steps: Tensor, batch: Batch) -> Tensor:
         known = torch.nn.utils.rnn.pad_sequence([self.posteriors[row] for row in batch.rows.tolist()], True)
@@ -74,7 +79,7 @@ class SmbrCriterion:
             log_probs, steps.to(log_probs.device), path, self.graph, settings.acoustic_scale, settings.blank_weight
         )
         self.accuracies.append(1 - float(errors.detach().sum() / largest.sum()))
-        return errors.mean() + settings.ctc_smooth * ctc_loss(log_probs, steps, batch)
+        return errors.sum() / max(int((largest > 0).sum()), 1) + settings.ctc_smooth * ctc_loss(log_probs, steps, batch)
 
 
 @one_line_errors
