@@ -191,7 +191,7 @@ def _measure(model: AcousticModel, task: Task, stage: str, told: dict[str, Any],
     row = asdict(task) | {"stage": stage} | size_figures(model) | told
     row |= {"phone_errors": phones[0], "phones": phones[1]}
     if _decoder is not None:
-        words = word_errors(_corpus, found, _decoder)
+        words = word_errors(_corpus, _corpus.test, found, _decoder)
         row |= {"word_errors": words[0], "words": words[1]}
     device = torch.cuda.get_device_name() if _corpus.device.type == "cuda" else cpu_name()
     row |= {"commit": commit(), "device": device, "torch": torch.__version__, "hours": round(_corpus.train.hours, 2)}

@@ -83,10 +83,10 @@ def rate(rows: dict[int, dict], errors: str, tokens: str) -> tuple[float, float,
     return 100 * edits.sum() / total.sum(), *np.percentile(rates, [2.5, 97.5])
 
 
-def difference(pairs: dict[int, tuple[dict, dict]]) -> str:
-    """The relative change of the phone errors to the control of the same seeds, with its interval."""
-    ours = np.sum([pair[0]["phone_errors"] for pair in pairs.values()], axis=0)
-    base = np.sum([pair[1]["phone_errors"] for pair in pairs.values()], axis=0)
+def difference(pairs: dict[int, tuple[dict, dict]], errors: str = "phone_errors") -> str:
+    """The relative change of the errors to the control of the same seeds, with its interval."""
+    ours = np.sum([pair[0][errors] for pair in pairs.values()], axis=0)
+    base = np.sum([pair[1][errors] for pair in pairs.values()], axis=0)
     draws = _draws(len(ours))
     low, high = np.percentile(100 * (ours[draws].sum(1) / base[draws].sum(1) - 1), [2.5, 97.5])
     return f"{100 * (ours.sum() / base.sum() - 1):+.1f} % [{low:+.1f}, {high:+.1f}]"

@@ -17,6 +17,9 @@ from dirnet.compression.distillation import distillation_loss
 from dirnet.nn.acoustic import AcousticModel
 
 
+Criterion = Callable[[Tensor, Tensor, Batch], Tensor]
+
+
 @dataclass(frozen=True)
 class Training:
     """Adam under a linear warm-up over `warmup` of all steps and a cosine down to zero; the last weights count.
@@ -47,8 +50,12 @@ def train(
     teacher: AcousticModel | None = None,
     after_step: Callable[[float], None] = lambda done: None,
     log: Callable[[str], None] = print,
+    criterion: Criterion | None = None,
 ) -> AcousticModel:
-    """Train `model` in place, on the corpus's device; `after_step` gets the fraction done, before gradients go."""
+    """Train `model` in place, on the corpus's device; `after_step` gets the fraction done, before gradients go.
+
+    criterion: the loss of (log_probs (B, T, C), lengths (B,), batch); default: CTC, with the teacher if there is one.
+    """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model.to(corpus.device).train()
@@ -65,7 +72,7 @@ def train(
             warm, cooled = done / max(settings.warmup * steps, 1), 0.5 + 0.5 * math.cos(math.pi * done / steps)
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate * min(warm, 1.0) * cooled
-            loss = _loss(model, batch, settings, teacher)
+            loss = _loss(model, batch, settings, teacher, criterion)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
@@ -84,22 +91,29 @@ def train(
     return model.eval()
 
 
-def _loss(model: AcousticModel, batch: Batch, settings: Training, teacher: AcousticModel | None) -> Tensor:
+def _loss(
+    model: AcousticModel, batch: Batch, settings: Training, teacher: AcousticModel | None, criterion: Criterion | None
+) -> Tensor:
     features = augment(batch.features, batch.lengths, model, settings)
     log_probs, steps = model(features, batch.lengths)
     steps = steps.cpu()
-    enough = batch.phone_lengths <= steps  # CTC has no path through fewer frames
-    loss = torch.nn.functional.ctc_loss(
-        log_probs.transpose(0, 1), batch.phones.to(log_probs.device), steps, batch.phone_lengths,
-        reduction="none", zero_infinity=True,
-    )  # fmt: skip
-    loss = loss.sum() / max(int(enough.sum()), 1)
+    loss = (criterion or ctc_loss)(log_probs, steps, batch)
     if teacher is None or not settings.distill:
         return loss
     with torch.no_grad():
         wanted, _ = teacher(features, batch.lengths)
     soft = distillation_loss(log_probs, wanted, steps, settings.temperature)
     return (1 - settings.distill) * loss + settings.distill * soft
+
+
+def ctc_loss(log_probs: Tensor, steps: Tensor, batch: Batch) -> Tensor:
+    """The mean over the utterances that have frames enough; the others count nothing."""
+    enough = batch.phone_lengths <= steps  # CTC has no path through fewer frames
+    loss = torch.nn.functional.ctc_loss(
+        log_probs.transpose(0, 1), batch.phones.to(log_probs.device), steps, batch.phone_lengths,
+        reduction="none", zero_infinity=True,
+    )  # fmt: skip
+    return loss.sum() / max(int(enough.sum()), 1)
 
 
 def augment(features: Tensor, lengths: Tensor, model: AcousticModel, settings: Training) -> Tensor:
@@ -142,9 +156,8 @@ def phone_errors(model: AcousticModel, data: Set, found: dict[str, Tensor] | Non
     return [row.errors for row in rows], [len(row.reference) for row in rows]
 
 
-def word_errors(corpus: Corpus, found: dict[str, Tensor], decoder: Decoder) -> tuple[list, list]:
+def word_errors(corpus: Corpus, data: Set, found: dict[str, Tensor], decoder: Decoder) -> tuple[list, list]:
     """The same of words, decoded with the graph."""
-    names = corpus.test.names
-    hypotheses = {name: decoder.decode(found[name].numpy())[0] for name in names}
-    rows = count({name: corpus.words[name] for name in names}, hypotheses)
+    hypotheses = {name: decoder.decode(found[name].numpy())[0] for name in data.names}
+    rows = count({name: corpus.words[name] for name in data.names}, hypotheses)
     return [row.errors for row in rows], [len(row.reference) for row in rows]

@@ -1,187 +1,23 @@
-"""State-level minimum Bayes risk over phone-bigram x CTC paths (Kingsbury 2009).
+"""State-level minimum Bayes risk over all paths of a denominator graph (Kingsbury 2009; for CTC, Sak et al. 2015).
 
-A path names one output, a phone or blank (index 0), per frame. Its accuracy is the sum over the frames where it agrees
-with the reference alignment `r_t` of `blank_weight` where `r_t` is blank and 1 elsewhere. The paths of the denominator
-score `acoustic_scale * log y + phone bigram`, and the criterion is the expected accuracy `F` under the softmax of
-these scores. One forward-backward pass in the expectation semiring, on log-weights in double precision, gives `F` and
-`dF / d log y_t(s) = acoustic_scale * gamma_t(s) (A_t(s) - F)`.
+A path names one output, a phone or blank (index 0), per frame. Its accuracy is what its outputs earn, frame by frame;
+it weighs `exp(acoustic_scale * sum_t log y_t)` times its weight in the graph. The criterion is the expected accuracy
+`F` under the weights normalised over all paths. One forward-backward pass in the expectation semiring (Eisner 2002)
+gives `F` and `dF / d log y_t(s) = acoustic_scale * gamma_t(s) (A_t(s) - F)`, where gamma is the share of the paths
+through s at frame t, and A their mean accuracy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from dirnet.asr.denominator import BLANK, DenominatorGraph
 from dirnet.errors import UserError
-from dirnet.files import atomic_write
 
-BLANK = 0
-
-
-@dataclass(frozen=True)
-class PhoneBigram:
-    """Log-probabilities of phone sequences over V phones, whose outputs are 1..V.
-
-    start (V,): first phone; bigram (V, V): row phone, then column phone; end (V,): phone, then the end; empty (): no
-    phone at all.
-    """
-
-    start: Tensor
-    bigram: Tensor
-    end: Tensor
-    empty: Tensor
-
-    @classmethod
-    def uniform(cls, phones: int) -> PhoneBigram:
-        """Every phone and the end equally likely everywhere."""
-        return cls.from_counts(np.zeros((phones + 1, phones + 1)))
-
-    @classmethod
-    def estimate(cls, lines: Iterable[str], phones: Sequence[str]) -> PhoneBigram:
-        """From transcripts, one `UTT P1 P2 ...` a line; a phone outside `phones` is a `UserError`."""
-        place = {phone: number for number, phone in enumerate(phones)}
-        counts = np.zeros((len(phones) + 1, len(phones) + 1))
-        for line in lines:
-            utterance, *names = line.split()
-            unknown = next((name for name in names if name not in place), None)
-            if unknown is not None:
-                raise UserError(f"transcript of {utterance} has {unknown!r}, not in the phone list; mend either")
-            path = [len(phones), *(place[name] for name in names), len(phones)]
-            np.add.at(counts, (path[:-1], path[1:]), 1)
-        return cls.from_counts(counts)
-
-    @classmethod
-    def from_counts(cls, counts: np.ndarray) -> PhoneBigram:
-        """From the counts (V + 1, V + 1) of successions, the last row and column being the sentence boundary.
-
-        Witten-Bell: a history's unseen mass is shared out by how often a phone follows anything, plus one.
-        """
-        follows = counts.sum(axis=0) + 1.0
-        kinds = np.maximum((counts > 0).sum(axis=1, keepdims=True), 1)
-        log = np.log((counts + kinds * follows / follows.sum()) / (counts.sum(axis=1, keepdims=True) + kinds))
-        log = torch.from_numpy(log)
-        return cls(start=log[-1, :-1], bigram=log[:-1, :-1], end=log[:-1, -1], empty=log[-1, -1])
-
-    def save(self, path: str | Path) -> None:
-        """Write the four tables as an .npz file."""
-        with atomic_write(path, "wb") as stream:
-            np.savez(stream, **{field.name: getattr(self, field.name).numpy() for field in fields(self)})
-
-    @classmethod
-    def load(cls, path: str | Path) -> PhoneBigram:
-        """Read what `save` wrote."""
-        try:
-            with np.load(path) as tables:
-                return cls(**{field.name: torch.from_numpy(tables[field.name]) for field in fields(cls)})
-        except FileNotFoundError:
-            raise UserError(f"phone bigram {path} does not exist; run sMBR training from its first stage") from None
-        except (KeyError, ValueError, OSError) as error:
-            raise UserError(f"phone bigram {path} is damaged ({error}); delete it and run again") from None
-
-
-@dataclass(frozen=True)
-class DenominatorGraph:
-    """The CTC topology over a phone bigram, as dense tables; V phones give 2V + 1 states.
-
-    State v < V: phone v is spoken; state V + v: blank after phone v; state 2V: blank before any phone. `enter` (S,)
-    and `leave` (S,) are the log-weights of starting and ending in a state, `arcs` (S, S) of stepping from row to
-    column, `outputs` (S,) the network output of each state.
-    """
-
-    enter: Tensor
-    arcs: Tensor
-    leave: Tensor
-    outputs: Tensor
-
-    @classmethod
-    def build(cls, phones: PhoneBigram) -> DenominatorGraph:
-        """The graph of a bigram, float64 on the CPU."""
-        v = len(phones.start)
-        never = -torch.inf
-        enter = torch.full((2 * v + 1,), never, dtype=torch.float64)
-        enter[:v], enter[2 * v] = phones.start, 0.0
-        arcs = torch.full((2 * v + 1, 2 * v + 1), never, dtype=torch.float64)
-        speak, silent = torch.arange(v), torch.arange(v, 2 * v)
-        arcs[:v, :v] = phones.bigram
-        arcs[speak, speak] = 0.0  # the same phone goes on; saying it twice takes a blank between
-        arcs[speak, silent] = arcs[silent, silent] = 0.0
-        arcs[v : 2 * v, :v] = phones.bigram
-        arcs[2 * v, :v] = phones.start
-        arcs[2 * v, 2 * v] = 0.0
-        leave = torch.cat([phones.end, phones.end, phones.empty.reshape(1)]).double()
-        outputs = torch.cat([speak + 1, torch.full((v + 1,), BLANK)])
-        return cls(enter, arcs, leave, outputs)
-
-    def to(self, device: torch.device) -> DenominatorGraph:
-        """The same tables on `device`."""
-        return DenominatorGraph(*(getattr(self, field.name).to(device) for field in fields(self)))
-
-
-def expected_accuracy(
-    log_probs: Tensor, lengths: Tensor, accuracy: Tensor, graph: DenominatorGraph, acoustic_scale: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Expectation-semiring forward-backward.
-
-    log_probs (B, T, C); lengths (B,); accuracy (B, T, C): what output c earns at frame t. Returns `F` (B,) and
-    `dF / d log_probs` (B, T, C), zero behind the lengths, both float64.
-    """
-    frames = log_probs.shape[1]
-    emission = acoustic_scale * log_probs.detach().double()[:, :, graph.outputs]  # (B, T, S)
-    earned = accuracy.double()[:, :, graph.outputs]
-    arcs = graph.arcs.exp()
-    alpha, gain = torch.empty_like(emission), torch.empty_like(emission)  # log-sum and mean accuracy of prefixes
-    alpha[:, 0], gain[:, 0] = graph.enter + emission[:, 0], earned[:, 0]
-    for t in range(1, frames):
-        total, mean = _step(alpha[:, t - 1], gain[:, t - 1], arcs)
-        alpha[:, t], gain[:, t] = emission[:, t] + total, earned[:, t] + mean
-
-    beta, rest = torch.empty_like(emission), torch.empty_like(emission)  # the same of suffixes, frame t left out
-    beta[:, frames - 1], rest[:, frames - 1] = graph.leave, 0.0
-    for t in range(frames - 2, -1, -1):
-        total, mean = _step(emission[:, t + 1] + beta[:, t + 1], earned[:, t + 1] + rest[:, t + 1], arcs.T)
-        last = (lengths - 1 <= t)[:, None]
-        beta[:, t], rest[:, t] = torch.where(last, graph.leave, total), torch.where(last, 0.0, mean)
-
-    complete = alpha + beta
-    partition = complete[:, 0].logsumexp(dim=1)
-    gamma = (complete - partition[:, None, None]).exp()
-    through = gain + rest  # mean accuracy of the paths through a state
-    expected = (gamma[:, 0] * through[:, 0]).sum(dim=1)
-    by_state = acoustic_scale * gamma * (through - expected[:, None, None])
-    inside = torch.arange(frames, device=lengths.device) < lengths[:, None]
-    by_state = torch.where(inside[:, :, None], by_state, 0.0)
-    gradient = torch.zeros(log_probs.shape, dtype=torch.float64, device=log_probs.device)
-    return expected, gradient.index_add_(2, graph.outputs, by_state)
-
-
-def _step(weights: Tensor, means: Tensor, arcs: Tensor) -> tuple[Tensor, Tensor]:
-    """One frame of the semiring: log-weights and means (B, S) carried over `arcs` (S, S), which are plain weights.
-
-    The largest weight is taken out before the exponential, so products stay in double's range however long the path.
-    """
-    shift = weights.max(dim=1, keepdim=True).values
-    scaled = (weights - shift).exp()
-    total = scaled @ arcs
-    return total.log() + shift, (scaled * means) @ arcs / total.clamp(min=torch.finfo(total.dtype).tiny)
-
-
-class _ExpectedAccuracy(torch.autograd.Function):
-    @staticmethod
-    def forward(context, log_probs, lengths, accuracy, graph, acoustic_scale):
-        expected, gradient = expected_accuracy(log_probs, lengths, accuracy, graph, acoustic_scale)
-        context.save_for_backward(gradient.to(log_probs.dtype))
-        return expected.to(log_probs.dtype)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(context, upstream):
-        (gradient,) = context.saved_tensors
-        return upstream[:, None, None] * gradient, None, None, None, None
+WHOLE = 1 << 24  # states x frames x utterances up to which all frames are kept in memory at a time
 
 
 def smbr_loss(
@@ -191,65 +27,210 @@ def smbr_loss(
     graph: DenominatorGraph,
     acoustic_scale: float = 1.0,
     blank_weight: float = 1.0,
+    silence: str = "phone",
+    silence_outputs: tuple[int, ...] = (),
 ) -> tuple[Tensor, Tensor]:
-    """Expected state errors per utterance and the largest accuracy each could have, both (B,).
+    """Expected frame errors per utterance and the largest accuracy each could have, both (B,), in frames.
 
-    log_probs (B, T, C), differentiable; lengths (B,); alignments (B, T): the reference output of every frame, as
-    `align` gives it (anything behind the lengths). 1 - errors / largest is the expected accuracy, a fraction.
+    errors = sum_t w(r_t) - E[sum_t w(r_t) 1(s_t = r_t)], w(r) being `blank_weight` for blank and 1 for a phone;
+    1 - errors / largest is the expected accuracy, a fraction.
+
+    log_probs (B, T, C): natural logarithms, differentiable; computed in float32, or float64 if that is what comes in,
+        also under autocast.
+    lengths (B,): frames of each, 1 to T; what lies behind does not count.
+    alignments (B, T): the reference output r_t of every frame, as `dirnet.asr.alignment.align` gives it. A row that
+        begins with a negative number has no reference: it is skipped, both of its results and its gradient are 0.
+    graph: its outputs are below C.
+    silence: how frames with a reference in `silence_outputs` count: `phone`: like any phone; `ignore`: not at all
+        (Kaldi's `--silence-phones`; Vesely et al. 2013); `class`: any of them or blank is right (Kaldi's
+        `--one-silence-class`).
+    Shapes or values that do not fit are a `UserError`.
     """
-    frames = torch.arange(log_probs.shape[1], device=lengths.device)
-    weight = log_probs.new_ones(alignments.shape).masked_fill(alignments == BLANK, blank_weight)
-    weight = weight * (frames < lengths[:, None])
-    accuracy = torch.zeros_like(log_probs, requires_grad=False)
+    _check(log_probs, lengths, alignments, graph, silence)
+    accuracy, largest = frame_accuracy(
+        alignments, lengths.to(alignments.device), log_probs.shape[2], blank_weight, silence, silence_outputs
+    )
+    accuracy = accuracy.to(torch.promote_types(log_probs.dtype, torch.float32))
+    expected = _ExpectedAccuracy.apply(log_probs, lengths, accuracy, graph, acoustic_scale)
+    return largest.to(expected.dtype) - expected, largest.to(expected.dtype)
+
+
+def frame_accuracy(
+    alignments: Tensor,
+    lengths: Tensor,
+    outputs: int,
+    blank_weight: float = 1.0,
+    silence: str = "phone",
+    silence_outputs: tuple[int, ...] = (),
+) -> tuple[Tensor, Tensor]:
+    """What each output earns at each frame (B, T, C), and the most that a path can earn (B,); float32."""
+    frames = torch.arange(alignments.shape[1], device=alignments.device)
+    inside = (frames < lengths[:, None]) & (alignments[:, :1] >= 0)
+    weight = torch.where(alignments == BLANK, blank_weight, 1.0) * inside
+    quiet = torch.isin(alignments, alignments.new_tensor(silence_outputs))
+    if silence == "ignore":
+        weight = weight.masked_fill(quiet, 0.0)
+    accuracy = torch.zeros(*alignments.shape, outputs, device=alignments.device)
     accuracy.scatter_(2, alignments.clamp(min=0)[:, :, None], weight[:, :, None])
-    largest = weight.sum(dim=1)
-    return largest - _ExpectedAccuracy.apply(log_probs, lengths, accuracy, graph, acoustic_scale), largest
+    if silence == "class":
+        for output in (BLANK, *silence_outputs):
+            accuracy[:, :, output] = torch.where(quiet, weight, accuracy[:, :, output])
+    return accuracy, weight.sum(dim=1)
 
 
 @torch.no_grad()
-def align(log_probs: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
-    """The best CTC path of each transcript (Viterbi), batched.
+def expected_accuracy(
+    log_probs: Tensor,
+    lengths: Tensor,
+    accuracy: Tensor,
+    graph: DenominatorGraph,
+    acoustic_scale: float = 1.0,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`F` (B,) and `dF / d log_probs` (B, T, C), zero behind the lengths, in the precision of `accuracy`.
 
-    log_probs (B, T, C); targets (B, U) outputs 1..C-1, padded with anything. Returns (B, T) outputs, blank behind the
-    lengths. An utterance with fewer frames than phones plus repeats has no path: a `UserError`.
+    log_probs (B, T, C); lengths (B,); accuracy (B, T, C): what output c earns at frame t.
+    chunk: frames held at a time. All frames up to `WHOLE`; above, sqrt(T), every chunk's first states being kept and
+    the others computed again (Chen et al. 2016).
+
+    Weights are plain numbers, scaled to sum to one at every frame, and mean accuracies are centred there, so that
+    float32 neither underflows nor loses digits over thousands of frames: a graph leads from every state to every phone
+    and to blank, with weights that are no smaller than the smallest of the n-gram.
     """
     batch, frames, _ = log_probs.shape
-    states = 2 * targets.shape[1] + 1
-    device = log_probs.device
-    labels = torch.full((batch, states), BLANK, device=device)
-    labels[:, 1::2] = targets.clamp(min=0)
-    emission = log_probs.gather(2, labels[:, None, :].expand(-1, frames, -1))
-    skip = torch.zeros_like(labels, dtype=torch.bool)  # a phone may follow the phone before the blank, unless equal
-    skip[:, 3::2] = labels[:, 3::2] != labels[:, 1:-2:2]
-    score = torch.full((batch, states), -torch.inf, device=device, dtype=log_probs.dtype)
-    score[:, :2] = emission[:, 0, :2]
-    from_before = torch.full((batch, frames, states), 0, dtype=torch.int8, device=device)
-    never = score.new_full((batch, 2), -torch.inf)
-    for t in range(1, frames):
-        shifted = torch.cat([never, score], dim=1)
-        two = torch.where(skip, shifted[:, :-2], -torch.inf)
-        best, from_before[:, t] = _best_of_three(score, shifted[:, 1:-1], two)
-        score = torch.where((t < lengths)[:, None], best + emission[:, t], score)
+    device, dtype = log_probs.device, accuracy.dtype
+    graph = graph.to(device, dtype)
+    if chunk is None:
+        whole = batch * frames * len(graph.enter) <= WHOLE
+        chunk = frames if whole else math.isqrt(frames - 1) + 1
+    last = (lengths - 1).to(device)
+    inside = (torch.arange(frames, device=device)[:, None] <= last).T[:, :, None]
+    # a frame's outputs are taken relative to its best one, which changes no posterior
+    scaled = acoustic_scale * log_probs.to(dtype).masked_fill(~inside, 0.0)
+    likelihood = (scaled - scaled.amax(dim=2, keepdim=True)).exp().permute(1, 2, 0).contiguous()  # (T, C, B)
+    accuracy = accuracy.masked_fill(~inside, 0.0).permute(1, 2, 0).contiguous()
+    pass_ = _Pass(graph, likelihood, accuracy, frozenset(last.tolist()), last)
 
-    end = 2 * target_lengths.to(device)[:, None]
-    ends = torch.cat([end, (end - 1).clamp(min=0)], dim=1)
-    final = score.gather(1, ends)
-    if bool((final.max(dim=1).values == -torch.inf).any()):
-        row = int((final.max(dim=1).values == -torch.inf).nonzero()[0])
+    starts = list(range(0, frames, chunk))
+    states = [None]  # before each chunk
+    for first in starts[:-1]:
+        states.append(pass_.forward(states[-1], first, first + chunk, keep=False))
+    expected = log_probs.new_zeros(batch, dtype=torch.float64)
+    gradient = torch.empty(frames, log_probs.shape[2], batch, dtype=dtype, device=device)
+    after = None
+    for first in reversed(starts):
+        stop = min(first + chunk, frames)
+        before = pass_.forward(states.pop(), first, stop, keep=True)
+        behind = pass_.backward(after, first, stop)
+        after = behind[0]
+        earned, gradient[first:stop] = pass_.posteriors(before, behind, first, stop)
+        expected += earned.double().sum(dim=0)
+    gradient = acoustic_scale * gradient.permute(2, 0, 1).masked_fill(~inside, 0.0)
+    return expected.to(dtype), gradient
+
+
+class _Pass:
+    """Forward and backward sums over a stretch of frames.
+
+    States are (2, S, B)-shaped pairs: weight, and weight times mean accuracy so far; held as (S, 2, B), so that one
+    product with the graph serves both.
+    """
+
+    def __init__(self, graph: DenominatorGraph, likelihood: Tensor, accuracy: Tensor, ends: frozenset[int], last: Tensor):
+        self.graph, self.likelihood, self.accuracy, self.ends, self.last = graph, likelihood, accuracy, ends, last
+        self.shape = (len(graph.enter), 2, likelihood.shape[2])
+
+    def forward(self, before: Tensor | None, first: int, stop: int, keep: bool) -> Tensor:
+        """Prefixes up to each frame (frames, S, 2, B) if `keep`, else up to the last (S, 2, B)."""
+        graph, kept = self.graph, []
+        likelihood, accuracy = self._of_states(first, stop)
+        for t in range(stop - first):
+            if before is None:
+                now = likelihood.new_zeros(self.shape)
+                now[:, 0] = graph.enter[:, None]
+            else:
+                now = graph.step(before.view(len(before), -1)).view(self.shape)
+            self._take(now, likelihood[t], accuracy[t])
+            if keep:
+                kept.append(now)
+            before = now
+        return torch.stack(kept) if keep else before
+
+    def backward(self, after: Tensor | None, first: int, stop: int) -> Tensor:
+        """Suffixes behind each frame (frames, S, 2, B), the frame itself left out.
+
+        after: the suffixes behind frame `stop`, None behind the last frame of all.
+        """
+        graph, kept = self.graph, []
+        behind_last = after is None
+        likelihood, accuracy = self._of_states(first, stop if behind_last else stop + 1)
+        for t in range(stop - 1, first - 1, -1):
+            if t + 1 == stop and behind_last:
+                now = likelihood.new_zeros(self.shape)
+                now[:, 0] = graph.leave[:, None]
+            else:
+                ahead = after.clone()
+                self._take(ahead, likelihood[t + 1 - first], accuracy[t + 1 - first])
+                now = graph.step_back(ahead.view(len(ahead), -1)).view(self.shape)
+            if t in self.ends:
+                here = self.last == t
+                now[:, 0] = torch.where(here, graph.leave[:, None], now[:, 0])
+                now[:, 1] = now[:, 1].masked_fill(here, 0.0)
+            kept.append(now)
+            after = now
+        return torch.stack(kept[::-1])
+
+    def posteriors(self, before: Tensor, behind: Tensor, first: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Expected accuracy of each frame (frames, B), and gamma (A - F) of each output (frames, C, B)."""
+        likelihood, accuracy = before[:, :, 0], self._of_states(first, stop)[1]
+        gamma = likelihood * behind[:, :, 0]
+        through = before[:, :, 1] * behind[:, :, 0] + likelihood * behind[:, :, 1]
+        total = gamma.sum(dim=1, keepdim=True)
+        gamma, through = gamma / total, through / total
+        by_state = through - gamma * through.sum(dim=1, keepdim=True)
+        outputs = torch.zeros_like(self.likelihood[first:stop]).index_add_(1, self.graph.outputs, by_state)
+        return (gamma * accuracy).sum(dim=1), outputs
+
+    def _of_states(self, first: int, stop: int) -> tuple[Tensor, Tensor]:
+        outputs = self.graph.outputs
+        return self.likelihood[first:stop].index_select(1, outputs), self.accuracy[first:stop].index_select(1, outputs)
+
+    @staticmethod
+    def _take(states: Tensor, likelihood: Tensor, accuracy: Tensor) -> None:
+        """Let a frame's outputs be taken, in place; then scale and centre."""
+        weight, gain = states[:, 0], states[:, 1]
+        states.mul_(likelihood[:, None])
+        gain.addcmul_(weight, accuracy)
+        states.div_(weight.sum(dim=0))
+        gain.addcmul_(weight, gain.sum(dim=0), value=-1)
+
+
+class _ExpectedAccuracy(torch.autograd.Function):
+    @staticmethod
+    def forward(context, log_probs, lengths, accuracy, graph, acoustic_scale):
+        with torch.autocast(log_probs.device.type, enabled=False):
+            expected, gradient = expected_accuracy(log_probs, lengths, accuracy, graph, acoustic_scale)
+        context.save_for_backward(gradient)
+        context.dtype = log_probs.dtype
+        return expected
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context, upstream):
+        (gradient,) = context.saved_tensors
+        return (upstream[:, None, None] * gradient).to(context.dtype), None, None, None, None
+
+
+def _check(log_probs: Tensor, lengths: Tensor, alignments: Tensor, graph: DenominatorGraph, silence: str) -> None:
+    batch, frames, outputs = log_probs.shape
+    if alignments.shape != (batch, frames) or lengths.shape != (batch,):
         raise UserError(
-            f"utterance {row} of a batch has {int(lengths[row])} frames for {int(target_lengths[row])} phones, "
-            "too few for a CTC path; leave it out"
+            f"log_probs is {tuple(log_probs.shape)}, alignments {tuple(alignments.shape)}, lengths "
+            f"{tuple(lengths.shape)}; expected (B, T, C), (B, T) and (B,)"
         )
-    state = ends.gather(1, final.argmax(dim=1, keepdim=True))
-    path = torch.full((batch, frames), BLANK, device=device)
-    for t in range(frames - 1, -1, -1):
-        inside = (t < lengths)[:, None]
-        path[:, t : t + 1] = torch.where(inside, labels.gather(1, state), BLANK)
-        state = torch.where(inside, state - from_before[:, t].gather(1, state), state)
-    return path
-
-
-def _best_of_three(stay: Tensor, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of three scores and how many states back it came from (int8)."""
-    best, steps = torch.stack([stay, one, two]).max(dim=0)
-    return best, steps.to(torch.int8)
+    if not 1 <= int(lengths.min()) <= int(lengths.max()) <= frames:
+        raise UserError(f"lengths are {int(lengths.min())} to {int(lengths.max())}, expected 1 to {frames} frames")
+    if max(int(graph.outputs.max()), int(alignments.max())) >= outputs:
+        raise UserError(f"the graph or an alignment has outputs above {outputs - 1}, the last of log_probs; mend either")
+    if silence not in ("phone", "ignore", "class"):
+        raise UserError(f"smbr silence is {silence!r}, expected phone, ignore or class")
