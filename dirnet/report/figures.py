@@ -11,11 +11,11 @@ from dirnet.report.drawing import COLORS, drawing, filled, marked, svg
 from dirnet.report.results import Row
 
 PANELS = 3  # a line
-STATISTICS = (("per", "phone error rate, %", 100), ("loss_ctc", "CTC loss", 1), ("smbr_acc", "accuracy, %", 100))
+STATISTICS = (("per", "errors of the best path, %", 100), ("loss_ctc", "CTC loss", 1), ("smbr_acc", "accuracy, %", 100))
 
 
 def size_against_error(rows: list[Row]) -> str | None:
-    """Stored megabytes (log axis) against PER with its interval, a curve a method; None where nothing is scored."""
+    """Stored megabytes (log axis) against the error rate with its interval, a curve a method; None without scores."""
     scored = [row for row in rows if row.per]
     if not scored:
         return None
@@ -33,7 +33,7 @@ def size_against_error(rows: list[Row]) -> str | None:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set_xlabel("stored size, MB with indices (log scale)")
-        axes.set_ylabel("phone error rate, % (95 % interval)")
+        axes.set_ylabel(f"{scored[0].rate}, % (95 % interval)")
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         return svg(figure)
 
@@ -79,7 +79,7 @@ def code_heat_maps(row: Row) -> str | None:
 
 
 def baseline_curves(stages: Sequence[tuple[str, list[dict[str, Any]]]]) -> str | None:
-    """The dense model's road: PER and loss of each stage on train (dotted) and dev, sMBR's expected accuracy; or None.
+    """The dense model's road: errors, loss and sMBR's expected accuracy of each stage; None without any.
 
     stages: name and `curves.json` of every training in turn.
     """

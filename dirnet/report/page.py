@@ -16,7 +16,7 @@ from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.provenance import cpu_name, package_version
 from dirnet.report import figures, speed_figures, timings
-from dirnet.report.results import COLUMNS, Row, collect, markdown, stages_of
+from dirnet.report.results import Row, collect, columns, markdown, stages_of
 
 PACKAGES = ("torch", "espnet", "executorch", "numpy", "kaldi-decoder")
 GROUP_HEADER = ("group", "shape", "atoms", "density", "params", "bytes", "relative error")
@@ -87,7 +87,7 @@ def render(
     return environment.get_template("page.html").render(
         title=title,
         lead=f"{len(rows)} models, scored on {', '.join(results)}; {date.today().isoformat()}.",
-        columns=COLUMNS,
+        columns=columns(rows),
         results=results,
         speed_tables=timings.tables(_by_model(rows)),
         speed_note=timings.NOTE,

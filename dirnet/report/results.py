@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from dirnet.asr.tokens import type_of
 from dirnet.compression.picture import shrunk
 from dirnet.compression.report import size_figures
 from dirnet.errors import UserError
 from dirnet.nn import storage
 from dirnet.nn.coded import CodedMatrix
 
-COLUMNS = ("model", "params", "bytes", "R", "PER %", "WER %", "RTF", "speed-up")
+COLUMNS = ("model", "params", "bytes", "R", "{rate} %", "WER %", "RTF", "speed-up")
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ class Codes(NamedTuple):
 class Row:
     """One model of the results table; a figure that no stage measured is None, shown as a dash.
 
-    `dense` marks a peer that is not compressed at all. `ratio` is the first row's parameters / parameters, `rtf`
-    seconds of computation per second of audio, `speed_up` the fastest dense fp32 engine of the same run over this
-    model, `groups` the table in compression.json, `codes` what a heat map shows of each group, `curves` the records of
-    curves.json (one an epoch), `timing` the content of rtf.json. `method` is the name itself where nothing was
-    compressed.
+    `dense` marks a peer that is not compressed at all, `method` is the name itself for the first row. `ratio` is the
+    first row's parameters / parameters, `rate` the name of the token error rate `per` (PER, CER or TER), `rtf` seconds
+    of computation per second of audio, `speed_up` the fastest dense fp32 engine of the same run over this model,
+    `groups` the table in compression.json, `codes` what a heat map shows of each group, `curves` the records of
+    curves.json (one an epoch), `timing` the content of rtf.json.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Row:
     wer: ErrorRate | None = None
     rtf: float | None = None
     speed_up: float | None = None
+    rate: str = "PER"
     groups: list[dict[str, Any]] = field(default_factory=list)
     codes: list[Codes] = field(default_factory=list)
     curves: list[dict[str, Any]] = field(default_factory=list)
@@ -96,6 +98,7 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
         folder = exp / name
         model = storage.load(folder)
         size = size_figures(model)
+        rate = type_of(model.config.phones).rate
         timing = read_result(folder / "rtf.json") or {}
         compression = read_result(folder / "start" / "compression.json") or {}
         rows.append(
@@ -106,7 +109,8 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
                 bytes=size["bytes"],
                 dense=compression.get("settings", {}).get("solver") in ("dense", "small"),
                 ratio=(rows[0].params if rows else size["params"]) / size["params"],
-                per=error_rate(folder / f"decode_{test_set}" / "per.json"),
+                rate=rate.upper(),
+                per=error_rate(folder / f"decode_{test_set}" / f"{rate}.json"),
                 wer=error_rate(folder / f"decode_{test_set}" / "wer.json"),
                 rtf=timing.get("rtf"),
                 speed_up=timing.get("speed_up"),
@@ -144,9 +148,14 @@ def error_rate(path: Path) -> ErrorRate | None:
     return score and ErrorRate(score["percent"], score["percent_low"], score["percent_high"])
 
 
+def columns(rows: list[Row]) -> list[str]:
+    """The header of the table of `rows`, which share their token type."""
+    return [name.format(rate=rows[0].rate) for name in COLUMNS]
+
+
 def markdown(rows: list[Row]) -> str:
     """The results table in Markdown, aligned so that it also reads well on a terminal."""
-    lines = [list(COLUMNS), *(row.cells() for row in rows)]
+    lines = [columns(rows), *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
     align = [str.ljust] + [str.rjust] * (len(COLUMNS) - 1)
     text = ["| " + " | ".join(a(c, w) for a, c, w in zip(align, line, widths, strict=True)) + " |" for line in lines]

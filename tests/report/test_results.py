@@ -110,6 +110,16 @@ def test_the_page_holds_table_figures_and_origin(experiments, program, tmp_path)
     assert "12.3 [10.0, 14.0]" in table and "* commit: " in table
 
 
+def test_the_error_rate_is_named_after_the_tokens(tmp_path):
+    model = AcousticModel(AcousticModelConfig("lstm", 8, 1, phones=("<blank>", "a", "b", "<space>")))
+    storage.save(model, tmp_path / "ctc")
+    (tmp_path / "ctc" / "decode_test").mkdir()
+    score = {"percent": 5.0, "percent_low": 4.0, "percent_high": 6.0}
+    (tmp_path / "ctc" / "decode_test" / "cer.json").write_text(json.dumps(score))
+    rows = results.collect(tmp_path, ["ctc"], "test")
+    assert "CER %" in results.columns(rows) and "5.0 [4.0, 6.0]" in results.markdown(rows)
+
+
 def test_every_test_set_has_its_table(experiments, program, tmp_path):
     exp, _ = experiments
     arguments = ("--exp", exp, "--models", "ctc", "svd_4x", "--out", tmp_path, "--test_set", "test", "other")
