@@ -111,7 +111,7 @@ def test_the_page_holds_table_figures_and_origin(experiments, program, tmp_path)
 
 
 def test_the_error_rate_is_named_after_the_tokens(tmp_path):
-    model = AcousticModel(AcousticModelConfig("lstm", 8, 1, phones=("<blank>", "a", "b", "<space>")))
+    model = AcousticModel(AcousticModelConfig("lstm", 8, 1, phones=("<blank>", "a", "b", "<space>"), num_outputs=4))
     storage.save(model, tmp_path / "ctc")
     (tmp_path / "ctc" / "decode_test").mkdir()
     score = {"percent": 5.0, "percent_low": 4.0, "percent_high": 6.0}
