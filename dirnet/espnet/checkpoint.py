@@ -108,7 +108,12 @@ def load_state(path: Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {path} cannot be read ({first}); copy or train it again") from None
 
 
-def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: Path) -> None:
+def check_fits(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    where: Path,
+    advice: str = "give encoder_conf its values",
+) -> None:
     """A `UserError` that names the first keys or shapes in which `state` differs from the model's `expected`."""
     faults = [f"{key} is missing" for key in expected if key not in state]
     faults += [f"{key} is unknown" for key in state if key not in expected]
@@ -117,9 +122,7 @@ def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], wher
             faults.append(f"{key} is {list(state[key].shape)} there, {list(expected[key].shape)} here")
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise UserError(
-            f"{where} is of another architecture: {'; '.join(faults[:3])}{more}; give encoder_conf its values"
-        )
+        raise UserError(f"{where} is of another architecture: {'; '.join(faults[:3])}{more}; {advice}")
 
 
 def average(paths: Sequence[Path]) -> dict[str, Tensor]:
