@@ -28,7 +28,8 @@ from dirnet.asr.features import MfccConfig
 from dirnet.asr.tokens import BPE_MODEL, type_of
 from dirnet.config import from_mapping
 from dirnet.errors import UserError, one_line_errors
-from dirnet.espnet import checkpoint, experiment
+from dirnet.espnet import checkpoint, experiment, zoo
+from dirnet.espnet.card import About, card
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 
@@ -47,18 +48,26 @@ def main(argv: list[str] | None = None) -> int:
                         help="folders with model.safetensors and model.json")  # fmt: skip
     parser.add_argument("--lang", default=Path("data/lang"), type=Path, help="its lexicon.txt and tokens.txt go along")
     parser.add_argument("--out", type=Path, help="the zip to write for a single --exp; default: EXP/model.zip")
+    about = About()
+    parser.add_argument("--language", default=about.language, help="of the model card (default: %(default)s)")
+    parser.add_argument("--license", default=about.license, help="of the model card (default: %(default)s)")
+    parser.add_argument("--dataset", default=[], nargs="+", help="training corpora, for the model card")
     arguments = parser.parse_args(argv)
+    about = About(arguments.language, arguments.license, tuple(arguments.dataset))
     if arguments.out and len(arguments.exp) > 1:
         raise UserError(f"--out {arguments.out} is one file for {len(arguments.exp)} --exp; leave it out")
     for exp in arguments.exp:
         out = arguments.out or exp / "model.zip"
-        pack(exp, arguments.lang, out)
+        pack(exp, arguments.lang, out, about)
         print(f"{out}: {out.stat().st_size} bytes", flush=True)
     return 0
 
 
-def pack(exp: Path, lang: Path, out: Path) -> None:
-    """Stage everything in one folder, since the zoo's paths are relative, and let ESPnet's packer make the zip."""
+def pack(exp: Path, lang: Path, out: Path, about: About | None = None) -> None:
+    """Stage everything in one folder, since the zoo's paths are relative, and let ESPnet's packer make the zip.
+
+    The zip takes its name only after `zoo.check` has loaded it.
+    """
     model = storage.load(exp)
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +76,7 @@ def pack(exp: Path, lang: Path, out: Path) -> None:
         stage = Path(name)
         extra = [stage / "cmvn.npz", stage / "README.md"]
         np.savez(extra[0], **statistics(model))
-        extra[1].write_text(card(exp, model, out.name), encoding="utf-8")
+        extra[1].write_text(card(exp, model, out.name, about), encoding="utf-8")
         for source in [exp / storage.DESCRIPTION, *(lang / n for n in OPTIONAL), *(exp / n for n in RESULTS)]:
             if source.exists():
                 shutil.copyfile(source, stage / source.name)
@@ -80,6 +89,7 @@ def pack(exp: Path, lang: Path, out: Path) -> None:
             command += ["--option", path.name]
         with contextlib.chdir(stage), contextlib.redirect_stdout(io.StringIO()):
             importlib.import_module("espnet2.bin.pack").main([*command, "--outpath", "packed.zip"])
+        zoo.check(stage / "packed.zip")
         os.replace(stage / "packed.zip", out)
 
 
@@ -113,36 +123,6 @@ def statistics(model: AcousticModel) -> dict[str, Any]:
     """Sums over one imagined frame that give the model's mean and deviation."""
     mean, std = model.cmvn_mean.double(), 1 / model.cmvn_istd.double()
     return {"count": 1.0, "sum": mean.numpy(), "sum_square": (std.square() + mean.square()).numpy()}
-
-
-def card(exp: Path, model: AcousticModel, package: str) -> str:
-    """README of the package, the file called `package`: what it is, how to use it, what was measured."""
-    config, description = model.config, storage.describe(exp)
-    units = type_of(config.phones).units
-    kind = "dense" if config.compression is None else "compressed"
-    lines = [
-        f"# {config.name or exp.name}: {units.removesuffix('s')} recogniser, {kind} {config.rnn_type.upper()}",
-        "",
-        f"{config.num_layers} layers of {config.hidden_size} units, {config.num_outputs} outputs, "
-        f"{sum(p.numel() for p in model.parameters())} parameters, "
-        f"{config.sample_rate} Hz audio, one output every {config.frame_stride * config.frame_shift_ms:g} ms.",
-        "",
-        "```python",
-        "import dirnet.espnet  # DirNet must be installed: it registers the model's classes",
-        "from espnet2.bin.asr_inference import Speech2Text",
-        "",
-        f'recognise = Speech2Text.from_pretrained("{package}", ctc_weight=1.0, lm_weight=0.0, beam_size=10)',
-        f"text, {units}, *_ = recognise(audio)[0]  # audio: (n,) float in -1..1",
-        "```",
-        "",
-        f"Made by DirNet, commit {description.get('commit') or 'unknown'}, versions {description.get('versions')}.",
-    ]
-    for file in sorted(exp.glob("decode_*/[cptw]er.json")):
-        score = json.loads(file.read_text(encoding="utf-8"))
-        low, high = score["percent_low"], score["percent_high"]
-        name = f"{file.parent.name.removeprefix('decode_')} {file.stem.upper()}"
-        lines += ["", f"{name}: {score['percent']:.2f} % ({low:.2f} to {high:.2f}, {score['interval']})"]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

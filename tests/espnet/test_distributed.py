@@ -132,8 +132,9 @@ def test_espnets_launcher_on_two_hosts_reproduces_one_process(trained, tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{ssh.parent}{os.pathsep}{os.environ['PATH']}"}
     program = [sys.executable, "-m", "dirnet.espnet.train", *trained.options(config, tmp_path / "two")]
     launch = [sys.executable, "-m", "espnet2.bin.launch", "--host", "here,there", "--ngpu", "0", "--envfile", "none"]
+    launch += ["--log", str(tmp_path / "launch.log"), "--init_file_prefix", str(tmp_path / "meeting_")]
     done = subprocess.run(
-        [*launch, "--log", str(tmp_path / "launch.log"), "--init_file_prefix", str(tmp_path / "meeting_"), "--", *program],
+        [*launch, "--", *program],
         capture_output=True, text=True, env=environment, timeout=400, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

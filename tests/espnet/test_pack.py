@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import zipfile
 
 import numpy as np
@@ -15,7 +13,7 @@ from tiny_corpus import PHONES
 
 from dirnet.asr import tokens
 from dirnet.asr.features import Mfcc, MfccConfig
-from dirnet.espnet.pack import card, main
+from dirnet.espnet.pack import main
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 
@@ -57,16 +55,6 @@ def test_contents(package, trained):
     assert {"meta.yaml", "config.yaml", "model.pth", "cmvn.npz", "README.md", "model.json", "tokens.txt"} <= names
     assert str(trained.root) not in str(config) and config["normalize_conf"]["stats_file"] == "cmvn.npz"
     assert "import dirnet.espnet" in card and "2 layers of 24 units" in card
-
-
-def test_the_card_tells_what_was_measured(trained, tmp_path):
-    score = {"percent": 12.341, "percent_low": 11, "percent_high": 13.5, "interval": "95 % bootstrap over 9 utterances"}
-    (tmp_path / "decode_test").mkdir()
-    (tmp_path / "decode_test" / "per.json").write_text(json.dumps(score))
-    shutil.copy(trained.exp / "model.json", tmp_path)
-    shown = card(tmp_path, storage.load(trained.exp), "small.zip")
-    assert "test PER: 12.34 % (11.00 to 13.50, 95 % bootstrap over 9 utterances)" in shown
-    assert 'from_pretrained("small.zip"' in shown
 
 
 def test_speech2text_decodes_audio(package, trained, audio, tmp_path):

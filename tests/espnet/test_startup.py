@@ -24,9 +24,8 @@ class Environment:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
         self.python = folder / "bin/python"
         self.packages = next(folder.glob("lib/python3.*/site-packages"))
-        (self.packages / "base.pth").write_text(
-            f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"  # with its .pth files, unlike a bare path
-        )
+        base = sysconfig.get_path("purelib")  # with its .pth files, which a bare path would leave out
+        (self.packages / "base.pth").write_text(f"import site; site.addsitedir({base!r})\n")
 
     def run(self, *arguments: object, path: str = "", **options) -> subprocess.CompletedProcess:
         variables = {**os.environ, "PYTHONPATH": path}

@@ -1,0 +1,175 @@
+"""Packed models and ESPnet's model zoo.
+
+check ZIP ...           load strictly: keys that are missing or unexpected are an error that names them
+upload ZIP --repo R     the way of ESPnet's recipes: the unpacked zip with its card as a repository of the Hugging Face
+                        hub, which `Speech2Text.from_pretrained("R")` loads; --dry_run true, the default, only tells
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import os
+import re
+import tempfile
+import zipfile
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from dirnet.config import boolean
+from dirnet.errors import UserError, one_line_errors
+from dirnet.espnet import checkpoint, experiment
+from dirnet.espnet.versions import check_espnet
+
+META, CARD, CONFIG = "meta.yaml", "README.md", "_train_config"
+TASKS = {
+    "asr": "ASRTask", "asr_transducer": "ASRTransducerTask", "lm": "LMTask", "s2t": "S2TTask", "slu": "SLUTask",
+    "st": "STTask",
+}  # fmt: skip
+REPO = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Run `check` or `upload`."""
+    parser = argparse.ArgumentParser(
+        prog="dirnet zoo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    checked = actions.add_parser("check", help="load packed models strictly")
+    checked.add_argument("zips", nargs="+", type=Path, metavar="ZIP", help="what stage 9 or espnet2.bin.pack wrote")
+    sent = actions.add_parser("upload", help="send a packed model to the Hugging Face hub")
+    sent.add_argument("zip", type=Path, metavar="ZIP", help="what stage 9 or espnet2.bin.pack wrote")
+    sent.add_argument("--repo", required=True, help="USER/NAME on the hub")
+    sent.add_argument("--card", type=Path, help=f"model card; default: {CARD} of the zip")
+    sent.add_argument("--private", default=False, type=boolean, help="a new repository is private (default: false)")
+    sent.add_argument("--dry_run", default=True, type=boolean,
+                      help="true: tell what would be sent; false: send it, with the token in $HF_TOKEN")  # fmt: skip
+    arguments = parser.parse_args(argv)
+    if arguments.action == "check":
+        for path in arguments.zips:
+            print(f"{path}: whole; {tell(check(path))}", flush=True)
+    else:
+        upload(arguments)
+    return 0
+
+
+def check(path: Path) -> dict[str, int]:
+    """Build every model of the zip `path` and compare its keys and shapes; task -> number of values.
+
+    A zip that cannot be read, a class that cannot be built, a key that is missing or unexpected: a `UserError`.
+    """
+    check_espnet()
+    with unpacked(path) as (folder, meta):
+        configs = {key.removesuffix(CONFIG): name for key, name in meta["yaml_files"].items() if key.endswith(CONFIG)}
+        if not configs:
+            raise UserError(f"{path}: {META} names no training configuration; pack it with espnet2.bin.pack")
+        found = {}
+        for task, config in configs.items():
+            weights = meta["files"].get(f"{task}_model_file", meta["files"].get(f"{task}_file"))
+            if task not in TASKS or weights is None:
+                raise UserError(f"{path}: {META} names a model of task {task!r}, expected one of {', '.join(TASKS)}")
+            expected = built(task, folder / config, path)
+            state = checkpoint.load_state(folder / weights)
+            checkpoint.check_fits(state, expected, path, "pack the configuration that it was trained with")
+            found[task] = sum(value.numel() for value in state.values())
+        return found
+
+
+def built(task: str, config: Path, path: Path) -> Mapping:
+    """The state dict of the freshly built model of an ESPnet configuration in the zip `path`."""
+    with open(config, encoding="utf-8") as stream:
+        arguments = Namespace(**yaml.safe_load(stream))
+    name = task
+    if task == "asr":  # ESPnet packs others under that name too
+        name = "asr" if hasattr(arguments, "encoder") else "asr_transducer"
+        name = "slu" if hasattr(arguments, "deliberationencoder") else name
+    with contextlib.redirect_stdout(io.StringIO()):
+        experiment.espnet_task()  # registers
+        owner = getattr(importlib.import_module(f"espnet2.tasks.{name}"), TASKS[name])
+        try:
+            return owner.build_model(arguments).state_dict()
+        except Exception as error:  # ESPnet's classes refuse in their own ways: a name, an argument, a file
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{path}: its {name} model cannot be built ({type(error).__name__}: {first})") from None
+
+
+@contextlib.contextmanager
+def unpacked(path: Path):
+    """A folder, gone afterwards, with the content of the zip `path`, paths set by ESPnet's unpacker; its meta.yaml."""
+    check_zip(path)
+    with tempfile.TemporaryDirectory() as name:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            importlib.import_module("espnet2.main_funcs.pack_funcs").unpack(path, name)
+        yield Path(name), yaml.safe_load((Path(name) / META).read_text(encoding="utf-8"))
+
+
+def check_zip(path: Path) -> None:
+    """A `UserError` unless `path` is a whole zip with meta.yaml at its top."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad, names = archive.testzip(), archive.namelist()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; make it with stage 9 or espnet2.bin.pack") from None
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{path} is no whole zip ({error}); pack the model again") from None
+    if bad:
+        raise UserError(f"{path}: {bad} is damaged; pack the model again")
+    if META not in names:
+        raise UserError(f"{path} has no {META}, so it is no packed ESPnet model; pack it with espnet2.bin.pack")
+
+
+def upload(arguments: Namespace) -> None:
+    """Tell what goes to the hub, and send it unless `--dry_run`."""
+    path, repo = arguments.zip, arguments.repo
+    if not REPO.fullmatch(repo):
+        raise UserError(f"--repo is {repo!r}, expected USER/NAME, as in espnet/my_model")
+    token = os.environ.get("HF_TOKEN")
+    if not arguments.dry_run and not token:
+        raise UserError("HF_TOKEN is not set; put a token with write access into the environment, or --dry_run true")
+    found = check(path)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with zipfile.ZipFile(path) as archive:  # as `unzip` in the recipes: the hub's paths are relative ones
+            archive.extractall(folder)
+        if arguments.card:
+            (folder / CARD).write_bytes(arguments.card.read_bytes())
+        if not (folder / CARD).exists():
+            raise UserError(f"{path} has no {CARD}; give a model card with --card FILE")
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        print(f"{path}: whole; {tell(found)}\nmodel repository {repo}{', private' if arguments.private else ''}:")
+        for file in files:
+            print(f"  {file.stat().st_size:>12,} bytes  {file.relative_to(folder)}")
+        print(f"{CARD}:\n" + "".join(f"  {line}\n" for line in (folder / CARD).read_text().splitlines()), flush=True)
+        if arguments.dry_run:
+            print("nothing was sent; --dry_run false sends it")
+        else:
+            print(f"sent: {send(folder, repo, token, arguments.private)}")
+
+
+def send(folder: Path, repo: str, token: str, private: bool) -> str:
+    """Make the repository where it is missing and commit the files of `folder`; the address of the commit."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+    try:
+        hub.create_repo(repo, private=private, exist_ok=True)
+        return str(hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="Update model"))
+    except HfHubHTTPError.__bases__ as error:  # what the HTTP library below it raises, whichever it is
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{repo}: the hub refused ({first}); check the name, the token's rights, the network") from None
+
+
+def tell(found: Mapping[str, int]) -> str:
+    """What a check found, in words."""
+    return ", ".join(f"{task} model of {values:,} values, every key in its place" for task, values in found.items())
+
+
+if __name__ == "__main__":
+    main()
