@@ -131,8 +131,10 @@ def asr_train(data: Path, *arguments: object) -> None:
         files += [f"--{option}_data_path_and_name_and_type", f"{data}/wav.scp,speech,sound"]
         files += [f"--{option}_data_path_and_name_and_type", f"{data}/text,text,text"]
         files += [f"--{option}_shape_file", str(data / "speech_shape")]
-    fixed = ["--max_epoch", "1", "--batch_type", "sorted", "--batch_size", "3", "--num_workers", "0", "--use_matplotlib",
-             "false", "--use_tensorboard", "false", "--best_model_criterion", "valid,loss,min"]  # fmt: skip
+    fixed = [
+        "--max_epoch", "1", "--batch_type", "sorted", "--batch_size", "3", "--num_workers", "0", "--use_matplotlib",
+        "false", "--use_tensorboard", "false", "--best_model_criterion", "valid,loss,min",
+    ]  # fmt: skip
     task_of("asr").main(cmd=[*map(str, arguments), *files, *fixed])
 
 
