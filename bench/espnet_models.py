@@ -3,17 +3,18 @@
     python -m bench.espnet_models --mini WORK --read SPEECHOCEAN762 --out OUT
 
 WORK: a workdir of `egs/librispeech_dirnet/run.sh --corpus mini` after stage 2. Models are described by `conf/espnet`,
-trained, decoded and scored by ESPnet's own programs in processes of their own; a rerun does what is missing. What is
-found is kept in OUT/MODEL/result.json; OUT/models.md is the table.
+trained, decoded and scored by ESPnet's own programs; a rerun does what is missing. What is found is kept in
+OUT/MODEL/result.json; OUT/models.md is the table.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
-import os
+import logging
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ import soundfile
 from dirnet.asr import score
 from dirnet.asr.transcripts import read_transcripts, write_transcripts
 from dirnet.errors import UserError, one_line_errors
+from dirnet.espnet import compress
 from dirnet.files import atomic_write, read_json
 from dirnet.provenance import commit, cpu_name
 
@@ -71,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", default="4x", help="of the recurrent layers")
     parser.add_argument("--stop_after", choices=["dense", "all"], default="all", help="dense: train, nothing else")
     arguments = parser.parse_args(argv)
+    sys.path.append(str(HERE / "transducer_loss"))
     for name in arguments.models:
         model = MODELS[name]
         exp = Experiment(arguments.out.absolute(), name, model, arguments.size)
@@ -182,9 +185,13 @@ class Experiment:
     def compress(self) -> dict[str, Any]:
         """`dirnet compress --espnet`, calibrated on the training set."""
         source = f"{self.folder / 'dense/config.yaml'},{self.checkpoint('dense')}"
-        self.run("compress", "-m", "dirnet.cli", "compress", "--espnet", source, "--size", self.size, "--of",
-                 "recurrent", "--data", self.data / "train", "--out", self.folder / "small")  # fmt: skip
+        words = ["--espnet", source, "--size", self.size, "--of", "recurrent", "--data", self.data / "train",
+                 "--out", self.folder / "small"]  # fmt: skip
+        with contextlib.suppress(SystemExit):  # a UserError leaves no report, and the next line says so
+            compress.main([str(word) for word in words])
         report = read_json(self.folder / "small/compression.json")
+        if report is None:
+            raise UserError(f"{self.folder / 'small'} was not made; see above")
         groups = report["groups"]
         weights = [sum(row["rows"] * row["columns"] for row in groups), sum(row["params"] for row in groups)]
         return {"dense": report["dense"], "small": report["compressed"], "relative_error": report["relative_error"],
@@ -222,22 +229,18 @@ class Experiment:
         return {one: loaded.encode(" ".join(words), out_type=str) for one, words in transcripts.items()}
 
     def espnet(self, program: str, *arguments: object) -> None:
-        """One of `espnet2.bin`, with DirNet's classes registered as `dirnet-python` does it."""
-        self.run(program, "-m", "dirnet.espnet.python", "-m", f"espnet2.bin.{program}", *arguments)
-
-    def run(self, name: str, *arguments: object) -> None:
-        """This interpreter with `arguments`; the output goes to a log, a failure is a `UserError` that names it."""
+        """One of `espnet2.bin`, in this process (the import takes 12-17 s); its output goes to a log."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        log = self.folder / f"{name}.log"
-        command = [sys.executable, *map(str, arguments)]
-        shims = os.pathsep.join([str(HERE / "transducer_loss"), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-        with open(log, "a", encoding="utf-8") as stream:
-            stream.write(shlex.join(command) + "\n")
-            stream.flush()
-            environment = {**os.environ, "PYTHONPATH": shims}
-            status = subprocess.run(command, stdout=stream, stderr=stream, env=environment, check=False).returncode
-        if status:
-            raise UserError(f"{name} of {self.name} ended with status {status}; read {log}")
+        words = [str(argument) for argument in arguments]
+        with open(self.folder / f"{program}.log", "a", encoding="utf-8") as log:
+            log.write(shlex.join([program, *words]) + "\n")
+            log.flush()
+            handler = logging.StreamHandler(log)
+            logging.getLogger().handlers = [handler]  # before the program's own basicConfig, which then does nothing
+            logging.getLogger().setLevel(logging.INFO)
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                importlib.import_module(f"espnet2.bin.{program}").main(words)
+            logging.getLogger().removeHandler(handler)
 
 
 def markdown(out: Path) -> str:

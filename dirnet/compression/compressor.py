@@ -162,6 +162,7 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     parser.add_argument("--nj", type=int, default=1, help="groups worked on at the same time; the result is the same")
     parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
     if read:
+        parser.epilog = "For any model of ESPnet's see `dirnet compress --espnet MODEL --help`."
         parser.add_argument("--calibration", help="feats.scp of training data, for methods that use it")
         parser.add_argument("--calibration_utts", type=int, default=200, help="how many of its utterances, drawn")
     arguments = parser.parse_args(argv)

@@ -18,7 +18,7 @@ from dirnet.errors import UserError
 from dirnet.espnet.source import task_class
 
 IN_ARCHIVE = re.compile(r"\.ark:\d+$")
-TARGETS = {"lm": ["text"], "s2t": ["text", "text_prev", "text_ctc"], "st": ["text", "src_text"]}
+MORE = {"s2t": {"text_prev": "text.prev", "text_ctc": "text.ctc"}, "st": {"src_text": "src_text"}}  # name: file
 
 
 def read_batches(
@@ -34,10 +34,8 @@ def read_batches(
     owner = task_class(task)
     text = folder if task == "lm" and folder.is_file() else folder / "text"
     data = [] if task == "lm" else [(*_speech(folder, config), "speech")]
-    if task == "lm":
-        data.append((text, "text", "text"))
-    else:
-        data += [(folder / name, "text", name) for name in TARGETS.get(task, ["text"])]
+    data.append((text, "text", "text"))
+    data += [(folder / file, "text", name) for name, file in MORE.get(task, {}).items() if (folder / file).is_file()]
     for path, _, _ in data:
         if not path.is_file():
             raise UserError(f"{path} does not exist; give --data a Kaldi data dir or a dump set with {path.name}")

@@ -25,6 +25,7 @@ from dirnet.nn.settings import settings_of
 
 CONFIG, TRAIN, MODEL, TOKENS, REPORT = "config.yaml", "train.yaml", "model.pth", "tokens.txt", "compression.json"
 WHOLE = ("asr", "slu", "s2t")  # tasks whose model is a choice: everything in it can be wrapped at once
+CALLED = {"asr_transducer": ("asr", "asr"), "slu": ("slu", "asr")}  # tasks in options of inference and pack
 EPOCHS, RATE = 5, 1 / 3  # of a fine-tuning, the learning rate as a share of the training's
 # Of the run that trained the model, not of the model; data are `append` options, which a config would double.
 OF_A_RUN = (
@@ -134,11 +135,12 @@ def next_steps(found: Source, out: Path) -> str:
     else:
         kind = "feats.scp,speech,kaldi_ark" if found.config.get("input_size") else "wav.scp,speech,sound"
         options = "".join(f" --option {out / path.name}" for path in found.files.values())
+        decoded, packed = CALLED.get(task, (task, task))
         steps += [
-            ("decode", f"{python}.{task}_inference --{task}_train_config {out / CONFIG} --{task}_model_file "
+            ("decode", f"{python}.{task}_inference --{decoded}_train_config {out / CONFIG} --{decoded}_model_file "
                        f"{out / MODEL} --data_path_and_name_and_type DATA/{kind} --output_dir OUT"),
-            ("pack", f"{python}.pack {task} --{task}_train_config {out / CONFIG} --{task}_model_file {out / MODEL}"
-                     f"{options} --outpath {out}.zip"),
+            ("pack", f"{python}.pack {packed} --{packed}_train_config {out / CONFIG} --{packed}_model_file "
+                     f"{out / MODEL}{options} --outpath {out}.zip"),
         ]  # fmt: skip
     return "\n".join(f"  {name}:\n    {command}" for name, command in steps)
 

@@ -189,7 +189,7 @@ def _named_files(config: Mapping[str, Any], config_file: Path) -> dict[str, Path
             for name, one in value.items():
                 look(str(name), one)
         elif isinstance(value, str) and value:
-            path = _resolved(value, config_file)
+            path = _resolved(value, config_file) if "/" in value or Path(value).suffix else None
             if path:
                 found[value] = path
             elif key in NEEDED_FILES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dirnet.nn.cells import DirNetGRUCell, DirNetLSTMCell, DirNetRNNCell
 from dirnet.nn.recurrent import DirNetGRU, DirNetLSTM, DirNetRNN
 
-__all__ = ["DirNetGRU", "DirNetLSTM", "DirNetRNN"]
+__all__ = ["DirNetGRU", "DirNetGRUCell", "DirNetLSTM", "DirNetLSTMCell", "DirNetRNN", "DirNetRNNCell"]

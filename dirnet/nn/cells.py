@@ -57,8 +57,11 @@ class DirNetCell(nn.RNNCellBase):
             layer.block, layer.dtype, layer.shifts, layer.input_group)  # fmt: skip
         if hasattr(layer, "nonlinearity"):
             self.nonlinearity = layer.nonlinearity
-        members = [(member.weight, at) for at, group in enumerate(groups_of(layer)) for member in group.members]
-        self._reads = tuple((weight.startswith("weight_ih"), at) for weight, at in members)
+        self._reads = tuple(  # of the input or of the state, by which matrix, which of its columns
+            (member.weight.startswith("weight_ih"), at, number * group.columns // len(group.members))
+            for at, group in enumerate(groups_of(layer))
+            for number, member in enumerate(group.members)
+        )
         self.groups = layer.groups
         self.bias_ih = layer.bias_ih_l0 if layer.bias else None
         self.bias_hh = layer.bias_hh_l0 if layer.bias else None
@@ -87,13 +90,11 @@ class DirNetCell(nn.RNNCellBase):
 
     def _gates(self, input: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """What the input and the hidden state give to the gates, (..., G H) each."""
-        parts: dict[bool, Tensor] = {}
-        width = {at: self.groups[at].columns // sum(at == other for _, other in self._reads) for _, at in self._reads}
-        taken = dict.fromkeys(width, 0)
-        for of_input, at in self._reads:
-            columns = slice(taken[at], taken[at] + width[at])
-            parts[of_input] = _applied(self.groups[at], input if of_input else hidden, columns)
-            taken[at] += width[at]
+        width = self.groups[0].columns * len(self.groups) // len(self._reads)  # G H
+        parts = {
+            of_input: _applied(self.groups[at], input if of_input else hidden, slice(start, start + width))
+            for of_input, at, start in self._reads
+        }
         from_input, from_hidden = parts[True], parts[False]
         if self.bias:
             from_input, from_hidden = from_input + self.bias_ih, from_hidden + self.bias_hh

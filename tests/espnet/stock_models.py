@@ -33,14 +33,19 @@ KINDS: dict[str, dict[str, Any]] = {
                    "model_conf": {"ctc_weight": 0.0}},
     "lm_lstm": {"lm": "seq_rnn", "lm_conf": {"unit": 12}},
     "lm_gru": {"lm": "seq_rnn", "lm_conf": {"unit": 12, "rnn_type": "gru", "nlayers": 1}},
+    "slu_gru": {"encoder": "rnn", "encoder_conf": {**BLSTMP, "rnn_type": "gru"}, "model_conf": {"ctc_weight": 1.0}},
+    "new_transducer": {"encoder_conf": {"body_conf": [{"block_type": "conv1d", "kernel_size": 3, "output_size": 8}]},
+                       "decoder": "rnn", "decoder_conf": {"embed_size": 8, "hidden_size": 12},
+                       "joint_network_conf": {"joint_space_size": 8}, "model_conf": {}},
     "conformer": {"encoder": "transformer", "encoder_conf": {"output_size": 8, "attention_heads": 2, "num_blocks": 1}},
 }  # fmt: skip
+TASKS = {"slu_gru": ("slu", "SLUTask"), "new_transducer": ("asr_transducer", "ASRTransducerTask")}
 
 
 def task_of(kind: str) -> type:
     """ESPnet's task."""
     sys.path.append(str(ROOT / "bench/transducer_loss"))  # ESPnet's transducer loss has no wheel
-    name, owner = ("lm", "LMTask") if kind.startswith("lm") else ("asr", "ASRTask")
+    name, owner = TASKS.get(kind, ("lm", "LMTask") if kind.startswith("lm") else ("asr", "ASRTask"))
     return getattr(importlib.import_module(f"espnet2.tasks.{name}"), owner)
 
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from stock_models import KINDS, make_data, make_model, task_of
+from stock_models import FRONTEND, KINDS, make_data, make_model, task_of
 from torch import nn
 
 from dirnet.calibrated import main
@@ -28,6 +28,7 @@ LAYERS = {
                       "decoder.decoder.1": nn.LSTMCell},
     "gru_attention": {"encoder.enc.0.rnn0": nn.LSTM, "encoder.enc.0.rnn1": nn.LSTM, "decoder.decoder.0": nn.GRUCell},
     "transducer": {"encoder.enc.0.birnn0": nn.LSTM, "encoder.enc.0.birnn1": nn.LSTM, "decoder.decoder.0": nn.LSTM},
+    "slu_gru": {"encoder.enc.0.birnn0": nn.GRU, "encoder.enc.0.birnn1": nn.GRU},
     "lm_lstm": {"lm.rnn": nn.LSTM},
     "lm_gru": {"lm.rnn": nn.GRU},
 }  # fmt: skip
@@ -106,7 +107,7 @@ def test_every_stock_owner(kind, root, small):
     assert sum(p.numel() for p in model.parameters()) == report["compressed"]["params"]
     # the same function as the stock model with the same weights
     config = yaml.safe_load((out / "config.yaml").read_text())
-    task = "lm" if kind.startswith("lm") else "asr"
+    task = {"l": "lm", "s": "slu"}.get(kind[0], "asr")
     batch = read_batches(task, config, root / "data", 2)[1]
     stock = with_dense_weights(model, dense)
     with torch.no_grad():
@@ -123,22 +124,42 @@ def test_every_stock_owner(kind, root, small):
         assert torch.equal(after == 0, codes == 0) and not torch.equal(after, codes)
 
 
-def test_fine_tuned_decoded_and_packed_by_espnet(root, small, tmp_path, monkeypatch):
-    """The three commands of the summary, with a BPE model and global statistics."""
-    from espnet2.bin import asr_inference, pack
-
-    out, data = small("blstmp_ctc_bpe"), root / "data"
+def asr_train(data: Path, *arguments: object) -> None:
+    """ESPnet's own program on the Kaldi dir `data`, for one epoch."""
     files = []
     for option in ("train", "valid"):
         files += [f"--{option}_data_path_and_name_and_type", f"{data}/wav.scp,speech,sound"]
         files += [f"--{option}_data_path_and_name_and_type", f"{data}/text,text,text"]
         files += [f"--{option}_shape_file", str(data / "speech_shape")]
-    task_of("asr").main(cmd=[
-        "--config", str(out / "train.yaml"), "--init_param", str(out / "model.pth"), "--output_dir",
-        str(tmp_path / "tuned"), *files, "--max_epoch", "1", "--batch_type", "sorted", "--batch_size", "3",
-        "--num_workers", "0",
-        "--use_matplotlib", "false", "--use_tensorboard", "false", "--best_model_criterion", "valid,loss,min",
-    ])  # fmt: skip
+    fixed = [
+        "--max_epoch", "1", "--batch_type", "sorted", "--batch_size", "3", "--num_workers", "0", "--use_matplotlib",
+        "false", "--use_tensorboard", "false", "--best_model_criterion", "valid,loss,min",
+    ]  # fmt: skip
+    task_of("asr").main(cmd=[*map(str, arguments), *files, *fixed])
+
+
+def test_trained_from_scratch_by_espnet(root, tmp_path):
+    """A configuration that a user writes: the stock encoder's layers with a quarter of their weights."""
+    config = {
+        "encoder": "dirnet_wrap", "encoder_conf": {"base": "vgg_rnn", "base_conf": {"hidden_size": 12}, "size": "4x"},
+        "frontend_conf": FRONTEND, "model_conf": {"ctc_weight": 1.0, "report_cer": False, "report_wer": False},
+        "token_type": "word", "token_list": str(root / "word_tokens.txt"), "normalize": None, "init": "xavier_uniform",
+    }  # fmt: skip
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    asr_train(root / "data", "--config", tmp_path / "train.yaml", "--output_dir", tmp_path / "exp")
+    state = torch.load(tmp_path / "exp/valid.loss.best.pth", weights_only=True)
+    assert len([key for key in state if key.endswith(".codes")]) == 4 * 3
+    model = task_of("asr").build_model_from_file(tmp_path / "exp/config.yaml", tmp_path / "exp/valid.loss.best.pth")[0]
+    assert model.state_dict().keys() == state.keys()
+
+
+def test_fine_tuned_decoded_and_packed_by_espnet(root, small, tmp_path, monkeypatch):
+    """The three commands of the summary, with a BPE model and global statistics."""
+    from espnet2.bin import asr_inference, pack
+
+    out, data = small("blstmp_ctc_bpe"), root / "data"
+    asr_train(data, "--config", out / "train.yaml", "--init_param", out / "model.pth", "--output_dir",
+              tmp_path / "tuned")  # fmt: skip
     start = torch.load(out / "model.pth", weights_only=True)
     tuned = torch.load(tmp_path / "tuned/valid.loss.best.pth", weights_only=True)
     assert tuned.keys() == start.keys()
@@ -246,5 +267,20 @@ def test_a_model_without_recurrent_layers(root, program, tmp_path):
     assert status == 2 and "has no nn.LSTM, nn.GRU or nn.RNN" in errors
 
 
+def test_a_task_whose_model_is_no_choice(root, program, tmp_path):
+    """The parts are wrapped, one by one."""
+    source, out = make_model(root, "new_transducer"), tmp_path / "out"
+    status, told, errors = program(main, "--espnet", source, "--size", "2x", "--of", "recurrent", "--method", "svd",
+                                   "--out", out)  # fmt: skip
+    assert status == 0 and "asr_transducer_train" in told and "pack asr --asr_train_config" in told, errors
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert (config["decoder"], config["decoder_conf"]["base"]) == ("dirnet_wrap", "rnn")
+    model = load(out, "new_transducer")
+    assert [name for name, module in model.named_modules() if isinstance(module, DirNetRecurrent)] == ["decoder.rnn.0"]
+    stock = with_dense_weights(model, load(source, "new_transducer"))
+    labels = torch.tensor([[0, 1, 3]])
+    torch.testing.assert_close(model.decoder(labels), stock.decoder(labels))
+
+
 def test_all_kinds_are_tried():
-    assert KINDS.keys() == LAYERS.keys() | {"conformer"}
+    assert KINDS.keys() == LAYERS.keys() | {"conformer", "new_transducer"}
