@@ -34,13 +34,13 @@ from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.language import LanguageModel
 
-PROGRAM, SPEED = "model.pte", "speed.json"
+PROGRAM, SPEED = "program.pte", "speed.json"
 READ = 400  # words of the text that the engines go through again and again
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write DIR/model.pte of every model, then DIR/speed.json; programs that are current are left alone."""
+    """Write DIR/program.pte of every model, then DIR/speed.json; programs that are current are left alone."""
     parser = argparse.ArgumentParser(prog="python -m dirnet.deploy.language", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--models", required=True, type=Path, nargs="+", help="folders; the first is the dense model")
