@@ -10,6 +10,7 @@ from dirnet.errors import UserError, did_you_mean, one_line_errors
 COMMANDS = {
     "compress": ("dirnet.calibrated", "compress the recurrent layers of a model to a size"),
     "sweep": ("dirnet.sweep", "the paper's studies of its settings: Theta^0, gamma, widths per layer"),
+    "paper": ("dirnet.paper", "the paper's tables and figure 3 beside what was measured here"),
     "export": ("dirnet.deploy.export", "write an ExecuTorch program, parity-checked"),
     "verify": ("dirnet.deploy.verify", "check that exported programs are whole and compute what they should"),
     "rtf": ("dirnet.deploy.rtf", "measure the real-time factor of exported programs"),

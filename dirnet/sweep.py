@@ -40,21 +40,14 @@ from dirnet.nn.recurrent import coded_class
 from dirnet.posteriors import batches
 from dirnet.progress import progress
 from dirnet.provenance import commit, cpu_name
+from dirnet.report.published import published
 
 WHAT = ("vartheta", "gamma", "widths")
 VARTHETAS = tuple(10.0**power for power in range(-3, 11))
 GAMMAS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 UNITS = 500  # of a layer in the paper's model
-TABLE_3 = (  # widths of the five layers, WER of SVD and of DirNet
-    ((350, 375, 395, 405, 410), 12.3, 12.3),
-    ((270, 305, 335, 345, 350), 12.5, 12.3),
-    ((175, 215, 245, 260, 265), 12.5, 12.4),
-    ((120, 150, 180, 195, 200), 12.6, 12.5),
-    ((80, 105, 130, 145, 150), 12.9, 12.5),
-    ((50, 70, 90, 100, 110), 13.2, 12.7),
-    ((30, 45, 55, 65, 75), 14.4, 12.9),
-    ((25, 35, 45, 50, 55), 16.6, 12.9),
-)
+# Widths of the five layers, WER of SVD and of DirNet; the first row of the paper's Table 3 is the dense model.
+TABLE_3 = tuple((tuple(widths), *rates) for widths, _, *rates in published("table3")["rows"][1:])
 
 
 @dataclass(frozen=True)
@@ -94,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
                "set": str(arguments.ref), "decoding": dataclasses.asdict(settings)}  # fmt: skip
     if arguments.what != "widths":
         setting["size"] = arguments.size
+    shape = f"{dense.config.num_layers}x{dense.config.hidden_size} {dense.config.rnn_type}"
     log = arguments.out / f"{arguments.what}.jsonl"
     rows = _finished(log, setting)
     todo = [point for point in points(arguments.what, dense, arguments.size) if point.key not in rows]
@@ -101,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     for point in progress(todo, len(todo), f"sweep {arguments.what}", "point"):
         model = _compressed(dense, point, arguments.seed)
         row = {"key": point.key, "x": point.x, "setting": setting, **size_figures(model), **scorer.score(model)}
-        row |= {"commit": commit(), "device": cpu_name()}
+        row |= {"commit": commit(), "device": cpu_name(), "dense": shape}
         with open(log, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         rows[point.key] = row
@@ -133,6 +127,7 @@ def points(what: str, dense: AcousticModel, size: str) -> Iterator[Point]:
 
 def _width_points(dense: AcousticModel) -> Iterator[Point]:
     layers, units = dense.config.num_layers, dense.config.hidden_size
+    yield Point("dense", -1, "", None)
     for number, (widths, *_) in enumerate(TABLE_3):
         by_depth = [widths[round(layer * (len(widths) - 1) / max(layers - 1, 1))] for layer in range(layers)]
         ranks = tuple(max(1, round(width * units / UNITS)) for width in (widths[0], *by_depth))
@@ -143,6 +138,8 @@ def _width_points(dense: AcousticModel) -> Iterator[Point]:
 
 
 def _compressed(dense: AcousticModel, point: Point, seed: int) -> AcousticModel:
+    if point.key == "dense":
+        return dense
     if point.method is None:
         return _truncated(dense, point.ranks)
     return compress(copy.deepcopy(dense), point.size, point.method, seed=seed, progress=False)[0]
@@ -202,6 +199,8 @@ def _widths_table(rows: dict[str, dict]) -> str:
         "| widths (SVD) | params | SVD WER | DirNet WER | paper: widths of 500 units | SVD | DirNet |",
         "|---|---:|---:|---:|---|---:|---:|",
     ]
+    if "dense" in rows:
+        lines.append("| dense | {params:,} | {wer:.2f} | {wer:.2f} | | | |".format(**rows["dense"]))
     for key, row in rows.items():
         if key.startswith("svd "):
             ours, (widths, *paper) = rows[key.replace("svd", "dirnet")], TABLE_3[int(row["x"])]

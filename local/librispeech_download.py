@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
 import http.client
 import os
 import shutil
 import tarfile
-import time
 import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+
+import downloading
 
 from dirnet.config import boolean
 from dirnet.errors import UserError, did_you_mean, one_line_errors
@@ -32,7 +31,6 @@ PARTS = (
 LEXICON = "librispeech-lexicon.txt"
 MODELS = ("3-gram.pruned.1e-7", "3-gram.pruned.3e-7")
 BLOCK = 1 << 20
-LOG_EVERY_S = 30
 
 
 @one_line_errors
@@ -90,17 +88,13 @@ class Server:
         expected = self.md5sums(folder).get(name)
         if expected is None and check is None:
             raise UserError(f"{self.url}/{folder}/md5sum.txt has no line for {name}; give --url of a complete mirror")
-        self._download(f"{self.url}/{folder}/{name}", partial)
+        downloading.complete(f"{self.url}/{folder}/{name}", partial, self.retries)
         if expected is None:
             wrong = check(partial)
         else:
-            found = md5(partial)
+            found = downloading.digest(partial, "md5")
             wrong = "" if found == expected else f"its md5 is {found}, md5sum.txt says {expected}"
-        if wrong:
-            corrupt = out / f"{name}.corrupt"
-            os.replace(partial, corrupt)
-            raise UserError(f"{name} is damaged ({wrong}); kept as {corrupt}, run it again or give --url of a mirror")
-        os.replace(partial, target)
+        downloading.keep(partial, target, wrong, "give --url of a mirror")
         print(f"{target}: {target.stat().st_size} bytes, {'md5 agrees' if expected else 'no md5 published, readable'}")
         return target
 
@@ -108,7 +102,7 @@ class Server:
         """The checksums that the server publishes for `folder`, by file name; empty where it has no md5sum.txt."""
         if folder not in self._sums:
             try:
-                lines = self._open(f"{self.url}/{folder}/md5sum.txt").read().decode().splitlines()
+                lines = downloading.request(f"{self.url}/{folder}/md5sum.txt").read().decode().splitlines()
             except urllib.error.HTTPError as error:
                 if error.code != 404:
                     raise UserError(f"{error.url} answers {error.code} {error.reason}; try again later") from None
@@ -118,60 +112,6 @@ class Server:
             pairs = [line.split() for line in lines if len(line.split()) == 2]
             self._sums[folder] = {name.lstrip("*./"): digest.lower() for digest, name in pairs}
         return self._sums[folder]
-
-    def _download(self, url: str, partial: Path) -> None:
-        """Complete `partial`; a connection that breaks is taken up again, `retries` times without any progress."""
-        failures, size = 0, partial.stat().st_size if partial.exists() else 0
-        if size:
-            print(f"{partial}: {size} bytes are there, going on", flush=True)
-        while True:
-            try:
-                return self._receive(url, partial)
-            except urllib.error.HTTPError as error:
-                if error.code < 500:
-                    raise UserError(f"{url} answers {error.code} {error.reason}; check --url and the name") from None
-                reason = f"{error.code} {error.reason}"
-            except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException) as error:
-                reason = str(getattr(error, "reason", error))
-            now = partial.stat().st_size if partial.exists() else 0
-            failures = 0 if now > size else failures + 1
-            size = now
-            if failures > self.retries:
-                raise UserError(f"{url} broke off at {size} bytes ({reason}); run it again to go on from there")
-            print(f"{url}: broke off at {size} bytes ({reason}), going on", flush=True)
-            time.sleep(min(failures * 2, 30))
-
-    def _receive(self, url: str, partial: Path) -> None:
-        """One request for what `partial` lacks, appended to it; a `ConnectionError` when less came than announced."""
-        have = partial.stat().st_size if partial.exists() else 0
-        try:
-            response = self._open(url, {"Range": f"bytes={have}-"} if have else {})
-        except urllib.error.HTTPError as error:
-            if error.code != 416:
-                raise
-            if error.headers.get("Content-Range", "").rpartition("/")[2] == str(have):
-                return  # the last request broke off after the last byte
-            partial.unlink()
-            raise ConnectionError("the server's file is shorter than what was there, from the start") from None
-        with response:
-            if response.status != 206:
-                have = 0  # the server sends the whole file
-            length = response.headers.get("Content-Length")
-            total = have + int(length) if length else None
-            told = time.monotonic()
-            with open(partial, "ab" if have else "wb") as stream:
-                while block := response.read(BLOCK):
-                    stream.write(block)
-                    have += len(block)
-                    if time.monotonic() - told > LOG_EVERY_S:
-                        told = time.monotonic()
-                        print(f"{partial.stem}: {have >> 20} of {(total or 0) >> 20} MB", flush=True)
-            if total is not None and have < total:
-                raise ConnectionError(f"{total - have} bytes are missing")
-
-    def _open(self, url: str, headers: dict[str, str] | None = None):
-        request = urllib.request.Request(url, headers={"User-Agent": "dirnet", **(headers or {})})
-        return urllib.request.urlopen(request, timeout=60)
 
 
 def extract(archive: Path, part: str, out: Path) -> None:
@@ -196,12 +136,6 @@ def extract(archive: Path, part: str, out: Path) -> None:
         raise UserError(f"{archive} cannot be extracted ({error}); delete it and run this again") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def md5(path: Path) -> str:
-    """The md5 of a file, in hexadecimal."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "md5").hexdigest()
 
 
 def check_gzip(path: Path) -> str:

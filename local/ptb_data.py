@@ -9,16 +9,13 @@ OUT/tokens.txt: ESPnet's `<blank>`, `<unk>`, the words of the training text, ESP
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+from mini_grammar import sentences
 
-from mini_grammar import sentences  # noqa: E402
-
-from dirnet.errors import UserError, one_line_errors  # noqa: E402
-from dirnet.files import atomic_write  # noqa: E402
+from dirnet.errors import UserError, one_line_errors
+from dirnet.files import atomic_write
 
 SETS = ("train", "valid", "test")
 UNKNOWN = "<unk>"  # a word of the Penn Treebank text, and ESPnet's for all that the training text lacks

@@ -87,7 +87,7 @@ def test_widths_compare_svd_and_dirnet_at_equal_params(speech, program, tmp_path
     status, _, error = program(sweep.main, "widths", *options(speech, tmp_path))
     assert status == 0, error
     rows = {row["key"]: row for row in json.loads((tmp_path / "widths.json").read_text())}
-    assert list(rows) == ["svd 22 26", "dirnet 22 26", "svd 8 13", "dirnet 8 13"]
+    assert list(rows) == ["dense", "svd 22 26", "dirnet 22 26", "svd 8 13", "dirnet 8 13"]
     for widths in ("22 26", "8 13"):
         ours, theirs = rows[f"dirnet {widths}"], rows[f"svd {widths}"]
         assert 0.97 * theirs["params"] < ours["params"] <= theirs["params"]

@@ -26,10 +26,10 @@ HEADER = ("model", "recurrent weights", "R", "all params", "R (all)", "bytes", "
           "words/s", "speed-up", "over int8")  # fmt: skip
 NOTE = (
     "R: recurrent weights of the dense model over those kept, what `--size` asks for; embedding and output layer are "
-    "not compressed, R (all) counts them. bytes: of everything, with indices. PPL: per word, ends of sentences counted, "
-    "every sentence from a zero state, 95 % bootstrap interval over sentences; before: without fine-tuning; against "
-    f"control: relative difference to {CONTROL}, the dense model with the same fine-tuning, paired over sentences. "
-    "words/s: one word a call, one thread; speed-up, over int8: against the fastest dense fp32 and int8 engine."
+    "not compressed, R (all) counts them. bytes: of everything, with indices. PPL: per word, ends of sentences "
+    "counted, every sentence from a zero state, 95 % bootstrap interval over sentences; before: not fine-tuned; "
+    f"against control: relative difference to {CONTROL}, the dense model with the same fine-tuning, paired over "
+    "sentences. words/s: one word a call, one thread; speed-up, over int8: against the fastest dense engine."
 )
 
 
@@ -123,8 +123,9 @@ def origin(
     commits = sorted({row["commit"] or "unknown" for row in rows} | {commit() or "unknown"})
     epochs = [f"{row['model']} {row['training']['epochs']} ({row['training']['seconds']:.0f} s)" for row in rows
               if row["training"]]  # fmt: skip
+    sets = "; ".join(f"{name} {text}" for name, text in counts.items())
     return {
-        "data": f"{corpus[0] if corpus else 'unknown'}: " + "; ".join(f"{name} {text}" for name, text in counts.items()),
+        "data": f"{corpus[0] if corpus else 'unknown'}: {sets}",
         "model": f"{rows[0]['shape']}, {rows[0]['vocabulary']:,} tokens",
         "seed": seed,
         "commit": ", ".join(commits),

@@ -112,7 +112,7 @@ fi
 
 if stage 6 "ExecuTorch export, words per second on ${device}"; then
     folders=; for model in ${models}; do folders+=" ${exp}/${model}"; done
-    ${python} -m dirnet.deploy.language --models ${folders} --words "${text}/test/text"
+    ${python} -m dirnet.deploy.language_program --models ${folders} --words "${text}/test/text"
 fi
 
 if stage 7 "table"; then

@@ -10,6 +10,7 @@ import io
 import re
 import tarfile
 import threading
+import time
 
 import pytest
 
@@ -86,7 +87,7 @@ def server():
 @pytest.fixture
 def download(server, script, program, tmp_path, monkeypatch):
     module = script("local/librispeech_download.py")
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     monkeypatch.setenv("no_proxy", "*")
     fixed = ("--url", f"http://127.0.0.1:{server.server_port}", "--out", tmp_path / "downloads", "--retries", "2")
     return lambda *options: program(module.main, *fixed, "--parts", " ".join(PARTS), *options)

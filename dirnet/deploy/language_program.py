@@ -1,6 +1,6 @@
 """Language models as ExecuTorch programs, and how many words a second they read, one word a call.
 
-    python -m dirnet.deploy.language --models exp/lm exp/dirnet_6.7x --words data/test/text
+    python -m dirnet.deploy.language_program --models exp/lm exp/dirnet_6.7x --words data/test/text
 
 A program is that of an acoustic model whose features are one value, the word's number: what it looks up in its
 embedding goes through the recurrent layers and the output layer, states go round. So `dirnet verify` and the C++ runner
@@ -34,14 +34,14 @@ from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.language import LanguageModel
 
-PROGRAM, SPEED = "model.pte", "speed.json"
+PROGRAM, SPEED = "program.pte", "speed.json"
 READ = 400  # words of the text that the engines go through again and again
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write DIR/model.pte of every model, then DIR/speed.json; programs that are current are left alone."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.deploy.language", description=__doc__,
+    """Write DIR/program.pte of every model, then DIR/speed.json; programs that are current are left alone."""
+    parser = argparse.ArgumentParser(prog="python -m dirnet.deploy.language_program", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--models", required=True, type=Path, nargs="+", help="folders; the first is the dense model")
     parser.add_argument("--words", required=True, type=Path, help="text to read: names, then words")
