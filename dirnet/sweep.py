@@ -161,7 +161,7 @@ class _Scorer:
 
     def __init__(self, references: dict[str, list[str]], feats: Matrices, decoder: Decoder):
         self._references, self._decoder = references, decoder
-        self._feats = {name: feats[name] for name in references}
+        self._feats = feats.only(references)
 
     def score(self, model: AcousticModel) -> dict[str, Any]:
         """WER in per cent, and the F1 of aligned words."""

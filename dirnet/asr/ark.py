@@ -6,9 +6,10 @@ The only module that touches the Kaldi reader: `kaldiio` where it is installed, 
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -74,6 +75,12 @@ class Matrices(Mapping[str, np.ndarray]):
         except (OSError, ValueError, EOFError, AssertionError, struct.error) as error:  # the reader asserts its input
             why, again = str(error) or "it ends too early", f"delete {location.rpartition(':')[0]} and make it again"
             raise UserError(f"{self._scp}: {key!r} cannot be read from {location} ({why}); {again}") from None
+
+    def only(self, keys: Iterable[str]) -> Matrices:
+        """The matrices of `keys` alone, in their order, still on the disk."""
+        some = copy.copy(self)
+        some._entries = {key: self._entries[key] for key in keys}
+        return some
 
     def check_archives(self) -> None:
         """Read the last matrix of every archive: one that is missing or cut short is a `UserError`."""
