@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from dirnet.asr.ark import Matrices
-from dirnet.asr.lexicon import read_lexicon
 from dirnet.asr.transcripts import read_transcripts
 from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModelConfig
@@ -81,9 +80,9 @@ class Corpus:
         self.tokens = tokens.read_text(encoding="utf-8").split()[:OUTPUTS]
         ids = {token: number for number, token in enumerate(self.tokens)}
         self.train, self.dev, self.test = (Set(workdir, name, ids, device) for name in ("train", "dev", "test"))
-        self.words = {**read_transcripts(workdir / "data/dev/text"), **read_transcripts(workdir / "data/test/text")}
-        self.train_words = read_transcripts(workdir / "data/train/text")
-        self.lexicon = read_lexicon(self.lang / "lexicon.txt")
+        self.words = {}  # of all sets
+        for name in ("train", "dev", "test"):
+            self.words.update(read_transcripts(workdir / f"data/{name}/text"))
         statistics = np.load(workdir / "dump/mfcc/train/cmvn.npz")
         self._mean = statistics["sum"] / statistics["count"]
         self._istd = 1 / np.sqrt(statistics["sum_square"] / statistics["count"] - self._mean**2)

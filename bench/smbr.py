@@ -28,6 +28,7 @@ from bench.ctc import Training, ctc_loss, phone_errors, posteriors, train, word_
 from dirnet.asr.alignment import align
 from dirnet.asr.decode import DecodeConfig, Decoder
 from dirnet.asr.denominator import DenominatorGraph
+from dirnet.asr.lexicon import read_lexicon
 from dirnet.asr.phone_ngram import PhoneNgram, lattice
 from dirnet.asr.smbr import smbr_loss
 from dirnet.config import from_mapping, read_yaml
@@ -68,7 +69,8 @@ class SmbrCriterion:
         found = posteriors(model.to(corpus.device), corpus.train)
         self.posteriors = [found[name] for name in corpus.train.names]
         place = {phone: number for number, phone in enumerate(corpus.tokens[1:])}
-        said = (lattice(words, corpus.lexicon, place) for words in corpus.train_words.values())
+        lexicon = read_lexicon(corpus.lang / "lexicon.txt")
+        said = (lattice(corpus.words[name], lexicon.__getitem__, place) for name in corpus.train.names)
         self.graph = DenominatorGraph.build(PhoneNgram.estimate(said, len(place), settings.order)).to(corpus.device)
 
     def __call__(self, log_probs: Tensor, steps: Tensor, batch: Batch) -> Tensor:

@@ -9,7 +9,7 @@ A context is a tuple of up to `order - 1` phones, or of the sentence boundary an
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from dirnet.files import atomic_write
 
 Context = tuple[int, ...]
 Lattice = Sequence[Sequence[tuple[float, Sequence[int]]]]  # places in a row; each has (probability, phones) to choose
-SILENCE_PROBABILITY = 0.5  # of an optional silence, as in Kaldi's prepare_lang.sh
+SILENCE_PROBABILITY = 0.5  # of an optional silence, as in Kaldi's prepare_lang.sh; the other half is none
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,11 @@ class PhoneNgram:
         )  # fmt: skip
 
     @property
+    def order(self) -> int:
+        """2 for a bigram."""
+        return self.contexts.shape[1] + 1
+
+    @property
     def last(self) -> np.ndarray:
         """The phone that each context ends in (N,); V for the start."""
         return self.contexts[:, -1]
@@ -120,25 +125,30 @@ class PhoneNgram:
 
 def lattice(
     words: Sequence[str],
-    lexicon: Mapping[str, Sequence[Sequence[str]]],
+    pronounce: Callable[[str], Sequence[Sequence[str]]],
     place: Mapping[str, int],
     silence: str | None = None,
     between: bool = False,
 ) -> Lattice:
-    """What may be said for `words`: every pronunciation of a word alike; a word without one is a `UserError`.
+    """What may be said for `words`: every pronunciation of a word alike.
 
-    place: phone -> number. silence: the phone that may, with probability 1/2, come at both ends and, if `between`,
-    after every word.
+    place: phone -> number; a phone outside is a `UserError`. silence: the phone that may, with probability 1/2, come at
+    both ends and, if `between`, after every word.
     """
-    pause = [(SILENCE_PROBABILITY, [place[silence]]), (1 - SILENCE_PROBABILITY, [])] if silence else None
-    steps: list[list[tuple[float, list[int]]]] = [pause] if pause else []
+
+    def choices(variants: Sequence[Sequence[str]], weight: float, word: str) -> list[tuple[float, list[int]]]:
+        strange = next((phone for variant in variants for phone in variant if phone not in place), None)
+        if strange is not None:
+            raise UserError(f"pronunciation of {word!r} has {strange!r}, not in the token list; make the lexicon again")
+        return [(weight, [place[phone] for phone in variant]) for variant in variants]
+
+    pause = [choices([[silence], []], SILENCE_PROBABILITY, "silence")] if silence else []
+    steps = [*pause]
     for number, word in enumerate(words):
-        variants = lexicon.get(word)
-        if not variants:
-            raise UserError(f"word {word!r} of a transcript is not in the lexicon; make the lexicon again")
-        steps.append([(1 / len(variants), [place[phone] for phone in variant]) for variant in variants])
-        if pause and (between or number == len(words) - 1):
-            steps.append(pause)
+        variants = pronounce(word)
+        steps.append(choices(variants, 1 / len(variants), word))
+        if between or number == len(words) - 1:
+            steps += pause
     return steps
 
 

@@ -147,7 +147,7 @@ class Progress(Iterable):
 
 def means(reporter: SubReporter) -> dict[str, float]:
     """The epoch's averages of what the model reports: losses, error rate, expected accuracy."""
-    names = [name for name in reporter.stats if name.startswith("loss") or name in ("per", "smbr_acc")]
+    names = [name for name in reporter.stats if name.startswith("loss") or name in ("per", "smbr_acc", "skipped")]
     values = {name: float(aggregate(reporter.stats[name])) for name in names if name != "loss_scale"}
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
@@ -170,6 +170,8 @@ def one_line(record: dict[str, Any], rate: str = "PER") -> str:
         parts.append(f"dev {rate} {100 * dev['per']:.1f} %")
     if "smbr_acc" in dev:
         parts.append(f"expected accuracy {100 * train['smbr_acc']:.2f} % train, {100 * dev['smbr_acc']:.2f} % dev")
+    if train.get("skipped"):
+        parts.append(f"{100 * train['skipped']:.2f} % of the utterances skipped")
     return f"epoch {record['epoch']}: {', '.join(parts)}, lr {record['lr']:.1e}, {record['seconds']:.1f} s"
 
 

@@ -22,12 +22,11 @@ import yaml
 
 from dirnet.asr.datadir import read_lines
 from dirnet.asr.features import MfccConfig, Statistics
-from dirnet.asr.smbr import PhoneBigram
 from dirnet.compression.finetune import refuse_changed_layout
 from dirnet.compression.support import tighten
 from dirnet.config import read_yaml
 from dirnet.errors import UserError, one_line_errors
-from dirnet.espnet import checkpoint, experiment, finetuning
+from dirnet.espnet import checkpoint, experiment, finetuning, smbr_setup
 from dirnet.espnet.corpus import prepare
 from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
@@ -57,6 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         "--dense", type=Path, help="dense model: teacher if the config distils, start of a gradual pruning"
     )
     parser.add_argument("--shape", type=Path, help="model whose shape, not weights, takes the place of encoder_conf's")
+    parser.add_argument(
+        "--objective", type=Path, help="config of an sMBR training, whose model and criteria take the place of CTC's"
+    )
+    parser.add_argument("--smbr_order", type=int, help="order of sMBR's phone n-gram; default: the config's, else 2")
     parser.add_argument("--mfcc_config", type=Path, help="MFCC options of the features; default: Kaldi-style defaults")
     parser.add_argument("--ngpu", default=0, type=int, help="GPUs; more than one trains by ESPnet's DDP")
     parser.add_argument("--max_frames", default=3600, type=int, help="longest utterance, in 10 ms frames")
@@ -74,6 +77,8 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     exp = arguments.exp
     tokens = read_tokens(arguments.lang / "tokens.txt")
     config = read_yaml(arguments.config)
+    if arguments.objective:
+        smbr_setup.take_objective(config, read_yaml(arguments.objective), arguments.objective)
     experiment.check_choices(config, arguments.config)
     shape, state = checkpoint.read_initial(arguments.init, tokens) if arguments.init else ({}, None)
     moving = finetuning.loosened(arguments.init, arguments.dense) if arguments.init else None
@@ -88,7 +93,8 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     fill(config, arguments, tokens)
     finetuning.take_support(config, moving and moving[1])
     teacher = finetuning.take_teacher(config, arguments.dense)
-    digest = fingerprint({**config, "teacher_sha256": teacher} if teacher else config, overrides, state)
+    read = {"teacher_sha256": teacher, "reference_sha256": smbr_setup.reference_digest(config)}
+    digest = fingerprint({**config, **{key: value for key, value in read.items() if value}}, overrides, state)
     if finished(exp, digest):
         print(f"{exp}: already trained; remove the folder to train again")
         return
@@ -168,13 +174,7 @@ def fill(config: dict[str, Any], arguments: argparse.Namespace, tokens: list[str
         ]
         config[f"{role}_shape_file"] = [str(kept.shape)]
     if config["model"] == "dirnet_smbr":
-        conf = config["model_conf"] = dict(config.get("model_conf") or {})
-        if "phone_bigram" not in conf:
-            path = arguments.exp / "phone_bigram.npz"
-            PhoneBigram.estimate(read_lines(arguments.exp / "data/train/text"), phones).save(path)
-            conf["phone_bigram"] = str(path)
-        if arguments.init:
-            conf.setdefault("reference", str(arguments.exp / INITIAL))
+        smbr_setup.fill(config, arguments, phones)
     config.update(resume=True, use_matplotlib=False, use_tensorboard=False, num_att_plot=0)
 
 

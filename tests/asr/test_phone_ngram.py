@@ -14,7 +14,7 @@ from dirnet.errors import UserError
 PLACE = {"A": 0, "B": 1, "C": 2, "SIL": 3}
 LEXICON = {"ab": [("A", "B"), ("A", "C", "B")], "c": [("C",)], "ca": [("C", "A")]}
 TEXTS = [["ab", "c"], ["ca"], ["c", "ab", "ab"], ["ca", "c"]]
-LATTICES = [lattice(words, LEXICON, PLACE, "SIL", between=True) for words in TEXTS]
+LATTICES = [lattice(words, LEXICON.get, PLACE, "SIL", between=True) for words in TEXTS]
 
 
 def paths(choices):
@@ -75,10 +75,10 @@ def test_uniform():
 
 
 def test_silence_is_optional_where_asked():
-    assert {tuple(said) for _, said in paths(lattice(["c", "ca"], LEXICON, PLACE))} == {(2, 2, 0)}
-    ends = {tuple(said) for _, said in paths(lattice(["c", "ca"], LEXICON, PLACE, "SIL"))}
+    assert {tuple(said) for _, said in paths(lattice(["c", "ca"], LEXICON.get, PLACE))} == {(2, 2, 0)}
+    ends = {tuple(said) for _, said in paths(lattice(["c", "ca"], LEXICON.get, PLACE, "SIL"))}
     assert ends == {(2, 2, 0), (3, 2, 2, 0), (2, 2, 0, 3), (3, 2, 2, 0, 3)}
-    assert len(list(paths(lattice(["c", "ca"], LEXICON, PLACE, "SIL", between=True)))) == 8
+    assert len(list(paths(lattice(["c", "ca"], LEXICON.get, PLACE, "SIL", between=True)))) == 8
 
 
 def test_storage_and_mistakes(tmp_path):
@@ -90,7 +90,7 @@ def test_storage_and_mistakes(tmp_path):
     np.savez(tmp_path / "other.npz", start=np.zeros(3))
     with pytest.raises(UserError, match="damaged"):
         PhoneNgram.load(tmp_path / "other.npz")
-    with pytest.raises(UserError, match="'x' of a transcript is not in the lexicon"):
-        lattice(["x"], LEXICON, PLACE)
+    with pytest.raises(UserError, match="pronunciation of 'x' has 'X', not in the token list"):
+        lattice(["x"], {"x": [["X"]]}.get, PLACE)
     with pytest.raises(UserError, match="smbr_order is 1"):
         PhoneNgram.estimate(LATTICES, 4, 1)

@@ -54,14 +54,3 @@ def test_nan_features_name_the_utterance(build):
     with pytest.raises(UserError, match="utterance dev-7 hold NaN"):
         build()(*batch, utt_id=["dev-6", "dev-7"])
     check_features(speech[:1])
-
-
-def test_smbr_options_are_checked(build, tmp_path):
-    from dirnet.asr.smbr import PhoneBigram
-
-    assert build("dirnet_smbr").graph.outputs.max() == len(TOKENS) - 3
-    with pytest.raises(UserError, match="blank_weight 2"):
-        build("dirnet_smbr", blank_weight=2)
-    PhoneBigram.uniform(3).save(tmp_path / "three.npz")
-    with pytest.raises(UserError, match="over 3 phones, expected 6"):
-        build("dirnet_smbr", phone_bigram=str(tmp_path / "three.npz"))

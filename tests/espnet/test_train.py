@@ -126,18 +126,43 @@ def test_fine_tuning_an_int8_model_is_aware_of_the_rounding(trained, tmp_path):
         assert torch.equal(latent.matrix(), loaded.matrix()) and not torch.equal(latent.codes, loaded.codes)
 
 
-def test_smbr_raises_the_expected_accuracy(trained, tmp_path):
+def test_smbr_raises_the_expected_accuracy_and_resumes(trained, tmp_path):
     config = write_config(
         tmp_path / "smbr.yaml", "conf/mini/train_smbr.yaml", max_epoch=3, optim_conf={"lr": 2e-3},
         encoder_conf={"dropout": 0.0},
     )  # fmt: skip
-    assert trained.train(config, tmp_path / "exp", "--init", trained.exp) == 0
-    accuracies = [record["train"]["smbr_acc"] for record in read_curves(tmp_path / "exp")]
-    losses = [record["train"]["loss_smbr"] for record in read_curves(tmp_path / "exp")]
+    exp = tmp_path / "exp"
+    assert trained.train(config, exp, "--init", trained.exp, "--smbr_order", 3, "--max_epoch", 1) == 0
+    (exp / "model.json").unlink()  # as if it had been killed
+    assert trained.train(config, exp, "--init", trained.exp, "--smbr_order", 3) == 0
+    curves = read_curves(exp)
+    assert [record["epoch"] for record in curves] == [1, 2, 3]
+    assert "resumed using" in (exp / "train.log").read_text()
+    for role in ("train", "dev"):
+        assert all({"smbr_acc", "per", "loss_ctc", "skipped"} <= record[role].keys() for record in curves)
+    accuracies = [record["train"]["smbr_acc"] for record in curves]
+    losses = [record["train"]["loss_smbr"] for record in curves]
     assert accuracies == sorted(accuracies) and accuracies[-1] > accuracies[0] + 0.01
     assert losses[-1] < losses[0]
+    saved = yaml.safe_load((exp / "config.yaml").read_text())
+    assert saved["model"] == "dirnet_smbr" and saved["model_conf"]["smbr_order"] == 3 and not saved["use_amp"]
+    assert storage.load(exp).config.hidden_size == 24
+
+
+def test_fine_tuning_by_smbr_keeps_zeros_and_learns_from_the_dense_models_alignment(trained, compressed, tmp_path):
+    config = write_config(tmp_path / "finetune.yaml", "conf/mini/finetune.yaml", **FINETUNE)
+    options = ["--init", compressed, "--dense", trained.exp, "--objective", ROOT / "conf/mini/train_smbr.yaml"]
+    assert trained.train(config, tmp_path / "exp", *options) == 0
+    before, after = storage.load(compressed), storage.load(tmp_path / "exp")
+    for old, new in zip(before.rnn.groups, after.rnn.groups, strict=True):
+        assert torch.equal(old.code_matrix() == 0, new.code_matrix() == 0)
+        assert not torch.equal(old.codes, new.codes)
+    curves = read_curves(tmp_path / "exp")
+    assert curves[-1]["dev"]["smbr_acc"] > curves[0]["dev"]["smbr_acc"] and curves[-1]["train"]["skipped"] == 0
     saved = yaml.safe_load((tmp_path / "exp/config.yaml").read_text())
-    assert saved["model"] == "dirnet_smbr" and storage.load(tmp_path / "exp").config.hidden_size == 24
+    assert saved["model_conf"]["reference"] == str(trained.exp) and saved["optim_conf"]["lr"] == 1e-3
+    assert saved["best_model_criterion"][0] == ["valid", "smbr_acc", "max"]
+    assert storage.describe(tmp_path / "exp")["extra"]["training"]["criterion"] == "valid smbr_acc max"
 
 
 @pytest.mark.parametrize(
