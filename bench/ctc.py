@@ -16,7 +16,6 @@ from dirnet.asr.score import count
 from dirnet.compression.distillation import distillation_loss
 from dirnet.nn.acoustic import AcousticModel
 
-
 Criterion = Callable[[Tensor, Tensor, Batch], Tensor]
 
 
