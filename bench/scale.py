@@ -1,9 +1,9 @@
 """What a corpus of any size costs, measured on a small one: `python -m bench.scale --data WORKDIR --out DIR`.
 
 WORKDIR is a recipe's folder after stages 0 to 2. Each stage's own program runs on two samples of its training audio,
-with one thread; CPU seconds and peak memory come from the operating system. A line through the two points tells what
-an hour of audio costs and what does not depend on it (imports, the graph). Finished cells stand in OUT/scale.jsonl and
-are not measured again; OUT/scale.md has the tables and the commands for full LibriSpeech.
+with one thread; CPU seconds and peak memory come from the operating system. The line through these points, and those of
+earlier runs, tells what an hour of audio costs and what does not depend on it (imports, the graph). Finished cells
+stand in OUT/scale.jsonl and are not measured again; OUT/scale.md has the tables and full LibriSpeech's commands.
 
 Training is timed on the CPU, or with `--ngpu 1` by the wall clock of a GPU where there is one. The hours of other
 machines follow from `--gpu_rate`, the hours of audio that one GPU trains on in an hour, which is nobody's measurement
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
                 stream.write(json.dumps(rows[-1]) + "\n")
             told = f"{cell.cpu_s:.1f} s CPU, {cell.wall_s:.1f} s, {cell.peak_mb:.0f} MB"
             print(f"{hours:g} h, {cell.stage}: {told}", flush=True)
-    shown = scale_table.page([row for row in rows if row["asked"] in (one, two)], arguments)
+    shown = scale_table.page(rows, arguments)
     with atomic_write(arguments.out / "scale.md") as stream:
         stream.write(shown)
     print(shown)

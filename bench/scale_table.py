@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
+import numpy as np
+
 HOURS = (1, 10, 100, 960)
 LIBRISPEECH_TESTS = 10.7  # hours of test-clean and test-other
 ROWS = ("features", "CTC, an epoch", "sMBR, an epoch", "posteriors", "decoding", "scoring")
@@ -27,11 +29,12 @@ class Line:
 
 
 def line_of(rows: list[dict], clock: str) -> Line:
-    """The line through the smallest and the largest sample of one stage; `clock` is `cpu_s` or `wall_s`."""
+    """The straight line nearest to the samples of one stage, by least squares; `clock` is `cpu_s` or `wall_s`."""
     rows = sorted(rows, key=lambda row: row["hours"])
-    one, two = rows[0], rows[-1]
-    rate = max(0.0, (two[clock] - one[clock]) / (two["hours"] - one["hours"]))
-    return Line(max(0.0, one[clock] - rate * one["hours"]), rate, two["peak_mb"], two["left_bytes"] / two["hours"])
+    rate = np.polyfit([row["hours"] for row in rows], [row[clock] for row in rows], 1)[0]
+    rate = max(0.0, float(rate))
+    fixed = sum(row[clock] - rate * row["hours"] for row in rows) / len(rows)
+    return Line(max(0.0, fixed), rate, rows[-1]["peak_mb"], rows[-1]["left_bytes"] / rows[-1]["hours"])
 
 
 def shown(seconds: float) -> str:
@@ -43,11 +46,11 @@ def shown(seconds: float) -> str:
 
 
 def page(rows: list[dict], arguments: argparse.Namespace) -> str:
-    """The Markdown of both tables; `rows` as in `scale.jsonl`, two of each stage."""
+    """The Markdown of both tables; `rows` as in `scale.jsonl`, at least two of each stage."""
     clocks = {stage: "wall_s" if arguments.ngpu and stage.endswith("epoch") else "cpu_s" for stage in ROWS}
     lines = {stage: line_of([row for row in rows if row["stage"] == stage], clocks[stage]) for stage in ROWS}
     some = rows[0]
-    samples = " and ".join(f"{hours:.2f} h" for hours in sorted({row["hours"] for row in rows}))
+    samples = ", ".join(f"{hours:.2f} h" for hours in sorted({row["hours"] for row in rows}))
     text = [
         f"Measured on {samples} of {arguments.data}, one thread of {some['device']}, commit {some['commit']}: "
         f"{arguments.config}, decoding the posteriors of {arguments.model or 'the model of that one epoch'}.",

@@ -16,7 +16,7 @@ from dirnet.asr import datadir
 COSTS = {stage: (1.0 + number, 10.0 * (1 + number)) for number, stage in enumerate(scale_table.ROWS)}
 
 
-def cells(hours=(0.5, 2.0)):
+def cells(hours=(0.5, 1.0, 2.0)):
     return [
         {"stage": stage, "hours": at, "cpu_s": fixed + rate * at, "wall_s": 2 * (fixed + rate * at), "peak_mb": 300.0,
          "left_bytes": int(9e6 * at), "device": "a processor", "commit": "abc", "asked": at}
@@ -34,7 +34,7 @@ def test_times_are_told_in_few_digits(seconds, said):
     assert scale_table.shown(seconds) == said
 
 
-def test_the_line_through_two_samples():
+def test_the_line_through_the_samples():
     for stage, (fixed, rate) in COSTS.items():
         line = scale_table.line_of([row for row in cells() if row["stage"] == stage], "cpu_s")
         assert (line.fixed, line.rate) == (pytest.approx(fixed), pytest.approx(rate))
