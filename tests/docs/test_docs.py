@@ -37,20 +37,23 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
-    """What the pages take for granted: data/{train,dev,test}, utils, speech.wav, and model.zip of a stock encoder."""
+    """What the pages take for granted: data of a recipe, utils, speech.wav, and model.zip of a stock encoder."""
     folder, noise = tmp_path_factory.mktemp("docs"), np.random.default_rng(0)
     for name, count in (("train", 8), ("dev", 4), ("test", 2)):
         data = folder / "data" / name
         data.mkdir(parents=True)
-        tables: dict[str, list[str]] = {"wav.scp": [], "text": [], "utt2spk": []}
+        tables: dict[str, list[str]] = {"wav.scp": [], "text": [], "speech_shape": []}
         for number in range(count):
             key = f"{name}-{number}"
             soundfile.write(data / f"{key}.wav", 0.1 * noise.standard_normal(9600 + 400 * number), 16000)
             tables["wav.scp"].append(f"{key} {data / key}.wav")
             tables["text"].append(f"{key} {' '.join(noise.choice(WORDS, 2))}")
-            tables["utt2spk"].append(f"{key} {key}")
+            tables["speech_shape"].append(f"{key} {9600 + 400 * number}")
         for table, lines in tables.items():
             (data / table).write_text("".join(f"{line}\n" for line in lines))
+    for name, data in (("train", "train"), ("valid", "dev")):  # what collecting statistics leaves
+        (folder / "exp/asr_stats" / name).mkdir(parents=True)
+        (folder / "data" / data / "speech_shape").rename(folder / "exp/asr_stats" / name / "speech_shape")
     (folder / "utils").symlink_to(ROOT / "utils")
     (folder / "speech.wav").write_bytes((folder / "data/test/test-0.wav").read_bytes())
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
