@@ -109,11 +109,9 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def check_fits(
-    state: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    where: Path,
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: Path,
     advice: str = "give encoder_conf its values",
-) -> None:
+) -> None:  # fmt: skip
     """A `UserError` that names the first keys or shapes in which `state` differs from the model's `expected`."""
     faults = [f"{key} is missing" for key in expected if key not in state]
     faults += [f"{key} is unknown" for key in state if key not in expected]

@@ -3,6 +3,8 @@
 Every interpreter under `dirnet-python` or `dirnet espnet enable` runs this file, hence nothing but `sys` at its start.
 """
 
+from __future__ import annotations
+
 import sys
 
 TASKS = "espnet2.tasks."
