@@ -22,9 +22,9 @@ def ptb_results(work, **changes):
                              ("dirnet_2x", 2.0, 79.0), ("dirnet_6.7x", 6.7, 80.3)):  # fmt: skip
         rows.append({"model": name, "recurrent_weights": int(1000 / ratio), "ratio": ratio, "ratio_all": ratio / 2,
                      "perplexity": [ppl, ppl - 2, ppl + 2], "speed_up": ratio, "speed_up_int8": None})  # fmt: skip
-    facts = {"data": "ptb", "model": "2x650 lstm", "seed": 3, "commit": "abc", "device": "a chip"} | {"command": "./run.sh x"}
+    facts = {"data": "ptb", "model": "2x650 lstm", "seed": 3, "commit": "abc", "device": "a chip"}
     (work / "exp/report").mkdir(parents=True)
-    (work / "exp/report/results.json").write_text(json.dumps({"facts": facts | changes, "rows": rows}))
+    (work / "exp/report/results.json").write_text(json.dumps({"facts": facts | {"command": "./run.sh x"} | changes, "rows": rows}))
     return work
 
 
@@ -34,8 +34,8 @@ def bench_results(folder):
     for method, size, params, errors in [*tasks, ("dirnet", "16x", 62, 12)]:
         for seed in (0, 1):
             lines.append({"method": method, "size": size, "seed": seed, "stage": "after", "params": params,
-                          "hours": 2.1, "word_errors": [errors, errors + seed], "words": [50, 50], "phone_errors": [1, 1],
-                          "phones": [90, 90], "commit": "abc", "device": "a chip"})  # fmt: skip
+                          "hours": 2.1, "word_errors": [errors, errors + seed], "words": [50, 50],
+                          "phone_errors": [1, 1], "phones": [90, 90], "commit": "abc", "device": "a chip"})  # fmt: skip
     (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
