@@ -24,7 +24,8 @@ def ptb_results(work, **changes):
                      "perplexity": [ppl, ppl - 2, ppl + 2], "speed_up": ratio, "speed_up_int8": None})  # fmt: skip
     facts = {"data": "ptb", "model": "2x650 lstm", "seed": 3, "commit": "abc", "device": "a chip"}
     (work / "exp/report").mkdir(parents=True)
-    (work / "exp/report/results.json").write_text(json.dumps({"facts": facts | {"command": "./run.sh x"} | changes, "rows": rows}))
+    facts |= {"command": "./run.sh x", **changes}
+    (work / "exp/report/results.json").write_text(json.dumps({"facts": facts, "rows": rows}))
     return work
 
 
