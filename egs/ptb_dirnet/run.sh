@@ -80,7 +80,7 @@ fi
 
 train() {  # train CONFIG OPTION...: ESPnet training of several models; a finished one is left alone
     local config=$1; shift
-    ${python} -m dirnet.espnet.lm_train --config "${config}" --data "${text}" --ngpu "${ngpu}" "$@" --seed "${seed}"
+    ${python} -m dirnet.espnet.lm_train --config "${config}" --data "${text}" "$@" --ngpu "${ngpu}" --seed "${seed}"
 }
 
 if stage 2 "LSTM training"; then
@@ -88,14 +88,17 @@ if stage 2 "LSTM training"; then
 fi
 
 if stage 3 "compression of the recurrent layers to ${size}: ${methods}"; then
-    for model in ${compressed}; do
-        echo dirnet.espnet.compress --espnet "${exp}/lm/config.yaml,${exp}/lm/model.pth" --of recurrent \
-            --size "${model##*_}" --method "${model%_*}" --config "${compress_config}" --data "${text}/train/text" \
-            --data_utts "${calibration_sentences}" --seed "${seed}" --nj "${nj}" --out "${exp}/${model}/start"
-    done | ${python} -m dirnet.espnet.in_turn | sed '/^  /d'   # without the commands that ESPnet's users would type
-    for model in ${small}; do   # no approximation: fewer units, trained as the dense model was
-        train "${lm_config}" --exp "${exp}/${model}/start" --smaller "${model##*_}"
-    done
+    {   # one process for all: importing ESPnet takes longer than compressing a small model
+        for model in ${compressed}; do
+            echo dirnet.espnet.compress --espnet "${exp}/lm/config.yaml,${exp}/lm/model.pth" --of recurrent \
+                --size "${model##*_}" --method "${model%_*}" --config "${compress_config}" --data "${text}/train/text" \
+                --data_utts "${calibration_sentences}" --seed "${seed}" --nj "${nj}" --out "${exp}/${model}/start"
+        done
+        for model in ${small}; do   # no approximation: fewer units, trained as the dense model was
+            echo dirnet.espnet.lm_train --config "${lm_config}" --data "${text}" --exp "${exp}/${model}/start" \
+                --smaller "${model##*_}" --ngpu "${ngpu}" --seed "${seed}"
+        done
+    } | ${python} -m dirnet.espnet.in_turn | sed '/^  /d'   # without the commands that ESPnet's users would type
 fi
 
 if stage 4 "fine-tuning"; then

@@ -1,0 +1,94 @@
+"""`egs/ptb_dirnet/run.sh`: every stage on 24 sentences of the grammar, a rerun that does nothing, wrong options."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+RECIPE = ROOT / "egs" / "ptb_dirnet"
+MODELS = ("lm", "dense_1x", "dirnet_3x", "small_3x")
+
+
+def run(*options) -> subprocess.CompletedProcess:
+    """`./run.sh OPTIONS` in the recipe's folder with this interpreter; standard error goes with standard output."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = ["./run.sh", "--python", sys.executable, *map(str, options)]
+    return subprocess.run(
+        command, cwd=RECIPE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """Options, work folder and output of a whole run."""
+    folder = tmp_path_factory.mktemp("ptb")
+    options = ["--mini_size", "24 8 8", "--workdir", str(folder / "work"), "--nj", "1"]
+    for name in ("train_lm", "finetune"):
+        config = yaml.safe_load((ROOT / f"conf/ptb/mini/{name}.yaml").read_text()) | {"max_epoch": 1}
+        if "lm_conf" in config:
+            config["lm_conf"]["unit"] = 16
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+        options += [f"--{name.removeprefix('train_')}_config", str(folder / f"{name}.yaml")]
+    options += ["--methods", "dirnet small", "--size", "3x"]
+    shown = run(*options)
+    assert shown.returncode == 0, shown.stdout[-3000:]
+    return options, folder / "work", shown.stdout
+
+
+@pytest.mark.slow
+def test_every_stage_runs_and_the_table_shows_it(recipe):
+    _, work, shown = recipe
+    assert [int(number) for number in re.findall(r"Stage (\d+):", shown)] == list(range(8))
+    told = json.loads((work / "exp/report/results.json").read_text())
+    assert tuple(row["model"] for row in told["rows"]) == MODELS
+    for row in told["rows"]:
+        measured = json.loads((work / f"exp/{row['model']}/ppl_test/ppl.json").read_text())
+        assert row["perplexity"][0] == measured["perplexity"] and row["words_per_second"] > 0
+        assert (row["before"] is None) == (row["model"] in ("lm", "dense_1x"))
+        assert (work / f"exp/{row['model']}/program.pte").stat().st_size > 0
+        assert row["ratio"] == pytest.approx(3.0 if "3x" in row["model"] else 1.0, rel=0.1)
+    assert "--workdir" in told["facts"]["command"] and told["facts"]["data"].startswith("mini")
+
+
+@pytest.mark.slow
+def test_a_rerun_does_nothing(recipe):
+    options, work, _ = recipe
+    kept = [f"exp/{model}/model.pth" for model in MODELS] + ["exp/dirnet_3x/ppl_test/ppl.json"]
+    before = {name: (work / name).stat().st_mtime_ns for name in kept}
+    shown = run(*options, "--stage", "2", "--stop_stage", "5")
+    assert shown.returncode == 0, shown.stdout[-3000:]
+    assert {name: (work / name).stat().st_mtime_ns for name in kept} == before
+    assert "epoch 1:" not in shown.stdout and shown.stdout.count("already") >= 10
+
+
+@pytest.mark.parametrize(
+    "options, status, message",
+    [
+        (["--methodz", "svd"], 1, "invalid option '--methodz'"),
+        (["--corpus", "wikitext"], 2, "--corpus is 'wikitext', expected one of: mini ptb"),
+        (["--data", "/nowhere"], 2, "--data /nowhere is no folder; give the one with the three text files"),
+        (["--lm_config", "conf/none.yaml"], 2, "config conf/none.yaml does not exist"),
+        (["--device", "adb"], 2, "--device is 'adb', expected one of: host"),
+        (["--stage", "9"], 2, "--stage 9 comes after --stop_stage 7"),
+        (["--methods", "svd foo"], 2, "method 'foo' is unknown"),
+        (["--size", "banana"], 2, "size 'banana' is not understood"),
+        (["all"], 1, "unexpected argument 'all'"),
+    ],
+)
+def test_wrong_options_are_one_line(tmp_path, options, status, message):
+    shown = run("--workdir", tmp_path / "work", *options)
+    assert shown.returncode == status
+    assert message in shown.stdout and len(shown.stdout.splitlines()) == 1
+
+
+def test_a_later_stage_asks_for_the_first(tmp_path):
+    shown = run("--workdir", tmp_path / "work", "--stage", "1", "--stop_stage", "1")
+    assert shown.returncode == 2 and "run stage 0 first" in shown.stdout.splitlines()[-1]
