@@ -38,7 +38,9 @@ smbr_config=
 finetune_config=
 decode_config=
 compress_config=conf/compress.yaml
+smbr_order=2        # order of the phone n-gram over all paths of sMBR; above 2 takes longer
 baseline=smbr       # smbr | ctc: the model that is compressed
+finetune_objective=ctc  # ctc | smbr: what compressed models are fine-tuned by
 methods="dense svd odl prune dirnet dirnet_b8 dirnet_b8_int8"  # entries of compress_config
 size=7.9x           # 7.9x | 1.3M parameters | 2MB stored | rtf=0.001; several: "4.3x 7.9x"
 cost_model=         # for sizes in rtf: the cost.json that `dirnet cost` wrote on this host
@@ -74,6 +76,8 @@ done
 one_of corpus librispeech kaldi mini
 one_of oov g2p spn error
 one_of baseline smbr ctc
+one_of finetune_objective ctc smbr
+[[ ${smbr_order} =~ ^[2-9]$ ]] || mistake "--smbr_order is '${smbr_order}', expected a whole number from 2 to 9"
 [ "${corpus}" != kaldi ] || [ -n "${data_root}" ] || mistake "--corpus kaldi needs --data_root DIR"
 [ "${stage}" -le "${stop_stage}" ] || mistake "--stage ${stage} comes after --stop_stage ${stop_stage}; nothing to run"
 ${python} -c 'from importlib.util import find_spec; exit(not find_spec("torch"))' 2>/dev/null \
@@ -144,7 +148,7 @@ fi
 
 if stage 4 "sMBR training"; then
     if [ "${baseline}" == smbr ]; then
-        train "${smbr_config}" "${exp}/smbr" --init "${exp}/ctc" --seed "${seed}"
+        train "${smbr_config}" "${exp}/smbr" --init "${exp}/ctc" --smbr_order "${smbr_order}" --seed "${seed}"
     else
         log "skipped: --baseline ctc"
     fi
@@ -160,11 +164,13 @@ if stage 5 "compression to ${size}: ${methods}"; then
             train "${ctc_config}" "${folder}/ctc" --shape "${start}" --seed "${seed}"
             start=${folder}/ctc
             if [ "${baseline}" == smbr ]; then
-                train "${smbr_config}" "${folder}/smbr" --init "${folder}/ctc" --seed "${seed}"
+                train "${smbr_config}" "${folder}/smbr" --init "${folder}/ctc" --smbr_order "${smbr_order}" \
+                    --seed "${seed}"
                 start=${folder}/smbr
             fi
         fi
-        train "${finetune_config}" "${folder}" --init "${start}" --dense "${exp}/${baseline}" --seed "${seed}"
+        objective=; [ "${finetune_objective}" == ctc ] || objective="--objective ${smbr_config} --smbr_order ${smbr_order}"
+        train "${finetune_config}" "${folder}" --init "${start}" --dense "${exp}/${baseline}" --seed "${seed}" ${objective}
     done
 fi
 
