@@ -87,6 +87,8 @@ def difference(pairs: dict[int, tuple[dict, dict]], errors: str = "phone_errors"
     """The relative change of the errors to the control of the same seeds, with its interval."""
     ours = np.sum([pair[0][errors] for pair in pairs.values()], axis=0)
     base = np.sum([pair[1][errors] for pair in pairs.values()], axis=0)
+    if not base.sum():
+        return "-"  # nothing to be better than
     draws = _draws(len(ours))
     low, high = np.percentile(100 * (ours[draws].sum(1) / base[draws].sum(1) - 1), [2.5, 97.5])
     return f"{100 * (ours.sum() / base.sum() - 1):+.1f} % [{low:+.1f}, {high:+.1f}]"

@@ -37,6 +37,7 @@ class Training:
     time_masks: int = 4
     frequency_masks: int = 1
     blank_bias: float = 0.0
+    fixed_layers: int = 0  # recurrent layers from below that keep their weights
     distill: float = 0.0  # weight of the teacher's posteriors against CTC
     temperature: float = 2.0
 
@@ -62,7 +63,10 @@ def train(
     if settings.blank_bias:
         with torch.no_grad():
             model.output.bias[0] += settings.blank_bias
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.rate)
+    fixed = tuple(f"_l{layer}" for layer in range(settings.fixed_layers))
+    for name, parameter in model.rnn.named_parameters():
+        parameter.requires_grad_(not name.endswith(fixed))
+    optimizer = torch.optim.Adam([value for value in model.parameters() if value.requires_grad], lr=settings.rate)
     steps = settings.epochs * -(-len(corpus.train.names) // settings.batch)
     done = 0
     for epoch in range(settings.epochs):

@@ -53,7 +53,10 @@ class Smbr:
 
 @dataclass(frozen=True)
 class Bench:
-    """training: of every run; runs: name -> values of `Smbr`, or nothing for CTC; `training` in a run's are changes."""
+    """training: of every run, values of `Training`, changed by `training` in a run's own values.
+
+    runs: name -> values of `Smbr`; a name `ctc` or `ctc_...` trains by CTC.
+    """
 
     training: dict
     runs: dict
@@ -124,23 +127,33 @@ def run_missing(arguments: argparse.Namespace) -> None:
     if (corpus.lang / "TLG.fst").is_file():
         decoder = Decoder(corpus.lang, DecodeConfig(beam=bench.beam, max_active=bench.max_active))
     for name, seed in todo:
-        values = runs.get(name, {})
-        settings = from_mapping(Training, {**bench.training, **values.pop("training", {})}, f"{name}: training")
-        model, log = storage.load(arguments.model), []
-        row: dict[str, Any] = {"run": name, "seed": seed, "hours": round(corpus.train.hours, 2), "commit": commit()}
+        row = {"run": name, "seed": seed, "hours": round(corpus.train.hours, 2), "commit": commit()}
         row["device"] = torch.cuda.get_device_name() if corpus.device.type == "cuda" else cpu_name()
+        model = storage.load(arguments.model)
         if name != "start":
-            criterion = None
-            if name != CONTROL and not name.startswith(f"{CONTROL}_"):
-                criterion = SmbrCriterion(corpus, model, from_mapping(Smbr, values, name))
-            started = time.monotonic()
-            train(model, corpus, settings, seed, criterion=criterion, log=lambda line: _told(name, seed, line, log))
-            row |= {"seconds": round(time.monotonic() - started, 1), "log": log}
-            if criterion:
-                row["smbr_acc"] = criterion.accuracies
+            row |= trained(model, corpus, bench, name, runs[name], seed)
         row |= measured(model, corpus, decoder)
         with atomic_write(arguments.out / f"{name}_{seed}.json") as stream:
             json.dump(row, stream)
+
+
+def trained(
+    model: AcousticModel, corpus: Corpus, bench: Bench, name: str, values: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    """Train `model` in place as the run `name` says; what is told of it."""
+    settings = from_mapping(Training, {**bench.training, **values.get("training", {})}, f"{name}: training")
+    smbr = {key: value for key, value in values.items() if key != "training"}
+    by_ctc, lines = name.split("_")[0] == CONTROL, []
+    criterion = None if by_ctc else SmbrCriterion(corpus, model, from_mapping(Smbr, smbr, name))
+
+    def log(line: str) -> None:
+        lines.append(line)
+        print(f"{time.strftime('%H:%M:%S')} {name} {seed}: {line}", file=sys.stderr, flush=True)
+
+    started = time.monotonic()
+    train(model, corpus, settings, seed, criterion=criterion, log=log)
+    told = {"seconds": round(time.monotonic() - started, 1), "log": lines, "settings": dict(values)}
+    return told | ({"smbr_acc": criterion.accuracies} if criterion else {})
 
 
 def measured(model: AcousticModel, corpus: Corpus, decoder: Decoder | None) -> dict[str, Any]:
@@ -176,11 +189,6 @@ def table(rows: list[Mapping[str, Any]]) -> str:
             cells.append(difference(pairs, errors) if pairs and name not in (CONTROL, "start") else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _told(name: str, seed: int, line: str, log: list[str]) -> None:
-    log.append(line)
-    print(f"{time.strftime('%H:%M:%S')} {name} {seed}: {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -132,11 +132,13 @@ def expected_accuracy(
 class _Pass:
     """Forward and backward sums over a stretch of frames.
 
-    States are (2, S, B)-shaped pairs: weight, and weight times mean accuracy so far; held as (S, 2, B), so that one
+    A state holds two numbers: its weight, and that times the mean accuracy so far. They lie as (S, 2, B), so that one
     product with the graph serves both.
     """
 
-    def __init__(self, graph: DenominatorGraph, likelihood: Tensor, accuracy: Tensor, ends: frozenset[int], last: Tensor):
+    def __init__(
+        self, graph: DenominatorGraph, likelihood: Tensor, accuracy: Tensor, ends: frozenset[int], last: Tensor
+    ):
         self.graph, self.likelihood, self.accuracy, self.ends, self.last = graph, likelihood, accuracy, ends, last
         self.shape = (len(graph.enter), 2, likelihood.shape[2])
 
@@ -231,6 +233,6 @@ def _check(log_probs: Tensor, lengths: Tensor, alignments: Tensor, graph: Denomi
     if not 1 <= int(lengths.min()) <= int(lengths.max()) <= frames:
         raise UserError(f"lengths are {int(lengths.min())} to {int(lengths.max())}, expected 1 to {frames} frames")
     if max(int(graph.outputs.max()), int(alignments.max())) >= outputs:
-        raise UserError(f"the graph or an alignment has outputs above {outputs - 1}, the last of log_probs; mend either")
+        raise UserError(f"the graph or an alignment has outputs above {outputs - 1}, log_probs' last; mend either")
     if silence not in ("phone", "ignore", "class"):
         raise UserError(f"smbr silence is {silence!r}, expected phone, ignore or class")

@@ -80,6 +80,8 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     if arguments.objective:
         smbr_setup.take_objective(config, read_yaml(arguments.objective), arguments.objective)
     experiment.check_choices(config, arguments.config)
+    if arguments.smbr_order is not None and config["model"] != "dirnet_smbr":
+        raise UserError(f"--smbr_order {arguments.smbr_order} is of no use by CTC ({arguments.config}); leave it out")
     shape, state = checkpoint.read_initial(arguments.init, tokens) if arguments.init else ({}, None)
     moving = finetuning.loosened(arguments.init, arguments.dense) if arguments.init else None
     if moving:

@@ -41,7 +41,9 @@ smbr_config=
 finetune_config=
 decode_config=
 compress_config=conf/compress.yaml
+smbr_order=2        # order of the phone n-gram over all paths of sMBR; above 2 takes longer
 baseline=smbr       # smbr | ctc: the model that is compressed
+finetune_objective=ctc  # ctc | smbr: what compressed models are fine-tuned by
 methods="dense svd odl prune dirnet dirnet_b8 dirnet_b8_int8"  # entries of compress_config
 size=7.9x           # 7.9x | 1.3M parameters | 2MB stored | rtf=0.001; several: "4.3x 7.9x"
 cost_model=         # for sizes in rtf: the cost.json that `dirnet cost` wrote on this host
@@ -86,6 +88,8 @@ done
 one_of corpus librispeech kaldi mini
 one_of oov g2p spn error
 one_of baseline smbr ctc
+one_of finetune_objective ctc smbr
+[[ ${smbr_order} =~ ^[2-9]$ ]] || mistake "--smbr_order is '${smbr_order}', expected a whole number from 2 to 9"
 [ "${corpus}" != kaldi ] || [ -n "${data_root}" ] || mistake "--corpus kaldi needs --data_root DIR"
 [ "${stage}" -le "${stop_stage}" ] || mistake "--stage ${stage} comes after --stop_stage ${stop_stage}; nothing to run"
 ${python} -c 'from importlib.util import find_spec; exit(not find_spec("torch"))' 2>/dev/null \
@@ -158,7 +162,7 @@ fi
 
 if stage 4 "sMBR training"; then
     if [ "${baseline}" == smbr ]; then
-        job "" "" "$(training "${smbr_config}" "${exp}/smbr" --init "${exp}/ctc")"
+        job "" "" "$(training "${smbr_config}" "${exp}/smbr" --init "${exp}/ctc" --smbr_order "${smbr_order}")"
         run_jobs "${jobs}/smbr" ${cuda_cmd}
     else
         log "skipped: --baseline ctc"
@@ -172,17 +176,19 @@ if stage 5 "compression to ${size}: ${methods}"; then
             --nj "${job_nj:-${nj}}" ${cost_model:+--cost_model "${cost_model}"} --out "${exp}/${model}/start")"
     done
     run_jobs "${jobs}/solve" ${solve_cmd}
+    objective=; [ "${finetune_objective}" == ctc ] || objective="--objective ${smbr_config} --smbr_order ${smbr_order}"
     for model in ${models#"${baseline}"}; do
         folder=${exp}/${model}; start=${folder}/start; steps=
         if grep -q '"solver": "small"' "${start}/model.json"; then   # a shape only: the baseline's training first
             steps+="$(training "${ctc_config}" "${folder}/ctc" --shape "${start}") && "
             start=${folder}/ctc
             if [ "${baseline}" == smbr ]; then
-                steps+="$(training "${smbr_config}" "${folder}/smbr" --init "${folder}/ctc") && "
+                steps+="$(training "${smbr_config}" "${folder}/smbr" --init "${folder}/ctc" --smbr_order "${smbr_order}") && "
                 start=${folder}/smbr
             fi
         fi
-        job "" "" "${steps}$(training "${finetune_config}" "${folder}" --init "${start}" --dense "${exp}/${baseline}")"
+        steps+="$(training "${finetune_config}" "${folder}" --init "${start}" --dense "${exp}/${baseline}" ${objective})"
+        job "" "" "${steps}"
     done
     run_jobs "${jobs}/finetune" ${cuda_cmd}
 fi

@@ -41,7 +41,7 @@ def test_counts_are_expectations_over_all_paths(order):
 
 def test_a_trigram_is_witten_bell():
     counts, model = count(LATTICES, 4, 3), PhoneNgram.estimate(LATTICES, 4, 3)
-    follows = np.array([sum(c for h, f in counts.items() if len(h) == 1 for w, c in f.items() if w == v) for v in range(5)])
+    follows = np.array([sum(following[v] for h, following in counts.items() if len(h) == 1) for v in range(5)])
 
     def probability(history, phone):
         if not history:

@@ -50,7 +50,7 @@ def test_an_utterance_without_a_path_is_skipped_and_counted(build):  # noqa: F81
     batch["speech_lengths"][1] = 2  # two frames for three phones
     loss, told, _ = model(**batch)
     assert float(stats["skipped"]) == 0 and float(told["skipped"]) == 0.25
-    assert torch.isfinite(loss) and float(loss) < float(whole)
+    assert torch.isfinite(loss) and loss.item() < whole.item()
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
     assert {"smbr_acc", "loss_ctc", "loss_smbr", "per"} <= stats.keys()
@@ -102,11 +102,11 @@ def test_two_processes_give_the_loss_and_gradient_of_one(build, tmp_path):  # no
     loss.backward()
     program = WORKER.format(tests=str(Path(__file__).parent))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen([sys.executable, "-c", program, str(rank), str(tmp_path)], env=environment) for rank in range(2)
-    ]
+    commands = [[sys.executable, "-c", program, str(rank), str(tmp_path)] for rank in range(2)]
+    workers = [subprocess.Popen(command, env=environment) for command in commands]
     assert [worker.wait(300) for worker in workers] == [0, 0]
     together, smbr, gradients = torch.load(tmp_path / "told.pt", weights_only=False)
-    assert together == pytest.approx(float(loss), rel=1e-4) and smbr == pytest.approx(float(stats["loss_smbr"]), rel=1e-4)
+    assert together == pytest.approx(loss.item(), rel=1e-4)
+    assert smbr == pytest.approx(stats["loss_smbr"].item(), rel=1e-4)
     for name, value in model.named_parameters():
         torch.testing.assert_close(gradients[name], value.grad, rtol=1e-4, atol=1e-5)

@@ -146,6 +146,8 @@ def test_another_corpus_needs_another_work_folder(recipe):
         (["--corpus", "timit"], 2, "--corpus is 'timit', expected one of: librispeech kaldi mini"),
         (["--corpus", "kaldi"], 2, "--corpus kaldi needs --data_root DIR"),
         (["--baseline", "rnnt"], 2, "--baseline is 'rnnt', expected one of: smbr ctc"),
+        (["--finetune_objective", "mmi"], 2, "--finetune_objective is 'mmi', expected one of: ctc smbr"),
+        (["--smbr_order", "1"], 2, "--smbr_order is '1', expected a whole number from 2 to 9"),
         (["--ctc_config", "conf/none.yaml"], 2, "config conf/none.yaml does not exist"),
         (["--token_type", "syllable"], 2, "--token_type is 'syllable', expected one of: phn char word bpe"),
         (["--oov", "maybe"], 2, "--oov is 'maybe', expected one of: g2p spn error"),
@@ -197,7 +199,7 @@ while [ $# -gt 1 ]; do [ "$1" != --method ] || method=$2; [ "$1" != --out ] || o
     (tmp_path / "work/data/test_sets").write_text("test\n")
     shown = run(
         "--corpus", "mini", "--workdir", tmp_path / "work", "--python", program, "--stage", 5, "--stop_stage", 5,
-        "--methods", "dense small prune_gradual", "--size", "4x 8x",
+        "--methods", "dense small prune_gradual", "--size", "4x 8x", "--finetune_objective", "smbr", "--smbr_order", 3,
     )  # fmt: skip
     assert shown.returncode == 0, shown.stdout
     exp = f"{tmp_path}/work/exp/"
@@ -211,6 +213,8 @@ while [ $# -gt 1 ]; do [ "$1" != --method ] || method=$2; [ "$1" != --out ] || o
             start = option.get("--init") or "shape of " + option["--shape"]
             steps.append(f"{Path(option['--config']).stem} {option['--exp']} from {start}")
             assert option.get("--dense", "smbr") == "smbr" and ("--dense" in option) == ("finetune" in line)
+            assert option.get("--smbr_order") == (None if "train_ctc" in option["--config"] else "3")
+            assert option.get("--objective") == ("conf/mini/train_smbr.yaml" if "finetune" in line else None)
     small = [
         "small 8x small_8x/start",
         "train_ctc small_8x/ctc from shape of small_8x/start",
