@@ -149,6 +149,8 @@ if stage 2 "lexicon, language model, decoding graph"; then
     }
 fi
 
+order="--smbr_order ${smbr_order}"
+
 training() {  # training CONFIG EXP [OPTION...]: the command that trains one model; a finished one is left alone
     local config=$1 folder=$2; shift 2
     quoted ${python} -m dirnet.espnet.train --config "${config}" --exp "${folder}" --data "${data}" --dump "${dump}" \
@@ -162,7 +164,7 @@ fi
 
 if stage 4 "sMBR training"; then
     if [ "${baseline}" == smbr ]; then
-        job "" "" "$(training "${smbr_config}" "${exp}/smbr" --init "${exp}/ctc" --smbr_order "${smbr_order}")"
+        job "" "" "$(training "${smbr_config}" "${exp}/smbr" --init "${exp}/ctc" ${order})"
         run_jobs "${jobs}/smbr" ${cuda_cmd}
     else
         log "skipped: --baseline ctc"
@@ -176,14 +178,14 @@ if stage 5 "compression to ${size}: ${methods}"; then
             --nj "${job_nj:-${nj}}" ${cost_model:+--cost_model "${cost_model}"} --out "${exp}/${model}/start")"
     done
     run_jobs "${jobs}/solve" ${solve_cmd}
-    objective=; [ "${finetune_objective}" == ctc ] || objective="--objective ${smbr_config} --smbr_order ${smbr_order}"
+    objective=; [ "${finetune_objective}" == ctc ] || objective="--objective ${smbr_config} ${order}"
     for model in ${models#"${baseline}"}; do
         folder=${exp}/${model}; start=${folder}/start; steps=
         if grep -q '"solver": "small"' "${start}/model.json"; then   # a shape only: the baseline's training first
             steps+="$(training "${ctc_config}" "${folder}/ctc" --shape "${start}") && "
             start=${folder}/ctc
             if [ "${baseline}" == smbr ]; then
-                steps+="$(training "${smbr_config}" "${folder}/smbr" --init "${folder}/ctc" --smbr_order "${smbr_order}") && "
+                steps+="$(training "${smbr_config}" "${folder}/smbr" --init "${folder}/ctc" ${order}) && "
                 start=${folder}/smbr
             fi
         fi
@@ -201,8 +203,9 @@ if stage 6 "decoding and scoring"; then
             finished "${folder}/.done" "${options}" "${folder}/${rate}.json" "${exp}/${model}/model.json" \
                 "${lang}/TLG.fst" "${dump}/${set}/feats.scp" && continue
             job "${folder}/.done" "${options}" "$(quoted utils/decode.sh --python "${python}" --model "${exp}/${model}" \
-                --data "${data}/${set}" --feats "${dump}/${set}/feats.scp" --lang "${lang}" --nj "${decode_nj:-${job_nj:-${nj}}}" \
-                --config "${decode_config}" --units "${units}" --rate "${rate}" --out "${folder}")"
+                --data "${data}/${set}" --feats "${dump}/${set}/feats.scp" --lang "${lang}" \
+                --nj "${decode_nj:-${job_nj:-${nj}}}" --config "${decode_config}" --units "${units}" --rate "${rate}" \
+                --out "${folder}")"
         done
     done
     run_jobs "${jobs}/decode" ${decode_cmd}
