@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from dirnet.errors import UserError, did_you_mean
+from dirnet.espnet.versions import check_espnet
 
 REQUIRED = {"frontend": "mfcc", "normalize": "global_mvn", "preencoder": "splice", "encoder": "dirnet_rnn"}
 MODELS = ("dirnet_ctc", "dirnet_smbr")
 
 
 def espnet_task() -> type:
-    """ESPnet's ASR task with our trainer; importing ESPnet takes 12-17 s; its remarks are dropped."""
+    """ESPnet's ASR task with our trainer; importing ESPnet takes 12-17 s; its remarks are dropped.
+
+    An ESPnet that is missing or not supported is a `UserError`.
+    """
+    check_espnet()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return importlib.import_module("dirnet.espnet.task").RecipeTask
 

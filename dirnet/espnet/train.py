@@ -126,11 +126,12 @@ def rank_of(overrides: list[str]) -> int:
     All write the same files, whole; only the first one recovers, tells of epochs and ends with the model.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--dist_rank", "--dist_launcher"):
+    for name in ("--dist_rank", "--dist_world_size", "--dist_launcher"):
         parser.add_argument(name)
     options = parser.parse_known_args(overrides)[0]
     variable = {"slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}.get(options.dist_launcher, "RANK")
-    return int(options.dist_rank or os.environ.get(variable, 0))
+    alone = not options.dist_launcher and int(options.dist_world_size or os.environ.get("WORLD_SIZE", 1)) == 1
+    return 0 if alone else int(options.dist_rank or os.environ.get(variable, 0))
 
 
 def run(exp: Path, config: dict[str, Any], arguments: argparse.Namespace, overrides: list[str], log: Path) -> None:

@@ -100,13 +100,15 @@ def test_two_processes_have_the_loss_and_gradients_of_one(model, kind, tmp_path)
 
 
 def test_the_place_among_several_processes(monkeypatch):
-    for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
         monkeypatch.delenv(name, raising=False)
     assert train.rank_of(["--max_epoch", "3"]) == 0
     assert train.rank_of(["--dist_rank", "2", "--dist_world_size", "4"]) == 2
     monkeypatch.setenv("SLURM_PROCID", "3")
     assert train.rank_of(["--dist_launcher", "slurm"]) == 3 and train.rank_of([]) == 0
     monkeypatch.setenv("RANK", "1")
+    assert train.rank_of([]) == 0  # somebody else's
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert train.rank_of([]) == 1
 
 

@@ -9,7 +9,7 @@ import yaml
 from tiny_corpus import ROOT
 
 from dirnet.errors import UserError
-from dirnet.espnet import experiment
+from dirnet.espnet import experiment, versions
 
 WHERE = Path("my.yaml")
 
@@ -69,3 +69,9 @@ def test_shape_comes_from_the_initial_model():
     assert config["encoder_conf"] == {"dropout": 0.1, "num_layers": 2, "hidden_size": 9}
     with pytest.raises(UserError, match="num_layers is 2, but exp/ctc is of another architecture with 3"):
         experiment.take_shape(config, {"num_layers": 3}, WHERE, Path("exp/ctc"))
+
+
+def test_another_espnet_is_told_before_it_is_imported(monkeypatch):
+    monkeypatch.setattr(versions, "found", lambda: "202301")
+    with pytest.raises(UserError, match="ESPnet is 202301, expected ESPnet 202511 on Python 3.11"):
+        experiment.espnet_task()
