@@ -40,3 +40,4 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 clean:
 	rm -rf $(VENV) build *.egg-info
 	cd egs/librispeech_dirnet && { ! grep -qs '^mini' data/.corpus || rm -rf data dump exp downloads/mini; }
+	cd egs/ptb_dirnet && { ! grep -qs '^mini' data/.corpus || rm -rf data exp; }
