@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (before, phones), (after, _) = (phone_errors(model, corpus.test, found) for found in both)
         words = ["", ""]
         if decoder is not None:
-            counted = [word_errors(corpus, found, decoder) for found in both]
+            counted = [word_errors(corpus, corpus.test, found, decoder) for found in both]
             words = [f"{100 * sum(errors) / sum(total):.2f}" for errors, total in counted]
         rates = [f"{100 * sum(errors) / sum(phones):.2f}" for errors in (before, after)]
         cells = [folder.name, program.dtype, f"{len(content):,}", *rates, difference(before, after, phones), *words]
