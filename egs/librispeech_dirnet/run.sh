@@ -247,7 +247,8 @@ if stage 9 "packages for the ESPnet model zoo"; then
         finished "${exp}/${model}/.done.pack" "" "${exp}/${model}/model.zip" "${exp}/${model}/model.json" \
             || folders+=" ${exp}/${model}"
     done
-    [ -z "${folders}" ] || ${python} -m dirnet.espnet.pack --exp ${folders} --lang "${lang}"
+    case ${corpus} in librispeech) dataset=librispeech_asr ;; mini) dataset="synthetic speech" ;; *) dataset= ;; esac
+    [ -z "${folders}" ] || ${python} -m dirnet.espnet.pack --exp ${folders} --lang "${lang}" ${dataset:+--dataset "${dataset}"}
     for folder in ${folders}; do finish "${folder}/.done.pack" ""; done
 fi
 
