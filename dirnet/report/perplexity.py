@@ -123,6 +123,7 @@ def origin(
     commits = sorted({row["commit"] or "unknown" for row in rows} | {commit() or "unknown"})
     epochs = [f"{row['model']} {row['training']['epochs']} ({row['training']['seconds']:.0f} s)" for row in rows
               if row["training"]]  # fmt: skip
+    peers = "; ".join(sorted({row["against"] for row in rows} - {None}))
     sets = "; ".join(f"{name} {text}" for name, text in counts.items())
     return {
         "data": f"{corpus[0] if corpus else 'unknown'}: {sets}",
@@ -131,7 +132,7 @@ def origin(
         "commit": ", ".join(commits),
         "device": rows[0]["speed_device"] or cpu_name(),
         "epochs of training (seconds)": ", ".join(epochs),
-        "dense engines the speed-ups refer to": "; ".join(sorted({row["against"] for row in rows} - {None})) or "none",
+        "dense engines the speed-ups refer to": peers.replace("per frame", "per word") or "none",
         "date": date.today().isoformat(),
         "versions": ", ".join(f"{name} {package_version(name) or 'not installed'}" for name in PACKAGES),
         "command": command,

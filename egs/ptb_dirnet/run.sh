@@ -31,7 +31,7 @@ seed=0
 # deployment
 device=host         # host: this machine's ExecuTorch, one word a call
 
-command="$0 $*"
+command="$0$([ $# -eq 0 ] || printf ' %q' "$@")"
 [ -f utils/parse_options.sh ] || { echo "$0: error: run it in its own folder, $(dirname "$0")" >&2; exit 2; }
 . utils/parse_options.sh
 . utils/stage.sh
