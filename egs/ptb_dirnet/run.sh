@@ -28,9 +28,6 @@ size=6.7x           # of the recurrent weights: 6.7x | 1.0M parameters | 4MB sto
 calibration_sentences=400  # training sentences for methods that use data
 seed=0
 
-# deployment
-device=host         # host: this machine's ExecuTorch, one word a call
-
 command="$0$([ $# -eq 0 ] || printf ' %q' "$@")"
 [ -f utils/parse_options.sh ] || { echo "$0: error: run it in its own folder, $(dirname "$0")" >&2; exit 2; }
 . utils/parse_options.sh
@@ -48,7 +45,7 @@ for file in ${lm_config} ${finetune_config} ${compress_config}; do
     [ -f "${file}" ] || mistake "config ${file} does not exist; give the path of a file"
 done
 one_of corpus mini ptb
-one_of device host
+[ -z "${cuda_cmd}" ] || cuda_cmd+=" --gpu ${ngpu}"
 [ -z "${data}" ] || [ -d "${data}" ] || mistake "--data ${data} is no folder; give the one with the three text files"
 [ "${stage}" -le "${stop_stage}" ] || mistake "--stage ${stage} comes after --stop_stage ${stop_stage}; nothing to run"
 ${python} -c 'from importlib.util import find_spec; exit(not find_spec("torch"))' 2>/dev/null \
@@ -78,13 +75,15 @@ if stage 1 "vocabulary"; then
     ${python} local/ptb_data.py tokens --min_count "${min_count}" --out "${text}"
 fi
 
-train() {  # train CONFIG OPTION...: ESPnet training of several models; a finished one is left alone
-    local config=$1; shift
-    ${python} -m dirnet.espnet.lm_train --config "${config}" --data "${text}" "$@" --ngpu "${ngpu}" --seed "${seed}"
+train() {  # train NAME CONFIG OPTION...: ESPnet training of several models as one job; a finished one is left alone
+    local name=$1 config=$2; shift 2
+    job "" "" "$(quoted ${python} -m dirnet.espnet.lm_train --config "${config}" --data "${text}" --ngpu "${ngpu}" \
+        --seed "${seed}" "$@")"
+    run_jobs "${exp}/log/${name}" ${cuda_cmd}
 }
 
 if stage 2 "LSTM training"; then
-    train "${lm_config}" --exp "${exp}/lm"
+    train lm "${lm_config}" --exp "${exp}/lm"
 fi
 
 if stage 3 "compression of the recurrent layers to ${size}: ${methods}"; then
@@ -104,7 +103,7 @@ fi
 if stage 4 "fine-tuning"; then
     folders=("${exp}/dense_1x"); starts=("${exp}/lm")
     for model in ${compressed} ${small}; do folders+=("${exp}/${model}"); starts+=("${exp}/${model}/start"); done
-    train "${finetune_config}" --exp "${folders[@]}" --init "${starts[@]}"
+    train finetune "${finetune_config}" --exp "${folders[@]}" --init "${starts[@]}"
 fi
 
 if stage 5 "perplexity"; then
@@ -113,7 +112,7 @@ if stage 5 "perplexity"; then
     ${python} -m dirnet.espnet.perplexity --data "${text}/test" --exp ${folders}
 fi
 
-if stage 6 "ExecuTorch export, words per second on ${device}"; then
+if stage 6 "ExecuTorch export, words per second"; then
     folders=; for model in ${models}; do folders+=" ${exp}/${model}"; done
     ${python} -m dirnet.deploy.language_program --models ${folders} --words "${text}/test/text"
 fi
