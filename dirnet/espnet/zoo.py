@@ -21,16 +21,12 @@ from pathlib import Path
 
 import yaml
 
-from dirnet.config import boolean
+from dirnet.config import boolean, read_yaml
 from dirnet.errors import UserError, one_line_errors
-from dirnet.espnet import checkpoint, experiment
+from dirnet.espnet import checkpoint, source
 from dirnet.espnet.versions import check_espnet
 
 META, CARD, CONFIG = "meta.yaml", "README.md", "_train_config"
-TASKS = {
-    "asr": "ASRTask", "asr_transducer": "ASRTransducerTask", "lm": "LMTask", "s2t": "S2TTask", "slu": "SLUTask",
-    "st": "STTask",
-}  # fmt: skip
 REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -72,31 +68,14 @@ def check(path: Path) -> dict[str, int]:
         found = {}
         for task, config in configs.items():
             weights = meta["files"].get(f"{task}_model_file", meta["files"].get(f"{task}_file"))
-            if task not in TASKS or weights is None:
-                raise UserError(f"{path}: {META} names a model of task {task!r}, expected one of {', '.join(TASKS)}")
-            expected = built(task, folder / config, path)
+            if weights is None:
+                raise UserError(f"{path}: {META} names {config}, but no model for it; pack it with espnet2.bin.pack")
+            values = read_yaml(folder / config)  # its own keys tell the task: ESPnet packs others as asr, too
+            expected = source.built(source.task_of(values, path), values, path).state_dict()
             state = checkpoint.load_state(folder / weights)
             checkpoint.check_fits(state, expected, path, "pack the configuration that it was trained with")
             found[task] = sum(value.numel() for value in state.values())
         return found
-
-
-def built(task: str, config: Path, path: Path) -> Mapping:
-    """The state dict of the freshly built model of an ESPnet configuration in the zip `path`."""
-    with open(config, encoding="utf-8") as stream:
-        arguments = Namespace(**yaml.safe_load(stream))
-    name = task
-    if task == "asr":  # ESPnet packs others under that name too
-        name = "asr" if hasattr(arguments, "encoder") else "asr_transducer"
-        name = "slu" if hasattr(arguments, "deliberationencoder") else name
-    with contextlib.redirect_stdout(io.StringIO()):
-        experiment.espnet_task()  # registers
-        owner = getattr(importlib.import_module(f"espnet2.tasks.{name}"), TASKS[name])
-        try:
-            return owner.build_model(arguments).state_dict()
-        except Exception as error:  # ESPnet's classes refuse in their own ways: a name, an argument, a file
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{path}: its {name} model cannot be built ({type(error).__name__}: {first})") from None
 
 
 @contextlib.contextmanager
