@@ -21,7 +21,7 @@ from dirnet.asr import datadir, decode, features, transcripts
 from dirnet.asr.ark import Matrices, write_ark
 from dirnet.asr.audio import AudioReader
 from dirnet.asr.lexicon import OUTPUTS, PHONES
-from dirnet.asr.smbr import PhoneBigram
+from dirnet.asr.phone_ngram import PhoneNgram
 from dirnet.asr.validation import faults
 from dirnet.espnet.corpus import prepare
 from dirnet.nn import storage
@@ -190,8 +190,11 @@ def test_tables_and_training_lists_of_1000_hours(corpus_of, tmp_path):
 
 
 def test_the_bigram_of_smbr(corpus_of):
+    place = {phone: number for number, phone in enumerate(PHONES)}
+
     def estimate(number):
-        PhoneBigram.estimate(datadir.read_lines(corpus_of(number) / "data/text_phones"), PHONES)
+        lines = (line.split()[1:] for line in datadir.read_lines(corpus_of(number) / "data/text_phones"))
+        PhoneNgram.estimate(([[(1.0, [place[phone] for phone in said])]] for said in lines), len(PHONES))
 
     assert growth(estimate, 2400, 24000) < LIST
 

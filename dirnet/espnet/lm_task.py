@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from espnet2.tasks.lm import LMTask
 
-from dirnet.espnet.registry import register
 from dirnet.espnet.task import RecipeTrainer
 
 
@@ -12,6 +11,3 @@ class RecipeLMTask(LMTask):
     """`espnet2.tasks.lm.LMTask`, what `espnet2.bin.lm_train` runs, with `RecipeTrainer`."""
 
     trainer = RecipeTrainer
-
-
-register()

@@ -10,6 +10,7 @@ from typing import Any
 from dirnet.asr.datadir import read_lines
 from dirnet.asr.lexicon import SIL, SPN, find, read_lexicon
 from dirnet.asr.phone_ngram import Lattice, PhoneNgram, lattice
+from dirnet.asr.tokens import type_of
 from dirnet.asr.transcripts import read_transcripts
 from dirnet.errors import UserError
 from dirnet.files import read_json
@@ -55,13 +56,17 @@ def lattices(data: Path, lang: Path, used: Path, phones: Sequence[str]) -> Itera
     """What may be said in the utterances of the file `used` (lines `UTT P1 P2 ...`).
 
     Their words in `data/text` through `lang/lexicon.txt`, with every pronunciation, and with optional silence where
-    `lang/lang.json` says that transcripts have it; without those two files, the phones of `used` themselves.
+    `lang/lang.json` says that transcripts have it; the tokens of `used` themselves without those two files, and for
+    other tokens than phones, which write a word in one way.
     """
     place = {phone: number for number, phone in enumerate(phones)}
     lines = [line.split() for line in read_lines(used)]
+    as_said = ([[(1.0, [place[phone] for phone in said])]] for _, *said in lines)
+    if type_of(phones).name != "phn":
+        return as_said
     if not (data / "text").is_file() or not (lang / "lexicon.txt").is_file():
         print(f"phone n-gram: {data}/text or {lang}/lexicon.txt is missing; from phone transcripts, without variants")
-        return ([[(1.0, [place[phone] for phone in said])]] for _, *said in lines)
+        return as_said
     words, lexicon = read_transcripts(data / "text"), read_lexicon(lang / "lexicon.txt")
     silence = (read_json(lang / "lang.json") or {}).get("silence", "none")
     pause = SIL if silence != "none" else None

@@ -104,13 +104,10 @@ models="${baseline}"   # the rows of the table: the baseline and every compresse
 for m in ${methods}; do [[ ${m} != dense* ]] || models+=" ${m}_1x"; done   # the control, whatever the size
 for s in ${size}; do for m in ${methods}; do [[ ${m} == dense* ]] || models+=" ${m}_${s}"; done; done
 
-
 if stage 0 "corpus ${corpus}"; then
     case ${corpus} in
         librispeech)
-            if [ -z "${librispeech}" ]; then
-                ${python} local/librispeech_download.py --out "${downloads}"
-            fi
+            [ -n "${librispeech}" ] || ${python} local/librispeech_download.py --out "${downloads}"
             ${python} local/librispeech_data.py --corpus "${librispeech:-${downloads}/LibriSpeech}" --out "${data}" ;;
         kaldi) ${python} local/kaldi_data.py --data_root "${data_root}" --out "${data}" --allow_pipe "${allow_pipe}" ;;
         mini) ${python} local/mini_make.py --size "${mini_size}" --text "${mini_text}" --seed "${seed}" --nj "${nj}" \
@@ -163,12 +160,9 @@ if stage 3 "CTC training"; then
 fi
 
 if stage 4 "sMBR training"; then
-    if [ "${baseline}" == smbr ]; then
-        job "" "" "$(training "${smbr_config}" "${exp}/smbr" --init "${exp}/ctc" ${order})"
-        run_jobs "${jobs}/smbr" ${cuda_cmd}
-    else
-        log "skipped: --baseline ctc"
-    fi
+    [ "${baseline}" == smbr ] || log "skipped: --baseline ctc"
+    [ "${baseline}" != smbr ] || job "" "" "$(training "${smbr_config}" "${exp}/smbr" --init "${exp}/ctc" ${order})"
+    run_jobs "${jobs}/smbr" ${cuda_cmd}
 fi
 
 if stage 5 "compression to ${size}: ${methods}"; then
@@ -184,10 +178,8 @@ if stage 5 "compression to ${size}: ${methods}"; then
         if grep -q '"solver": "small"' "${start}/model.json"; then   # a shape only: the baseline's training first
             steps+="$(training "${ctc_config}" "${folder}/ctc" --shape "${start}") && "
             start=${folder}/ctc
-            if [ "${baseline}" == smbr ]; then
-                steps+="$(training "${smbr_config}" "${folder}/smbr" --init "${folder}/ctc" ${order}) && "
-                start=${folder}/smbr
-            fi
+            [ "${baseline}" == ctc ] || start=${folder}/smbr
+            [ "${baseline}" == ctc ] || steps+="$(training "${smbr_config}" "${start}" --init "${folder}/ctc" ${order}) && "
         fi
         steps+="$(training "${finetune_config}" "${folder}" --init "${start}" --dense "${exp}/${baseline}" ${objective})"
         job "" "" "${steps}"
@@ -253,8 +245,6 @@ if stage 9 "packages for the ESPnet model zoo"; then
 fi
 
 if stage 10 "report"; then
-    if [ -n "${test_sets// }" ]; then
-        ${python} -m dirnet.report.page --exp "${exp}" --models ${models} --test_set ${test_sets} \
-            --command "${command}" --out "${exp}/report"
-    fi
+    [ -z "${test_sets// }" ] || ${python} -m dirnet.report.page --exp "${exp}" --models ${models} \
+        --test_set ${test_sets} --command "${command}" --out "${exp}/report"
 fi

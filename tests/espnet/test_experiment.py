@@ -12,6 +12,8 @@ from dirnet.errors import UserError
 from dirnet.espnet import experiment, versions
 
 WHERE = Path("my.yaml")
+CONFIGS = [path for name in ("train_*.yaml", "finetune.yaml") for path in sorted(ROOT.glob(f"conf/**/{name}"))
+           if "ptb" not in path.parts]  # those are of another task
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def task():
     return experiment.espnet_task()
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("conf/**/train_*.yaml")) + sorted(ROOT.glob("conf/**/finetune.yaml")))
+@pytest.mark.parametrize("path", CONFIGS)
 def test_shipped_configurations_are_valid(task, path):
     config = yaml.safe_load(path.read_text())
     experiment.check_choices(config, path)

@@ -91,6 +91,7 @@ def hub(monkeypatch):
     server.files, server.address = {}, f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)  # read from there when first imported
     yield server
     server.shutdown()
     server.server_close()
