@@ -82,7 +82,7 @@ class RecipeTrainer(Trainer):
             disqualify(reporter, [[*options.val_scheduler_criterion, "min"]])
         if not distributed_option.distributed or distributed_option.dist_rank == 0:
             write_curves(folder, cls.curves)
-            outputs = getattr(getattr(model, "module", model), "token_list", ())  # a language model has none, and no rate
+            outputs = getattr(getattr(model, "module", model), "token_list", ())  # none: a language model
             print(one_line(record, type_of(outputs).rate.upper()), flush=True)
             if (folder / CHECKPOINT).exists():
                 os.replace(folder / CHECKPOINT, folder / PREVIOUS)
