@@ -82,6 +82,10 @@ class DenominatorGraph:
             arcs_back=tuple(_transposed(matrix) for matrix in reversed(arcs)),
         )
 
+    def __deepcopy__(self, memo: dict) -> DenominatorGraph:
+        """Itself: it never changes, and torch cannot copy its sparse matrices."""
+        return self
+
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> DenominatorGraph:
         """The same graph on `device`, its weights in `dtype`; itself where nothing changes."""
         dtype = dtype or self.enter.dtype

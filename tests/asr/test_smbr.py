@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -151,6 +152,14 @@ def test_half_precision_is_computed_in_float32(graph):
         errors.sum().backward()
     assert errors.dtype == torch.float32 and log_probs.grad.dtype == torch.bfloat16
     torch.testing.assert_close(errors.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_with_a_sparse_graph_can_be_copied(monkeypatch):
+    """Torch refuses to copy sparse matrices; ESPnet's models are copied."""
+    monkeypatch.setattr("dirnet.asr.denominator.DENSE_STATES", 0)
+    graph = DenominatorGraph.build(ngram_of(3))
+    assert not graph.arcs[0].layout == torch.strided
+    assert copy.deepcopy({"graph": graph})["graph"] is graph
 
 
 @pytest.mark.parametrize(
