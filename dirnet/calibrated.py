@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
     if any(word.partition("=")[0] == "--espnet" for word in words):
         importlib.import_module("dirnet.espnet.compress").main(argv)
-    compressor.main(argv, read=read_features)
+    else:
+        compressor.main(argv, read=read_features)
 
 
 if __name__ == "__main__":

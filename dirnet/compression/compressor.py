@@ -146,7 +146,11 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
 
     read: reads calibration features (`dirnet.calibrated` does); without it there is no option for them.
     """
-    parser = argparse.ArgumentParser(prog="python -m dirnet.compression.compressor", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="dirnet compress" if read else "python -m dirnet.compression.compressor",
+        description=__doc__,
+        epilog="An ESPnet model: dirnet compress --espnet SOURCE --help tells those options." if read else None,
+    )
     parser.add_argument("--model", required=True, help="folder with the dense model.safetensors and model.json")
     parser.add_argument("--size", required=True, help="7.9x fewer or 1.3M parameters, 2MB as stored, or rtf=0.05")
     parser.add_argument("--cost_model", help="cost.json of `dirnet cost`, which a size in rtf needs")
