@@ -149,7 +149,6 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="dirnet compress" if read else "python -m dirnet.compression.compressor",
         description=__doc__,
-        epilog="An ESPnet model: dirnet compress --espnet SOURCE --help tells those options." if read else None,
     )
     parser.add_argument("--model", required=True, help="folder with the dense model.safetensors and model.json")
     parser.add_argument("--size", required=True, help="7.9x fewer or 1.3M parameters, 2MB as stored, or rtf=0.05")
