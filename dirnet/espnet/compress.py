@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from dirnet.compression.budget import Size, parse_size
@@ -76,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     model = silent(found.build())
     wanted = limit(model, size, arguments.of)
     data = calibration(found, arguments) if method.uses_data else None
+    if data:
+        check_reads(model, data[0], arguments.data)
     if arguments.dry_run:
         with workers(arguments.nj) as mapped, remarks_dropped():
             guide = make_guide(model, method, data, arguments.seed)
@@ -126,6 +129,16 @@ def calibration(found: Source, arguments: argparse.Namespace) -> list[dict[str, 
         return None
     config = replaced_strings(dict(found.config), {name: str(path) for name, path in found.files.items()})
     return read_batches(found.task, config, arguments.data, arguments.data_utts, arguments.seed)
+
+
+def check_reads(model: nn.Module, inputs: dict[str, Any], where: Path) -> None:
+    """A `UserError` where the model, or the library that its loss comes from, refuses the data of `where`."""
+    try:
+        with torch.no_grad(), remarks_dropped():
+            model(**inputs)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--data {where}: the model refuses it ({first}); give other data, or no --data") from None
 
 
 def silent(model: nn.Module) -> nn.Module:

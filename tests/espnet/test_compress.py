@@ -15,7 +15,9 @@ from stock_models import FRONTEND, KINDS, make_data, make_model, task_of
 from torch import nn
 
 from dirnet.calibrated import main
+from dirnet.errors import UserError
 from dirnet.espnet.batches import read_batches
+from dirnet.espnet.compress import check_reads
 from dirnet.nn.cells import DirNetCell
 from dirnet.nn.coded import CodedMatrix
 from dirnet.nn.recurrent import DirNetRecurrent
@@ -280,6 +282,15 @@ def test_a_task_whose_model_is_no_choice(root, program, tmp_path):
     stock = with_dense_weights(model, load(source, "new_transducer"))
     labels = torch.tensor([[0, 1, 3]])
     torch.testing.assert_close(model.decoder(labels), stock.decoder(labels))
+
+
+def test_data_that_the_model_refuses():
+    class Refusing(nn.Module):
+        def forward(self, speech):
+            raise RuntimeError("input length mismatch\n  details")
+
+    with pytest.raises(UserError, match=r"--data data/x: the model refuses it \(input length mismatch\); give other"):
+        check_reads(Refusing(), {"speech": torch.zeros(1, 2)}, Path("data/x"))
 
 
 def test_all_kinds_are_tried():
