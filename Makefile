@@ -16,7 +16,7 @@ demo: setup
 	cd egs/librispeech_dirnet && ./run.sh --corpus mini --nj $(JOBS)
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	$(BIN)/python -m pip install --quiet -e .[bench]
