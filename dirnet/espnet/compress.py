@@ -7,13 +7,9 @@ an experiment folder again: fine-tune it with asr_train, decode it with asr_infe
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import hashlib
-import logging
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +28,7 @@ from dirnet.config import boolean
 from dirnet.errors import UserError, did_you_mean, one_line_errors
 from dirnet.espnet import folder
 from dirnet.espnet.batches import read_batches
-from dirnet.espnet.source import Source, find, replaced_strings
+from dirnet.espnet.source import Source, find, remarks_dropped, replaced_strings
 from dirnet.files import read_json
 from dirnet.nn.quantised import DTYPES
 
@@ -149,19 +145,6 @@ def silent(model: nn.Module) -> nn.Module:
     if getattr(getattr(model, "ctc", None), "error_calculator", None) is not None:
         model.ctc.error_calculator = None
     return model
-
-
-@contextlib.contextmanager
-def remarks_dropped() -> Iterator[None]:
-    """Without the warnings that ESPnet's models log with every utterance."""
-    level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.getLogger().setLevel(level)
 
 
 def summary(found: Source, report: dict[str, Any], out: Path) -> str:

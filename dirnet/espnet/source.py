@@ -6,9 +6,11 @@ import argparse
 import contextlib
 import importlib
 import io
+import logging
 import tarfile
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +95,7 @@ def built(task: str, config: Mapping[str, Any], where: Path) -> nn.Module:
     owner = task_class(task)
     made_by = f"made by ESPnet {config.get('version', 'of an unknown version')}"
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), remarks_dropped():
             return owner.build_model(argparse.Namespace(**config))
     except ImportError as error:
         raise UserError(f"{where} needs a module that is not installed ({error}); install it") from None
@@ -104,6 +106,19 @@ def built(task: str, config: Mapping[str, Any], where: Path) -> nn.Module:
     except (TypeError, AttributeError) as error:
         here = f"does not fit the installed ESPnet {versions.found()}"
         raise UserError(f"{where} ({made_by}) {here}: {error}; train it there") from None
+
+
+@contextlib.contextmanager
+def remarks_dropped() -> Iterator[None]:
+    """Without the warnings that ESPnet logs when it builds a model and with every utterance."""
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.getLogger().setLevel(level)
 
 
 def replaced_strings(value: Any, names: Mapping[str, str]) -> Any:
