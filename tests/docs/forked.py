@@ -1,4 +1,4 @@
-"""Run the shell commands of a page, `dirnet` and `dirnet-python` being forks of this process: ESPnet is imported once.
+"""Run the shell commands of a page, `dirnet` and `dirnet-python` being forks of one process: ESPnet is imported once.
 
 Two small programs of these names, first on the PATH, send their arguments, environment, folder and standard streams
 here; a child made by fork becomes that program. That an interpreter really knows DirNet is tests/espnet's to show.
@@ -27,8 +27,17 @@ with socket.socket(socket.AF_UNIX) as place:
 """
 
 
-def run_shell(script: str, folder: Path, limit: float = 120) -> subprocess.CompletedProcess:
-    """Run `script` by bash in `folder`, stopping at the first error; both outputs together in `stdout`."""
+def run_shell(script: str, folder: Path) -> subprocess.CompletedProcess:
+    """Run `script` by bash in `folder`, stopping at the first error; both outputs together in `stdout`.
+
+    By a process of its own: torch's gradients do not work in forks of one that has computed any.
+    """
+    command = [sys.executable, __file__, str(folder)]
+    return subprocess.run(command, input=script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def serve(script: str, folder: Path, limit: float = 120) -> tuple[int, str]:
+    """Run `script` as `run_shell` tells, forks of this process being the two programs; its status and output."""
     import dirnet.espnet.task  # noqa: F401 - what the children then need not import
 
     bin_folder, address = folder / ".bin", str(folder / ".place")
@@ -60,7 +69,7 @@ def run_shell(script: str, folder: Path, limit: float = 120) -> subprocess.Compl
             for child in children:
                 os.waitpid(child, 0)
         output.seek(0)
-        return subprocess.CompletedProcess(script, bash.returncode, output.read())
+        return bash.returncode, output.read()
 
 
 def answer(connection: socket.socket) -> int:
@@ -110,3 +119,9 @@ def become(name: str, *arguments: str) -> None:
     else:
         sys.argv = list(arguments)
         runpy.run_path(arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    ended, said = serve(sys.stdin.read(), Path(sys.argv[1]))
+    print(said, end="")
+    sys.exit(ended)
