@@ -40,7 +40,7 @@ VARIANTS = (
     "Andy", "Annie", "Gene", "Lee", "linda", "steph", "edward", "rob",
 )  # fmt: skip
 UTTERANCES_PER_VOICE = 8
-FORMAT = 1  # of the recipe below; another one makes the corpus again
+FORMAT = 2  # of the recipe below; another one makes the corpus again
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,11 @@ def plan(sizes: dict[str, int], sentences: list[str], seed: int) -> dict[str, li
     rng.shuffle(voices)
     texts = iter(sentences)
     corpus = {}
+    wanted = {name: max(1, round(size / UTTERANCES_PER_VOICE)) for name, size in sizes.items()}
+    numbers = {name: min(number, len(voices) // len(sizes)) for name, number in wanted.items()}
+    numbers["train"] = min(wanted["train"], len(voices) - numbers["dev"] - numbers["test"])
     for name, size in sizes.items():
-        number = min(max(1, round(size / UTTERANCES_PER_VOICE)), len(ACCENTS) * len(VARIANTS) // len(sizes))
+        number = numbers[name]
         own, voices = voices[:number], voices[number:]
         lines: dict[Voice, list[tuple[str, str]]] = {voice: [] for voice in own}
         for index in range(size):

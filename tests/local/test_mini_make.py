@@ -64,7 +64,9 @@ def test_plan_keeps_sentences_and_voices_of_the_sets_apart(mini):
         assert not voices[one] & voices[other] and not texts[one] & texts[other]
     assert mini.plan(sizes, sentences, 0) == corpus != mini.plan(sizes, sentences, 1)
     large = mini.plan({"train": 5000, "dev": 900, "test": 900}, sentences, 0)
-    assert len(large["train"]) == 56  # a third of all voices
+    assert [len(large[name]) for name in mini.SETS] == [56, 56, 56]  # a third of all voices each
+    large = mini.plan({"train": 6000, "dev": 200, "test": 300}, sentences, 0)
+    assert [len(large[name]) for name in mini.SETS] == [105, 25, 38]  # training takes what the others leave
 
 
 def test_sentences_of_a_file_are_read_each_once(mini, make, tmp_path):
