@@ -11,6 +11,7 @@ take it as it is. All programs are measured in turns with every dense engine at 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.language import LanguageModel
+from dirnet.nn.model_config import RecurrentConfig
 
 PROGRAM, SPEED = "program.pte", "speed.json"
 READ = 400  # words of the text that the engines go through again and again
@@ -194,12 +196,10 @@ def word_ids(path: Path, words: Sequence[str]) -> Tensor:
 
 def _acoustic_config(model: LanguageModel, feature_size: int) -> AcousticModelConfig:
     config = model.config
+    layers = {field.name: getattr(config, field.name) for field in dataclasses.fields(RecurrentConfig)}
     return AcousticModelConfig(
-        rnn_type=config.rnn_type, hidden_size=config.hidden_size, num_layers=config.num_layers, phones=config.words,
-        num_outputs=len(config.words), feature_size=feature_size, context=0, compression=config.compression,
-        block=config.block, dtype=config.dtype, shifts=config.shifts, shift_kind=config.shift_kind,
-        input_group=config.input_group, name=config.name,
-    )  # fmt: skip
+        **layers, phones=config.words, num_outputs=len(config.words), feature_size=feature_size, context=0
+    )
 
 
 def _random_words(model: LanguageModel | WordModel, count: int, seed: int) -> Tensor:

@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--nj", type=int, default=1, help="groups worked on at the same time; the result is the same")
     parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
+    parser.add_argument("--next_steps", type=boolean, default=True, help="false: not the commands that follow")
     arguments = parser.parse_args(argv)
     method = chosen_method(arguments)
     size, out = parse_size(arguments.size), folder.relative(arguments.out)
@@ -87,6 +88,8 @@ def main(argv: list[str] | None = None) -> int:
     report |= {"method": arguments.method, "size": arguments.size + what, "request": request}
     folder.write(found, model, report, out)
     print(summary(found, report, out))
+    if arguments.next_steps:
+        print(folder.next_steps(found, out))
     return 0
 
 
@@ -148,7 +151,7 @@ def silent(model: nn.Module) -> nn.Module:
 
 
 def summary(found: Source, report: dict[str, Any], out: Path) -> str:
-    """What was done and the three commands that follow, on one screen."""
+    """What was done, in three lines."""
     dense, small = report["dense"], report["compressed"]
     lines = [
         f"{out}: {small['params']:,} of {dense['params']:,} parameters ({report['ratio']:.2f}x fewer), "
@@ -157,7 +160,7 @@ def summary(found: Source, report: dict[str, Any], out: Path) -> str:
     layers = list(dict.fromkeys(row["name"].rpartition(".")[0] for row in report["groups"]))
     lines.append(f"  {found.task} model; compressed: {', '.join(layers)}")
     lines.append(f"  {report['uncompressed']['params']:,} parameters stay as they are; details: {out}/compression.md")
-    return "\n".join([*lines, folder.next_steps(found, out)])
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from torch import nn
 
 from dirnet.errors import UserError
-from dirnet.nn.acoustic import check_layout, run_rnn
-from dirnet.nn.recurrent import RNN_TYPES
+from dirnet.nn.acoustic import run_rnn
+from dirnet.nn.model_config import RecurrentConfig
 
 
 class RecurrentEncoder(AbsEncoder):
@@ -42,23 +42,14 @@ class RecurrentEncoder(AbsEncoder):
         input_group: str = "own",
     ):
         super().__init__()
-        if rnn_type not in RNN_TYPES:
-            raise UserError(f"rnn_type is {rnn_type!r}, expected one of {', '.join(RNN_TYPES)}")
         if frame_stride not in (1, 2, 3):
             raise UserError(f"frame_stride is {frame_stride!r}, expected 1, 2 or 3")
-        check_layout(compression, dtype)
-        dense, coded = RNN_TYPES[rnn_type]
-        options = {
-            "batch_first": True,
-            "dropout": dropout if num_layers > 1 else 0.0,
-            "bidirectional": bidirectional,
-        }
-        if compression is None:
-            self.rnn = dense(input_size, hidden_size, num_layers, **options)
-        else:
-            options |= {"block": block, "dtype": dtype}
-            options |= {"shifts": shifts, "shift_kind": shift_kind, "input_group": input_group}
-            self.rnn = coded(input_size, hidden_size, num_layers, layout=compression, **options)
+        config = RecurrentConfig(
+            rnn_type, hidden_size, num_layers, compression=compression, block=block, dtype=dtype, shifts=shifts,
+            shift_kind=shift_kind, input_group=input_group,
+        )  # fmt: skip
+        self.rnn = config.layers(input_size, bidirectional)
+        self.rnn.dropout = dropout if num_layers > 1 else 0.0
         self.dropout = nn.Dropout(dropout)
         self.frame_stride = frame_stride
 

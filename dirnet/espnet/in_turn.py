@@ -1,23 +1,27 @@
 """Run several programs of this package in one process, as importing ESPnet takes 12-17 s.
 
-    echo "dirnet.espnet.compress --espnet exp/lm --size 4x --out exp/small" | python -m dirnet.espnet.in_turn
+    echo "dirnet.espnet.compress --espnet exp/lm --size 4x --out exp/small" > LIST; python -m dirnet.espnet.in_turn LIST
 
-A line of standard input is a module with a `main(argv)` and its arguments, without blanks in them. The first that fails
-ends the rest, with its exit status.
+A line of LIST is a module with a `main(argv)` and its arguments, without blanks in them. The first that fails ends the
+rest, with its exit status.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 
+from dirnet.asr.datadir import read_lines
 from dirnet.errors import UserError, one_line_errors
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Run every line of standard input."""
-    for line in sys.stdin:
+    """Run every line of the list."""
+    parser = argparse.ArgumentParser(prog="python -m dirnet.espnet.in_turn", description=__doc__.splitlines()[0])
+    parser.add_argument("list", metavar="LIST", help="file of modules with their arguments, one a line")
+    for line in read_lines(parser.parse_args(argv).list):
         name, *arguments = line.split()
         if not name.startswith("dirnet."):
             raise UserError(f"{name!r} is no program of this package; a line begins with its module, as dirnet.X.Y")

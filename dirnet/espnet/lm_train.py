@@ -21,8 +21,8 @@ from dirnet.compression.budget import parse_size
 from dirnet.config import read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment
+from dirnet.espnet.launch import FINAL, LOG, begin, fingerprint, logged, refuse_other, run
 from dirnet.espnet.lm_model import DEFAULTS, neutral_model
-from dirnet.espnet.train import CONFIG, FINAL, INITIAL, LOG, fingerprint, logged, refuse_other
 from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
 from dirnet.provenance import commit, cpu_name
@@ -69,17 +69,12 @@ def train(exp: Path, init: Path | None, arguments: argparse.Namespace, overrides
     refuse_other(exp, digest)
     exp.mkdir(parents=True, exist_ok=True)
     checkpoint.recover(exp)
-    if state is not None:
-        with atomic_write(exp / INITIAL, "wb") as stream:
-            torch.save(state, stream)
-        config["init_param"] = [str(exp / INITIAL)]
-    with atomic_write(exp / CONFIG) as stream:
-        yaml.safe_dump(config, stream, sort_keys=False)
-    with atomic_write(exp / "train.json") as stream:
-        json.dump({"digest": digest}, stream)
-    print(f"{exp}: ESPnet's own log is {exp / LOG}", flush=True)
+    begin(exp, config, state, digest, exp / LOG)
     with logged(exp / LOG), checkpoint.full_disk_told(exp):
-        run(exp, state, arguments, overrides)
+        task = espnet_task()
+        users = {key: value for key, value in config.items() if not init or key not in SHAPE}
+        experiment.check_keys(users, task, arguments.config)
+        run(exp, task, arguments, overrides, exp / LOG, init)
     finish(exp, digest, init)
 
 
@@ -120,26 +115,6 @@ def smaller(conf: dict[str, Any], size: str) -> int:
     if wanted.kind == "rtf" or not weights(1) <= limit <= whole:
         raise UserError(f"--smaller {size} is out of reach; choose from {weights(1):,} to {whole:,} parameters")
     return max(units for units in range(1, (conf.get("nhid") or unit) + 1) if weights(units) <= limit)
-
-
-def run(exp: Path, state: dict[str, Any] | None, arguments: argparse.Namespace, overrides: list[str]) -> None:
-    """Check against ESPnet's parser and the model's parameters, then ESPnet's training."""
-    task = espnet_task()
-    config = read_yaml(exp / CONFIG)
-    if state is not None:  # the shape is not the user's
-        config = {key: value for key, value in config.items() if key not in SHAPE}
-    experiment.check_keys(config, task, arguments.config)
-    experiment.check_overrides(overrides, task)
-    options = ["--config", str(exp / CONFIG), "--output_dir", str(exp), "--ngpu", str(arguments.ngpu)]
-    options += ["--multiprocessing_distributed", str(arguments.ngpu > 1).lower(), *overrides]
-    try:
-        if state is not None:
-            expected = task.build_model(task.get_parser().parse_args(options)).state_dict()
-            checkpoint.check_fits(state, expected, exp / INITIAL)
-        task.main(cmd=options)
-    except SystemExit:  # argparse's way to refuse a value; its last line says which
-        last = (exp / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise UserError(f"{arguments.config}: ESPnet refused an option: {' '.join(last)}") from None
 
 
 def finish(exp: Path, digest: str, init: Path | None) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dirnet.errors import UserError, one_line_errors
-from dirnet.espnet.train import FINAL, logged
+from dirnet.espnet.launch import FINAL, logged
 from dirnet.files import atomic_write, read_json
 
 SAMPLES = 1000  # of the bootstrap

@@ -6,14 +6,8 @@ What follows the named options is passed to ESPnet: `--max_epoch 20 --optim_conf
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import hashlib
 import json
-import logging
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +22,9 @@ from dirnet.config import read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment, finetuning, smbr_setup
 from dirnet.espnet.corpus import prepare
-from dirnet.files import atomic_write, read_json
+from dirnet.espnet.launch import FINAL, INITIAL, LOG, begin, fingerprint, logged, rank_of, refuse_other, run
+from dirnet.files import atomic_write
 from dirnet.nn import storage
-
-LOG, CONFIG, INITIAL, FINAL = "train.log", "train.yaml", "initial.pth", "model.pth"
-DISTRIBUTED = (
-    "dist_backend", "dist_init_method", "dist_world_size", "dist_rank", "dist_master_addr", "dist_master_port",
-    "dist_launcher", "local_rank", "multiprocessing_distributed",
-)  # fmt: skip
-# may change when a training goes on
-FREE = ("ngpu", "num_workers", "log_interval", "max_epoch", "patience", *DISTRIBUTED)
 
 
 @one_line_errors
@@ -105,51 +92,13 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     log = exp / (f"train.rank{rank}.log" if rank else LOG)
     if not rank:
         checkpoint.recover(exp)
-    if state is not None:
-        with atomic_write(exp / INITIAL, "wb") as stream:
-            torch.save(state, stream)
-        config["init_param"] = [str(exp / INITIAL)]
-    with atomic_write(exp / CONFIG) as stream:
-        yaml.safe_dump(config, stream, sort_keys=False)
-    with atomic_write(exp / "train.json") as stream:
-        json.dump({"digest": digest}, stream)
-    print(f"{exp}: ESPnet's own log is {log}", flush=True)
+    begin(exp, config, state, digest, log)
     with logged(log), checkpoint.full_disk_told(exp):
-        run(exp, config, arguments, overrides, log)
+        task = experiment.espnet_task()
+        experiment.check_keys(config, task, arguments.config)
+        run(exp, task, arguments, overrides, log, arguments.init)
     if not rank:
         finish(exp, digest, arguments.init)
-
-
-def rank_of(overrides: list[str]) -> int:
-    """This process's place among those that a launcher, such as `espnet2.bin.launch`, started on one or more nodes.
-
-    All write the same files, whole; only the first one recovers, tells of epochs and ends with the model.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--dist_rank", "--dist_world_size", "--dist_launcher"):
-        parser.add_argument(name)
-    options = parser.parse_known_args(overrides)[0]
-    variable = {"slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}.get(options.dist_launcher, "RANK")
-    alone = not options.dist_launcher and int(options.dist_world_size or os.environ.get("WORLD_SIZE", 1)) == 1
-    return 0 if alone else int(options.dist_rank or os.environ.get(variable, 0))
-
-
-def run(exp: Path, config: dict[str, Any], arguments: argparse.Namespace, overrides: list[str], log: Path) -> None:
-    """Check against ESPnet's parser and the model's parameters, then ESPnet's training."""
-    task = experiment.espnet_task()
-    experiment.check_keys(config, task, arguments.config)
-    experiment.check_overrides(overrides, task)
-    options = ["--config", str(exp / CONFIG), "--output_dir", str(exp), "--ngpu", str(arguments.ngpu)]
-    options += ["--multiprocessing_distributed", str(arguments.ngpu > 1).lower(), *overrides]
-    try:
-        if arguments.init:
-            model = task.build_model(task.get_parser().parse_args(options))
-            checkpoint.check_fits(torch.load(exp / INITIAL, weights_only=True), model.state_dict(), arguments.init)
-            del model
-        task.main(cmd=options)
-    except SystemExit:  # argparse's way to refuse a value; its last line says which
-        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise UserError(f"{arguments.config}: ESPnet refused an option: {' '.join(last)}") from None
 
 
 def fill(config: dict[str, Any], arguments: argparse.Namespace, tokens: list[str]) -> None:
@@ -230,52 +179,11 @@ def read_tokens(path: Path) -> list[str]:
     return tokens
 
 
-def fingerprint(config: dict[str, Any], overrides: list[str], state: dict[str, torch.Tensor] | None) -> str:
-    """A sha256 of everything that makes two trainings differ."""
-    pairs = [word.strip() for word in " ".join(overrides).split("--") if word and word.split()[0] not in FREE]
-    fixed = {key: value for key, value in config.items() if key not in FREE}
-    summary = hashlib.sha256(json.dumps([fixed, pairs], sort_keys=True, default=str).encode())
-    for key, value in sorted((state or {}).items()):
-        summary.update(key.encode() + value.contiguous().numpy().tobytes())
-    return summary.hexdigest()
-
-
 def finished(exp: Path, digest: str) -> bool:
     """Whether `exp` holds the model of this very training."""
     if not (exp / storage.DESCRIPTION).exists():
         return False
     return storage.describe(exp).get("extra", {}).get("training", {}).get("digest") == digest
-
-
-def refuse_other(exp: Path, digest: str) -> None:
-    """A `UserError` when `exp` holds another training, finished or not."""
-    record = read_json(exp / "train.json")
-    if record is not None and record["digest"] != digest:
-        raise UserError(f"{exp} holds a training with other options or data; remove the folder or give another --exp")
-
-
-@contextlib.contextmanager
-def logged(path: Path) -> Iterator[None]:
-    """Send log records and standard error, those of child processes included, to the end of the file `path`."""
-    sys.stderr.flush()
-    kept, log = os.dup(2), os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 2)
-    os.close(log)
-    stream = open(2, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")
-    handler, root = logging.StreamHandler(stream), logging.getLogger()
-    handler.setFormatter(logging.Formatter("%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"))
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        with contextlib.redirect_stderr(stream):
-            yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
-        stream.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 if __name__ == "__main__":

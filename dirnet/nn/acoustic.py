@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,27 +10,21 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dirnet.errors import UserError
-from dirnet.nn.quantised import check_dtype
-from dirnet.nn.recurrent import RNN_TYPES, DirNetRecurrent
+from dirnet.nn.model_config import RecurrentConfig
 
 # Log odds of an output that was never trained: e^-30 is below float32's resolution, so the others keep their values.
 NEVER = -30.0
 
 
 @dataclass(frozen=True)
-class AcousticModelConfig:
+class AcousticModelConfig(RecurrentConfig):
     """All it takes to build the module before its weights are loaded, and to feed it.
 
     phones: name of every output, the CTC blank first. mfcc: the fields of `dirnet.asr.features.MfccConfig`.
     cmvn_mean, cmvn_istd: global mean and 1 / standard deviation per feature; empty means 0 and 1.
     context: frames spliced on each side. frame_stride: every how many frames the RNN steps.
-    compression: `[atoms | None, blocks | None]` per group, None for a dense model; block, dtype: as in `CodedMatrix`.
-    shifts, shift_kind: the reach and the kind of `Shifts`. input_group: as in `groups_of`.
     """
 
-    rnn_type: str
-    hidden_size: int
-    num_layers: int
     phones: tuple[str, ...]
     feature_size: int = 26
     context: int = 9
@@ -44,22 +36,10 @@ class AcousticModelConfig:
     mfcc: dict[str, Any] = field(default_factory=dict)
     cmvn_mean: tuple[float, ...] = ()
     cmvn_istd: tuple[float, ...] = ()
-    compression: tuple | None = None
-    block: int = 1
-    dtype: str = "float32"
-    shifts: int = 0
-    shift_kind: str = "circular"
-    input_group: str = "own"
-    name: str = ""
 
     def __post_init__(self) -> None:
-        if self.rnn_type not in RNN_TYPES:
-            raise UserError(f"rnn_type is {self.rnn_type!r}, expected one of {', '.join(RNN_TYPES)}")
-        counts = ("hidden_size", "num_layers", "feature_size", "frame_stride", "num_outputs", "sample_rate", "block")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, expected at least 1")
-        check_layout(self.compression, self.dtype)
+        super().__post_init__()
+        self.check_positive("feature_size", "frame_stride", "num_outputs", "sample_rate")
         if self.context < 0:
             raise UserError(f"context is {self.context}, expected 0 or more frames on each side")
         if len(self.phones) != self.num_outputs:
@@ -72,16 +52,6 @@ class AcousticModelConfig:
     def input_size(self) -> int:
         """Size of one spliced frame, the RNN's input."""
         return self.feature_size * (2 * self.context + 1)
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Plain JSON values; `dirnet.config.from_mapping` reads them back."""
-        return dataclasses.asdict(self)
-
-
-def check_layout(compression: Sequence | None, dtype: str) -> None:
-    """A `UserError` for an unknown `dtype`, and for int8 without coded layers to keep it in."""
-    if check_dtype(dtype) == "int8" and compression is None:
-        raise UserError("dtype is 'int8', expected float32 for torch's own layers; compress with --dtype int8")
 
 
 def splice(features: Tensor, context: int, stride: int = 1) -> Tensor:
@@ -113,17 +83,7 @@ class AcousticModel(nn.Module):
     def __init__(self, config: AcousticModelConfig):
         super().__init__()
         self._config = config
-        dense, coded = RNN_TYPES[config.rnn_type]
-        shape = (config.input_size, config.hidden_size, config.num_layers)
-        common = {"batch_first": True, "bidirectional": config.bidirectional}
-        self.rnn: nn.RNNBase = (
-            dense(*shape, **common)
-            if config.compression is None
-            else coded(
-                *shape, layout=config.compression, block=config.block, dtype=config.dtype, shifts=config.shifts,
-                shift_kind=config.shift_kind, input_group=config.input_group, **common,
-            )
-        )  # fmt: skip
+        self.rnn = config.layers(config.input_size, config.bidirectional)
         self.output = nn.Linear(config.hidden_size * (2 if config.bidirectional else 1), config.num_outputs)
         # CMVN belongs to the configuration, not to the weights: not in the state dict.
         mean = torch.tensor(config.cmvn_mean or (0.0,) * config.feature_size, dtype=torch.float32)
@@ -170,11 +130,7 @@ class AcousticModel(nn.Module):
     @property
     def config(self) -> AcousticModelConfig:
         """The configuration of the model as it is now, also after its `rnn` was compressed in place."""
-        rnn, names = self.rnn, ("compression", "block", "dtype", "shifts", "shift_kind", "input_group")
-        values = (None, 1, "float32", 0, "circular", "own")
-        if isinstance(rnn, DirNetRecurrent):
-            values = (tuple(rnn.layout), rnn.block, rnn.dtype, rnn.shifts.reach, rnn.shifts.kind, rnn.input_group)
-        return dataclasses.replace(self._config, **dict(zip(names, values, strict=True)))
+        return self._config.of(self.rnn)
 
     def normalise(self, features: Tensor) -> Tensor:
         """Global mean and variance normalisation of (B, T, feature_size)."""

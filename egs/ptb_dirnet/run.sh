@@ -75,46 +75,47 @@ if stage 1 "vocabulary"; then
     ${python} local/ptb_data.py tokens --min_count "${min_count}" --out "${text}"
 fi
 
-train() {  # train NAME CONFIG OPTION...: ESPnet training of several models as one job; a finished one is left alone
-    local name=$1 config=$2; shift 2
-    job "" "" "$(quoted ${python} -m dirnet.espnet.lm_train --config "${config}" --data "${text}" --ngpu "${ngpu}" \
-        --seed "${seed}" "$@")"
-    run_jobs "${exp}/log/${name}" ${cuda_cmd}
+in_turn() {  # in_turn NAME [RUNNER...] < LIST: programs as one job and process, as importing ESPnet takes 12-17 s
+    local list=${exp}/log/$1.list; mkdir -p "${exp}/log"; cat > "${list}"
+    job "" "" "$(quoted ${python} -m dirnet.espnet.in_turn "${list}")"
+    run_jobs "${exp}/log/$1" "${@:2}"
 }
+train="dirnet.espnet.lm_train --data ${text} --ngpu ${ngpu} --seed ${seed}"
 
 if stage 2 "LSTM training"; then
-    train lm "${lm_config}" --exp "${exp}/lm"
+    echo "${train} --config ${lm_config} --exp ${exp}/lm" | in_turn lm ${cuda_cmd}
 fi
 
 if stage 3 "compression of the recurrent layers to ${size}: ${methods}"; then
-    {   # one process for all: importing ESPnet takes longer than compressing a small model
-        for model in ${compressed}; do
-            echo dirnet.espnet.compress --espnet "${exp}/lm/config.yaml,${exp}/lm/model.pth" --of recurrent \
-                --size "${model##*_}" --method "${model%_*}" --config "${compress_config}" --data "${text}/train/text" \
-                --data_utts "${calibration_sentences}" --seed "${seed}" --nj "${nj}" --out "${exp}/${model}/start"
-        done
-        for model in ${small}; do   # no approximation: fewer units, trained as the dense model was
-            echo dirnet.espnet.lm_train --config "${lm_config}" --data "${text}" --exp "${exp}/${model}/start" \
-                --smaller "${model##*_}" --ngpu "${ngpu}" --seed "${seed}"
-        done
-    } | ${python} -m dirnet.espnet.in_turn | sed '/^  /d'   # without the commands that ESPnet's users would type
+    for model in ${compressed}; do
+        echo dirnet.espnet.compress --espnet "${exp}/lm/config.yaml,${exp}/lm/model.pth" --of recurrent \
+            --size "${model##*_}" --method "${model%_*}" --config "${compress_config}" --data "${text}/train/text" \
+            --data_utts "${calibration_sentences}" --seed "${seed}" --nj "${job_nj:-${nj}}" \
+            --out "${exp}/${model}/start" --next_steps false
+    done | in_turn solve ${solve_cmd}
 fi
 
 if stage 4 "fine-tuning"; then
-    folders=("${exp}/dense_1x"); starts=("${exp}/lm")
-    for model in ${compressed} ${small}; do folders+=("${exp}/${model}"); starts+=("${exp}/${model}/start"); done
-    train finetune "${finetune_config}" --exp "${folders[@]}" --init "${starts[@]}"
+    folders=${exp}/dense_1x; starts=${exp}/lm
+    for model in ${compressed} ${small}; do folders+=" ${exp}/${model}"; starts+=" ${exp}/${model}/start"; done
+    {
+        for model in ${small}; do   # no approximation: fewer units, first trained as the dense model was
+            echo "${train} --config ${lm_config} --exp ${exp}/${model}/start --smaller ${model##*_}"
+        done
+        echo "${train} --config ${finetune_config} --exp ${folders} --init ${starts}"
+    } | in_turn finetune ${cuda_cmd}
 fi
 
 if stage 5 "perplexity"; then
     folders=; for model in ${models}; do folders+=" ${exp}/${model}"; done
     for model in ${compressed} ${small}; do folders+=" ${exp}/${model}/start"; done   # before fine-tuning
-    ${python} -m dirnet.espnet.perplexity --data "${text}/test" --exp ${folders}
+    echo "dirnet.espnet.perplexity --data ${text}/test --exp ${folders}" | in_turn perplexity ${cuda_cmd}
 fi
 
 if stage 6 "ExecuTorch export, words per second"; then
     folders=; for model in ${models}; do folders+=" ${exp}/${model}"; done
-    ${python} -m dirnet.deploy.language_program --models ${folders} --words "${text}/test/text"
+    job "" "" "$(quoted ${python} -m dirnet.deploy.language_program --models ${folders} --words "${text}/test/text")"
+    run_jobs "${exp}/log/speed" ${rtf_cmd}
 fi
 
 if stage 7 "table"; then

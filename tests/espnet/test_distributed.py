@@ -12,7 +12,7 @@ import torch.distributed
 from tiny_corpus import FEATURES, ROOT, TOKENS, write_config
 from torch import nn
 
-from dirnet.espnet import train
+from dirnet.espnet import launch
 from dirnet.espnet.task import read_curves
 
 ENCODERS = {
@@ -102,21 +102,21 @@ def test_two_processes_have_the_loss_and_gradients_of_one(model, kind, tmp_path)
 def test_the_place_among_several_processes(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert train.rank_of(["--max_epoch", "3"]) == 0
-    assert train.rank_of(["--dist_rank", "2", "--dist_world_size", "4"]) == 2
+    assert launch.rank_of(["--max_epoch", "3"]) == 0
+    assert launch.rank_of(["--dist_rank", "2", "--dist_world_size", "4"]) == 2
     monkeypatch.setenv("SLURM_PROCID", "3")
-    assert train.rank_of(["--dist_launcher", "slurm"]) == 3 and train.rank_of([]) == 0
+    assert launch.rank_of(["--dist_launcher", "slurm"]) == 3 and launch.rank_of([]) == 0
     monkeypatch.setenv("RANK", "1")
-    assert train.rank_of([]) == 0  # somebody else's
+    assert launch.rank_of([]) == 0  # somebody else's
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert train.rank_of([]) == 1
+    assert launch.rank_of([]) == 1
 
 
 def test_what_a_launcher_adds_makes_no_other_training():
     config, more = {"max_epoch": 3}, ["--optim_conf", "lr=0.1"]
     launched = [*more, "--dist_rank", "1", "--dist_world_size", "2", "--dist_backend", "gloo", "--local_rank", "none"]
-    assert train.fingerprint(config, launched, None) == train.fingerprint(config, more, None)
-    assert train.fingerprint(config, ["--optim_conf", "lr=0.2"], None) != train.fingerprint(config, more, None)
+    assert launch.fingerprint(config, launched, None) == launch.fingerprint(config, more, None)
+    assert launch.fingerprint(config, ["--optim_conf", "lr=0.2"], None) != launch.fingerprint(config, more, None)
 
 
 @pytest.mark.slow

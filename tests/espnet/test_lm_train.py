@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 
@@ -138,10 +137,11 @@ def test_smaller_models_are_within_the_size():
         lm_train.smaller(conf, "rtf=0.1")
 
 
-def test_programs_run_in_turn_until_one_fails(program, monkeypatch, tmp_path):
-    lines = f"dirnet.espnet.perplexity --exp {tmp_path} --data {tmp_path}\ndirnet.nowhere\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
-    status, _, error = program(in_turn.main)
+def test_programs_run_in_turn_until_one_fails(program, tmp_path):
+    jobs = tmp_path / "jobs.list"
+    jobs.write_text(f"dirnet.espnet.perplexity --exp {tmp_path} --data {tmp_path}\ndirnet.nowhere\n")
+    status, _, error = program(in_turn.main, jobs)
     assert status == 2 and "text does not exist" in error and "nowhere" not in error
-    monkeypatch.setattr("sys.stdin", io.StringIO("os.system now\n"))
-    assert "'os.system' is no program of this package" in program(in_turn.main)[2]
+    jobs.write_text("os.system now\n")
+    assert "'os.system' is no program of this package" in program(in_turn.main, jobs)[2]
+    assert f"{tmp_path}/none" in program(in_turn.main, tmp_path / "none")[2]

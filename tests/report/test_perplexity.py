@@ -26,7 +26,7 @@ def result(nats, words=(2, 3)) -> dict:
 def exp(tmp_path):
     """A dense model, its control and a compressed one that was scored before and after, but not timed."""
     torch.manual_seed(0)
-    model = LanguageModel(LanguageModelConfig("lstm", 8, 16, 2, WORDS))
+    model = LanguageModel(LanguageModelConfig("lstm", 16, 2, 8, WORDS))
     storage.save(model, tmp_path / "exp/lm")
     storage.save(model, tmp_path / "exp/dense_1x")
     small, _ = compress(model, "1.8x", "svd", seed=0)

@@ -1,0 +1,120 @@
+"""A training of ESPnet's in a folder of its own: what it is known by, its first files, its log, its run.
+
+What acoustic and language models share; `train` and `lm_train` say what is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dirnet.errors import UserError
+from dirnet.espnet import checkpoint, experiment
+from dirnet.files import atomic_write, read_json
+
+LOG, CONFIG, INITIAL, FINAL = "train.log", "train.yaml", "initial.pth", "model.pth"
+DISTRIBUTED = (
+    "dist_backend", "dist_init_method", "dist_world_size", "dist_rank", "dist_master_addr", "dist_master_port",
+    "dist_launcher", "local_rank", "multiprocessing_distributed",
+)  # fmt: skip
+# may change when a training goes on
+FREE = ("ngpu", "num_workers", "log_interval", "max_epoch", "patience", *DISTRIBUTED)
+
+
+def fingerprint(config: dict[str, Any], overrides: list[str], state: dict[str, torch.Tensor] | None) -> str:
+    """A sha256 of everything that makes two trainings differ."""
+    pairs = [word.strip() for word in " ".join(overrides).split("--") if word and word.split()[0] not in FREE]
+    fixed = {key: value for key, value in config.items() if key not in FREE}
+    summary = hashlib.sha256(json.dumps([fixed, pairs], sort_keys=True, default=str).encode())
+    for key, value in sorted((state or {}).items()):
+        summary.update(key.encode() + value.contiguous().numpy().tobytes())
+    return summary.hexdigest()
+
+
+def refuse_other(exp: Path, digest: str) -> None:
+    """A `UserError` when `exp` holds another training, finished or not."""
+    record = read_json(exp / "train.json")
+    if record is not None and record["digest"] != digest:
+        raise UserError(f"{exp} holds a training with other options or data; remove the folder or give another --exp")
+
+
+def begin(exp: Path, config: dict[str, Any], state: dict[str, torch.Tensor] | None, digest: str, log: Path) -> None:
+    """Write ESPnet's configuration, the weights to start from, if any, and the training's digest; tell of the log."""
+    if state is not None:
+        with atomic_write(exp / INITIAL, "wb") as stream:
+            torch.save(state, stream)
+        config = {**config, "init_param": [str(exp / INITIAL)]}
+    with atomic_write(exp / CONFIG) as stream:
+        yaml.safe_dump(config, stream, sort_keys=False)
+    with atomic_write(exp / "train.json") as stream:
+        json.dump({"digest": digest}, stream)
+    print(f"{exp}: ESPnet's own log is {log}", flush=True)
+
+
+def run(
+    exp: Path, task: type, arguments: argparse.Namespace, overrides: list[str], log: Path, initial: Path | None
+) -> None:
+    """ESPnet's training of `task` as `begin` wrote it, after a look whether its weights fit the model.
+
+    arguments: with `config`, the user's file, and `ngpu`. initial: where the weights came from, for the errors.
+    """
+    experiment.check_overrides(overrides, task)
+    options = ["--config", str(exp / CONFIG), "--output_dir", str(exp), "--ngpu", str(arguments.ngpu)]
+    options += ["--multiprocessing_distributed", str(arguments.ngpu > 1).lower(), *overrides]
+    try:
+        if initial:
+            expected = task.build_model(task.get_parser().parse_args(options)).state_dict()
+            checkpoint.check_fits(torch.load(exp / INITIAL, weights_only=True), expected, initial)
+        task.main(cmd=options)
+    except SystemExit:  # argparse's way to refuse a value; its last line says which
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise UserError(f"{arguments.config}: ESPnet refused an option: {' '.join(last)}") from None
+
+
+def rank_of(overrides: list[str]) -> int:
+    """This process's place among those that a launcher, such as `espnet2.bin.launch`, started on one or more nodes.
+
+    All write the same files, whole; only the first one recovers, tells of epochs and ends with the model.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--dist_rank", "--dist_world_size", "--dist_launcher"):
+        parser.add_argument(name)
+    options = parser.parse_known_args(overrides)[0]
+    variable = {"slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}.get(options.dist_launcher, "RANK")
+    alone = not options.dist_launcher and int(options.dist_world_size or os.environ.get("WORLD_SIZE", 1)) == 1
+    return 0 if alone else int(options.dist_rank or os.environ.get(variable, 0))
+
+
+@contextlib.contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Send log records and standard error, those of child processes included, to the end of the file `path`."""
+    sys.stderr.flush()
+    kept, log = os.dup(2), os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 2)
+    os.close(log)
+    stream = open(2, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")
+    handler, root = logging.StreamHandler(stream), logging.getLogger()
+    handler.setFormatter(logging.Formatter("%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        with contextlib.redirect_stderr(stream):
+            yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        stream.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
