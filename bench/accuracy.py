@@ -56,6 +56,7 @@ class Bench:
     beam: float = 10.0
     max_active: int = 1000
     calibration: int = 200  # training utterances
+    train_set: str = "train"  # train_sp: at several speeds
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _start(bench: Bench, workdir: str, device: str, out: Path, dense_seed: int |
     _bench, _out, _dense_seed = bench, out, dense_seed
     if device == "cuda":
         torch.set_num_threads(1)
-    _corpus = Corpus(workdir, torch.device(device))
+    _corpus = Corpus(workdir, torch.device(device), bench.train_set)
     graph = (_corpus.lang / "TLG.fst").is_file()
     _decoder = Decoder(_corpus.lang, DecodeConfig(beam=bench.beam, max_active=bench.max_active)) if graph else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +50,14 @@ class Set:
         """Of audio, at 10 ms a frame."""
         return int(self.lengths.sum()) / 360000
 
-    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """Batches of `size` utterances of like length, in an order that `generator` draws (None: ascending)."""
+    def batches(self, size: int, generator: torch.Generator | None = None, share: float = 1.0) -> Iterator[Batch]:
+        """Batches of `size` utterances of like length, in an order that `generator` draws (None: ascending).
+
+        share: the part of all batches that is read.
+        """
         rows = torch.arange(len(self.names)).split(size)
         order = range(len(rows)) if generator is None else torch.randperm(len(rows), generator=generator).tolist()
-        for at in order:
+        for at in order[: math.ceil(share * len(rows))]:
             targets = [self._targets[row] for row in rows[at].tolist()]
             lengths, starts = self.lengths[rows[at]], self._starts[rows[at]]
             steps = torch.arange(int(lengths.max()))
@@ -69,9 +73,9 @@ class Set:
 
 
 class Corpus:
-    """train, dev and test of a recipe folder."""
+    """A training set, dev and test of a recipe folder."""
 
-    def __init__(self, workdir: str | Path, device: torch.device):
+    def __init__(self, workdir: str | Path, device: torch.device, train: str = "train"):
         workdir = Path(workdir)
         tokens = workdir / "data/lang/tokens.txt"
         if not tokens.is_file():
@@ -79,11 +83,12 @@ class Corpus:
         self.lang, self.device = workdir / "data/lang", device
         self.tokens = tokens.read_text(encoding="utf-8").split()[:OUTPUTS]
         ids = {token: number for number, token in enumerate(self.tokens)}
-        self.train, self.dev, self.test = (Set(workdir, name, ids, device) for name in ("train", "dev", "test"))
+        sets = (train, "dev", "test")
+        self.train, self.dev, self.test = (Set(workdir, name, ids, device) for name in sets)
         self.words = {}  # of all sets
-        for name in ("train", "dev", "test"):
+        for name in sets:
             self.words.update(read_transcripts(workdir / f"data/{name}/text"))
-        statistics = np.load(workdir / "dump/mfcc/train/cmvn.npz")
+        statistics = np.load(workdir / f"dump/mfcc/{train}/cmvn.npz")
         self._mean = statistics["sum"] / statistics["count"]
         self._istd = 1 / np.sqrt(statistics["sum_square"] / statistics["count"] - self._mean**2)
 

@@ -24,12 +24,13 @@ class Training:
     """Adam under a linear warm-up over `warmup` of all steps and a cosine down to zero; the last weights count.
 
     channel: deviation of a random constant per utterance and cepstrum. time_masks, frequency_masks: SpecAugment's,
-    each mask up to 5 % of the frames and up to 5 cepstra.
+    each mask up to 5 % of the frames and up to 5 cepstra. share: the part of the batches that an epoch reads.
     """
 
     epochs: int
     rate: float
     batch: int = 32
+    share: float = 1.0
     warmup: float = 0.1
     dropout: float = 0.2
     clip: float = 5.0
@@ -67,11 +68,11 @@ def train(
     for name, parameter in model.rnn.named_parameters():
         parameter.requires_grad_(not name.endswith(fixed))
     optimizer = torch.optim.Adam([value for value in model.parameters() if value.requires_grad], lr=settings.rate)
-    steps = settings.epochs * -(-len(corpus.train.names) // settings.batch)
+    steps = settings.epochs * math.ceil(settings.share * math.ceil(len(corpus.train.names) / settings.batch))
     done = 0
     for epoch in range(settings.epochs):
-        started, total = time.monotonic(), torch.zeros((), device=corpus.device)
-        for batch in corpus.train.batches(settings.batch, generator):
+        started, total, read = time.monotonic(), torch.zeros((), device=corpus.device), 0
+        for batch in corpus.train.batches(settings.batch, generator, settings.share):
             warm, cooled = done / max(settings.warmup * steps, 1), 0.5 + 0.5 * math.cos(math.pi * done / steps)
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate * min(warm, 1.0) * cooled
@@ -83,10 +84,11 @@ def train(
             done += 1
             after_step(done / steps)
             total += loss.detach() * len(batch.rows)
+            read += len(batch.rows)
         seconds = time.monotonic() - started
         per = phone_errors(model, corpus.dev)
         log(
-            f"epoch {epoch + 1}: loss {float(total) / len(corpus.train.names):.3f}, dev PER "
+            f"epoch {epoch + 1}: loss {float(total) / read:.3f}, dev PER "
             f"{100 * sum(per[0]) / sum(per[1]):.2f} %, {seconds:.1f} s"
         )
         model.train()

@@ -18,7 +18,7 @@ from pathlib import Path
 from dirnet.asr import datadir
 from dirnet.asr.ark import read_scp
 from dirnet.asr.audio import add_audio_options, audio_reader
-from dirnet.asr.features import MfccConfig, Statistics, check_skipped, fingerprint
+from dirnet.asr.features import MfccConfig, Statistics, check_skipped, fingerprint, read_entries
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write, read_json
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--nj is {arguments.nj}, expected at least 1 job")
     config = MfccConfig.read(arguments.config)
     reader = audio_reader(arguments, arguments.data, config.sample_frequency)
-    entries = datadir.read_table(arguments.data / "wav.scp")
+    entries = read_entries(arguments.data)
     if _is_done(arguments.out, arguments.data, fingerprint(entries, config, reader)):
         print(f"{arguments.out}: already done")
         return 0

@@ -1,5 +1,8 @@
 """Kaldi data dirs: `wav.scp text utt2spk spk2utt` and what features add, `utt2num_frames utt2dur`.
 
+`utt2speed`, where there is one, says by which factor an utterance is to be played faster than its audio; ours, as Kaldi
+writes a command for sox into `wav.scp` instead.
+
 Every table has one entry a line, `ID VALUE`, sorted by ID in byte order (as `LC_ALL=C sort` does).
 """
 
@@ -17,7 +20,8 @@ from dirnet.errors import UserError
 from dirnet.files import atomic_folder, atomic_write, read_json
 
 REQUIRED = ("wav.scp", "text", "utt2spk")
-BY_UTTERANCE = (*REQUIRED, "utt2dur", "utt2num_frames")
+SPEEDS = "utt2speed"
+BY_UTTERANCE = (*REQUIRED, SPEEDS, "utt2dur", "utt2num_frames")
 BY_SPEAKER = ("spk2utt", "spk2gender", "spk2age")
 ORIGIN = ".origin.json"  # what a folder was made from, so that making it again is recognised
 
@@ -151,6 +155,35 @@ def split_off(utterances: list[Utterance], fraction: float) -> tuple[list[Uttera
         f"{len(taken)} of {len(utterances)} utterances"
     )
     return rest, taken, remark
+
+
+def perturb_speed(folder: str | Path, factors: Iterable[float], out: str | Path) -> int:
+    """Make the data dir `out` with a copy of `folder` at every speed of `factors`; returns its utterances.
+
+    Names are Kaldi's: utterance and speaker get the prefix `sp0.9-`, at speed 1 they stay as they are. Durations and
+    numbers of frames are left to the features. What features dropped from `out` before stays dropped.
+    """
+    folder, out = Path(folder), Path(out)
+    tables = {name: read_table(folder / name) for name in REQUIRED}
+    for name, location in tables["wav.scp"].items():  # a path from `folder` says nothing in `out`
+        if not location.startswith("/") and (folder / location).is_file():
+            tables["wav.scp"][name] = str((folder / location).absolute())
+    made: dict[str, dict[str, str]] = {name: {} for name in (*REQUIRED, SPEEDS)}
+    for factor in factors:
+        prefix = "" if factor == 1 else f"sp{factor:g}-"
+        for utterance in tables["utt2spk"]:
+            name = prefix + utterance
+            made["wav.scp"][name], made["text"][name] = tables["wav.scp"][utterance], tables["text"][utterance]
+            made["utt2spk"][name], made[SPEEDS][name] = prefix + tables["utt2spk"][utterance], f"{factor:g}"
+    origin = {"tables": hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()}
+    if read_json(out / ORIGIN) != origin:
+        with atomic_folder(out) as temporary:
+            for name, table in made.items():
+                write_table(temporary / name, table)
+            write_table(temporary / "spk2utt", spk2utt(made["utt2spk"]))
+            with atomic_write(temporary / ORIGIN) as stream:
+                json.dump(origin, stream)
+    return len(made["text"])
 
 
 def subset(folder: str | Path, names: Iterable[str], out: str | Path) -> None:

@@ -23,8 +23,8 @@ import torchaudio
 import yaml
 
 from dirnet.asr.ark import write_ark
-from dirnet.asr.audio import AudioReader, add_audio_options, audio_reader
-from dirnet.asr.datadir import read_table, write_table
+from dirnet.asr.audio import AudioReader, add_audio_options, audio_reader, faster
+from dirnet.asr.datadir import SPEEDS, read_table, write_table
 from dirnet.config import from_mapping
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write, read_json
@@ -209,15 +209,15 @@ def make(data: Path, out: str, config: MfccConfig, reader: AudioReader) -> dict[
     Writes OUT.ark, OUT.scp, OUT.cmvn.npz, OUT.utt2num_frames, OUT.utt2dur and, last, OUT.json, with what was skipped:
     utterances shorter than one window, and those whose samples or features are not finite.
     """
-    entries = read_table(data / "wav.scp")
+    entries = read_entries(data)
     record: dict[str, Any] = {"fingerprint": fingerprint(entries, config, reader), "skipped": {}}
     mfcc, statistics, frames, durations = Mfcc(config), Statistics(), {}, {}
     started = time.perf_counter()
 
     def waveforms() -> Iterator[Named]:
-        for name, location in progress(entries.items(), len(entries), f"features of {data}"):
+        for name, (location, speed) in progress(entries.items(), len(entries), f"features of {data}"):
             try:
-                samples = reader.read(location)
+                samples = faster(reader.read(location), speed, reader.sample_rate)
             except UserError as error:
                 raise UserError(f"{data / 'wav.scp'}: utterance {name!r}: {error}") from None
             durations[name] = len(samples) / config.sample_frequency
@@ -246,8 +246,14 @@ def make(data: Path, out: str, config: MfccConfig, reader: AudioReader) -> dict[
     return record
 
 
-def fingerprint(entries: dict[str, str], config: MfccConfig, reader: AudioReader) -> str:
-    """A sha256 of what the features depend on: the wav.scp entries, the configuration and the resampling."""
+def read_entries(data: Path) -> dict[str, tuple[str, float]]:
+    """Location and speed (1: as it is) of the audio of every utterance of the data dir `data`."""
+    speeds = read_table(data / SPEEDS) if (data / SPEEDS).exists() else {}
+    return {name: (location, float(speeds.get(name, 1))) for name, location in read_table(data / "wav.scp").items()}
+
+
+def fingerprint(entries: dict[str, tuple[str, float]], config: MfccConfig, reader: AudioReader) -> str:
+    """A sha256 of what the features depend on: audio and speeds, the configuration and the resampling."""
     what = json.dumps([asdict(config), reader.resample, sorted(entries.items())])
     return hashlib.sha256(what.encode()).hexdigest()
 
@@ -276,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
     config = MfccConfig.read(arguments.config)
     reader = audio_reader(arguments, arguments.data, config.sample_frequency)
     record = read_json(f"{arguments.out}.json")
-    if record and record["fingerprint"] == fingerprint(read_table(arguments.data / "wav.scp"), config, reader):
+    if record and record["fingerprint"] == fingerprint(read_entries(arguments.data), config, reader):
         print(f"{arguments.out}: already done")
     else:
         record = make(arguments.data, arguments.out, config, reader)

@@ -24,6 +24,7 @@ def _speaker(value: str) -> str:
 VALUES: dict[str, Callable[[str], str]] = {  # what is wrong with a value, or nothing
     "utt2spk": _speaker,
     "utt2dur": _number(r"\d+(\.\d*)?", "seconds above 0"),
+    "utt2speed": _number(r"\d+(\.\d*)?", "a factor above 0"),
     "utt2num_frames": _number(r"\d+", "a whole number above 0"),
     "spk2gender": lambda value: "" if value in ("m", "f") else f"{value!r}, expected m or f",
 }

@@ -21,6 +21,7 @@ librispeech=        # an existing LibriSpeech tree (the folder that holds train-
 data_root=          # corpus kaldi: the folder that holds train/ and test/
 allow_pipe=false    # corpus kaldi: run the commands in a wav.scp
 resample=false      # take audio of another sampling rate and resample it
+speed_perturb_factors=  # training audio at several speeds: "0.9 1.0 1.1"; empty: as it is
 mini_size="400 60 60"  # corpus mini: training, dev and test utterances
 mini_text=          # corpus mini: a file of sentences to be read, one a line; empty: a small grammar's
 
@@ -117,10 +118,12 @@ fi
 [ -f "${data}/test_sets" ] || mistake "${data}/test_sets is missing; run stage 0 first"
 test_sets=$(tr '\n' ' ' < "${data}/test_sets")
 [ -n "${test_sets// }" ] || log "no test set in this corpus: stages 6 to 10 have nothing to score"
-sets="train dev ${test_sets}"
+train=train; [ -z "${speed_perturb_factors}" ] || train=train_sp
+sets="${train} dev ${test_sets}"
 [ -n "${lexicon}" ] || [ ! -f "${data}/local/dict/lexicon.txt" ] || lexicon=${data}/local/dict/lexicon.txt
 
 if stage 1 "data dirs and MFCC features"; then
+    [ ${train} == train ] || ${python} utils/perturb_data_dir_speed.py "${data}"/train{,_sp} --factors "${speed_perturb_factors}"
     for set in ${sets}; do
         ${python} utils/fix_data_dir.py "${data}/${set}"
         ${python} utils/validate_data_dir.py "${data}/${set}" ${audio_options}
@@ -147,11 +150,10 @@ if stage 2 "lexicon, language model, decoding graph"; then
 fi
 
 order="--smbr_order ${smbr_order}"
-
 training() {  # training CONFIG EXP [OPTION...]: the command that trains one model; a finished one is left alone
     local config=$1 folder=$2; shift 2
     quoted ${python} -m dirnet.espnet.train --config "${config}" --exp "${folder}" --data "${data}" --dump "${dump}" \
-        --lang "${lang}" --mfcc_config "${mfcc_config}" --ngpu "${ngpu}" --seed "${seed}" "$@"
+        --train ${train} --lang "${lang}" --mfcc_config "${mfcc_config}" --ngpu "${ngpu}" --seed "${seed}" "$@"
 }
 
 if stage 3 "CTC training"; then
@@ -168,7 +170,7 @@ fi
 if stage 5 "compression to ${size}: ${methods}"; then
     for model in ${models#"${baseline}"}; do
         job "" "" "$(quoted ${python} -m dirnet.calibrated --model "${exp}/${baseline}" --size "${model##*_}" \
-            --method "${model%_*}" --config "${compress_config}" --calibration "${dump}/train/feats.scp" --seed "${seed}" \
+            --method "${model%_*}" --config "${compress_config}" --calibration "${dump}/${train}/feats.scp" --seed "${seed}" \
             --nj "${job_nj:-${nj}}" ${cost_model:+--cost_model "${cost_model}"} --out "${exp}/${model}/start")"
     done
     run_jobs "${jobs}/solve" ${solve_cmd}
@@ -208,8 +210,7 @@ backend_of() {  # backend_of MODEL: our operators for a compressed model, XNNPAC
 }
 
 if stage 7 "ExecuTorch export"; then
-    written=; programs=
-    for model in ${models}; do
+    written=; programs=; for model in ${models}; do
         backend=$(backend_of "${model}")
         finished "${exp}/${model}/.done.export" "${backend} ${chunk}" "${exp}/${model}/encoder.pte" \
             "${exp}/${model}/model.json" && continue
@@ -234,8 +235,7 @@ if stage 8 "real-time factor on ${device}"; then
 fi
 
 if stage 9 "packages for the ESPnet model zoo"; then
-    folders=
-    for model in ${models}; do
+    folders=; for model in ${models}; do
         finished "${exp}/${model}/.done.pack" "" "${exp}/${model}/model.zip" "${exp}/${model}/model.json" \
             || folders+=" ${exp}/${model}"
     done

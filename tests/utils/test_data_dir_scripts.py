@@ -1,10 +1,10 @@
-"""validate, fix, split and subset as programs."""
+"""validate, fix, split, subset and perturb_speed as programs."""
 
 from __future__ import annotations
 
 import pytest
 
-from dirnet.asr.datadir import read_table
+from dirnet.asr.datadir import keep, read_table
 
 
 @pytest.fixture
@@ -128,3 +128,31 @@ def test_subset_mistakes(script, program, folder, tmp_path, monkeypatch, choice)
     (tmp_path / "empty").write_text("\n")
     status, _, error = program(script("utils/subset_data_dir.py").main, *choice, folder, tmp_path / "part")
     assert status == 2 and len(error.splitlines()) == 1 and not (tmp_path / "part").exists()
+
+
+def test_perturb_speed(script, program, validate, folder, tmp_path):
+    perturb, out = script("utils/perturb_data_dir_speed.py").main, tmp_path / "train_sp"
+    table = (folder / "wav.scp").read_text().replace(f"{folder}/", "")
+    (folder / "wav.scp").write_text(table)  # relative to its folder
+    status, told, _ = program(perturb, folder, out, "--factors", "1.1 1 0.9")
+    assert status == 0 and told == f"{out}: 18 utterances, those of {folder} at 3 speeds\n"
+    assert validate(out)[0] == 0
+    before, after = read_table(folder / "text"), read_table(out / "text")
+    assert {name: after[name] for name in before} == before and after["sp0.9-spk00-000"] == before["spk00-000"]
+    speeds = read_table(out / "utt2speed")
+    assert speeds["sp1.1-spk01-002"] == "1.1" and speeds["spk01-002"] == "1"
+    assert read_table(out / "utt2spk")["sp0.9-spk01-000"] == "sp0.9-spk01"
+    keep(out, ["spk00-000"])  # as features do with what they cannot use
+    program(perturb, folder, out, "--factors", "0.9 1.0 1.1")
+    assert len(read_table(out / "text")) == 1  # made of the same: left alone
+    program(perturb, folder, out, "--factors", "1.0 1.1")
+    assert len(read_table(out / "text")) == 12
+
+
+@pytest.mark.parametrize("factors", ["fast", "", "0.9 1.0 9"])
+def test_perturb_speed_mistakes(script, program, folder, tmp_path, factors):
+    perturb = script("utils/perturb_data_dir_speed.py").main
+    status, _, error = program(perturb, folder, tmp_path / "out", "--factors", factors)
+    assert status == 2 and f"--factors is {factors!r}, expected numbers from 0.5 to 2.0" in error
+    assert not (tmp_path / "out").exists()
+    assert "the folder to copy from" in program(perturb, folder, folder)[2]
