@@ -14,6 +14,7 @@ from bench.corpus import Batch, Corpus, Set
 from dirnet.asr.decode import Decoder
 from dirnet.asr.score import count
 from dirnet.compression.distillation import distillation_loss
+from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModel
 
 Criterion = Callable[[Tensor, Tensor, Batch], Tensor]
@@ -41,6 +42,10 @@ class Training:
     fixed_layers: int = 0  # recurrent layers from below that keep their weights
     distill: float = 0.0  # weight of the teacher's posteriors against CTC
     temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UserError(f"share is {self.share}, expected a part of the training set, above 0 and at most 1")
 
 
 def train(
