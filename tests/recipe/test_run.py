@@ -108,13 +108,16 @@ def test_pieces_instead_of_phones(recipe, program):
 
     options, work, _ = recipe
     options = [*options, "--token_type", "bpe", "--bpe_size", "60", "--baseline", "ctc", "--methods", ""]
+    options += ["--speed_perturb_factors", "1.0 1.1"]
     before = (work / "exp/ctc/model.json").stat().st_mtime_ns
-    for stages in (("2", "3"), ("6", "6")):
+    for stages in (("1", "3"), ("6", "6")):
         shown = run(*options, "--stage", stages[0], "--stop_stage", stages[1])
         assert shown.returncode == 0, shown.stdout[-3000:]
     folder, lang = work / "exp/bpe60/ctc", work / "data/lang_bpe60"
     outputs = json.loads((folder / "model.json").read_text())["config"]["phones"]
     assert outputs == (lang / "tokens.txt").read_text().split()[:-2] and len(outputs) == 61
+    read = yaml.safe_load((folder / "train.yaml").read_text())["train_shape_file"]
+    assert len(Path(read[0]).read_text().splitlines()) == 40  # every utterance at both speeds
     score = json.loads((folder / "decode_test/ter.json").read_text())
     references = dict(line.split(maxsplit=1) for line in (work / "data/test/text_pieces").read_text().splitlines())
     assert score["tokens"] == sum(len(line.split()) for line in references.values())
