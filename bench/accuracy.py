@@ -76,6 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="as bench/conf/lstm_5x500.yaml")
     parser.add_argument("--out", required=True, type=Path, help="folder of the models and results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--init", type=Path, help="model of this shape whose weights the dense models start from")
     parser.add_argument("--dense_seed", type=int, help="of the one dense model of all tasks; default: the task's seed")
     parser.add_argument("--methods", nargs="*", help="instead of the configuration's")
     parser.add_argument("--sizes", nargs="*", help="instead of the configuration's")
@@ -89,7 +90,9 @@ def main(argv: list[str] | None = None) -> int:
         if method not in known:
             raise UserError(f"method {method!r} is unknown; {bench.compress_config} has {', '.join(known)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    setting = (bench, arguments.workdir, arguments.device, arguments.out, arguments.dense_seed)
+    if arguments.init and not (arguments.init / storage.DESCRIPTION).is_file():
+        raise UserError(f"--init {arguments.init} holds no model; give a folder such as OUT/dense_0 of another bench")
+    setting = (bench, arguments.workdir, arguments.device, arguments.out, arguments.dense_seed, arguments.init)
     trained = arguments.seeds if arguments.dense_seed is None else [arguments.dense_seed]
     _run(_train_dense, [(seed,) for seed in trained], arguments.jobs, setting)
     tasks = [Task("dense", "1x", seed) for seed in arguments.seeds]
@@ -128,10 +131,12 @@ class _Star:
         self.work(*task)
 
 
-def _start(bench: Bench, workdir: str, device: str, out: Path, dense_seed: int | None) -> None:
+def _start(
+    bench: Bench, workdir: str, device: str, out: Path, dense_seed: int | None, initial: Path | None
+) -> None:
     """What a process keeps for its tasks."""
-    global _bench, _corpus, _out, _dense_seed, _decoder
-    _bench, _out, _dense_seed = bench, out, dense_seed
+    global _bench, _corpus, _out, _dense_seed, _initial, _decoder
+    _bench, _out, _dense_seed, _initial = bench, out, dense_seed, initial
     if device == "cuda":
         torch.set_num_threads(1)
     _corpus = Corpus(workdir, torch.device(device), bench.train_set)
@@ -146,10 +151,11 @@ def _train_dense(seed: int) -> None:
     torch.manual_seed(seed)
     config = _corpus.model_config(_bench.rnn_type, _bench.num_layers, _bench.hidden_size, _bench.frame_stride)
     settings = from_mapping(Training, _bench.train, "train")
-    started = time.monotonic()
-    model = train(AcousticModel(config), _corpus, settings, seed, log=_log(f"dense {seed}"))
-    seconds = round(time.monotonic() - started, 1)
-    storage.save(model.cpu(), folder, {"training": asdict(settings) | {"seed": seed, "seconds": seconds}})
+    started = time.monotonic()  # of another corpus's model the weights are taken, not its normalisation
+    model = AcousticModel.from_parts(config, *storage.load(_initial).parts()) if _initial else AcousticModel(config)
+    train(model, _corpus, settings, seed, log=_log(f"dense {seed}"))
+    told = asdict(settings) | {"seed": seed, "seconds": round(time.monotonic() - started, 1)}
+    storage.save(model.cpu(), folder, {"training": told | {"init": _initial and str(_initial)}})
 
 
 def _run_task(task: Task) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import torch
+
 from bench import accuracy
 from dirnet.nn import storage
 
@@ -28,6 +30,18 @@ def test_every_method_is_measured_before_and_after(work, program):
             assert sum(parameter.numel() for parameter in saved.parameters()) == row["params"]
     status, _, _ = program(accuracy.main, *options, "--methods", *METHODS)
     assert status == 0 and len((work / "out/results.jsonl").read_text().splitlines()) == len(rows)
+
+
+def test_dense_models_start_from_another_model(work, program):
+    folders = ("--workdir", work, "--config", work / "config.yaml", "--seeds", 0, "--device", "cpu", "--methods")
+    assert program(accuracy.main, *folders[:-1], "--out", work / "one", "--methods", "dense")[0] == 0
+    config = (work / "config.yaml").read_text().replace("epochs: 6, rate: 2.0e-2", "epochs: 1, rate: 1.0e-9")
+    (work / "config.yaml").write_text(config)
+    options = (*folders, "dense", "--init", work / "one/dense_0", "--out")
+    assert program(accuracy.main, *options, work / "two")[0] == 0
+    one, two = (storage.load(work / name / "dense_0").state_dict() for name in ("one", "two"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+    assert "holds no model" in program(accuracy.main, *folders, "dense", "--init", work, "--out", work / "three")[2]
 
 
 def test_what_is_missing_is_told(work, program):
