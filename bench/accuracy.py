@@ -1,7 +1,7 @@
 """Every method from the same trained models, with the same fine-tuning: phone and word errors, before and after.
 
-    egs/librispeech_dirnet/run.sh --corpus mini --mini_text SENTENCES --mini_size "4700 300 300" --stop_stage 2 \
-        --workdir WORK                      # the corpus; or any other, real one
+    cd egs/librispeech_dirnet; ./run.sh --corpus mini --mini_text SENTENCES --mini_size "4700 300 300" \
+        --stop_stage 2 --workdir WORK       # the corpus; or any other, real one
     python -m bench.accuracy --workdir WORK --config bench/conf/lstm_5x500.yaml --out OUT
     python -m bench.accuracy_table OUT      # tables with intervals
 

@@ -23,6 +23,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             content = yaml.safe_load(stream)
     except FileNotFoundError:
         raise UserError(f"config {path} does not exist; give the path of a YAML file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"config {path} is no text file; give the path of a YAML file") from None
     except yaml.YAMLError as error:
         raise UserError(f"config {path} is not YAML ({' '.join(str(error).split())}); mend that line") from None
     if content is None:

@@ -26,6 +26,8 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     return f"did you mean {near[0]!r}?" if near else otherwise or f"expected one of {', '.join(known)}"
 
 
+# What the system says of a path that a user gave: not a failure of ours.
+PATH_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 INTERRUPTED = "interrupted; nothing half-written was kept, run it again to continue"
 
 
@@ -43,7 +45,10 @@ def one_line_interrupts() -> None:
 
 
 def one_line_errors(main: Callable[..., int | None]) -> Callable[..., None]:
-    """Decorate a program's `main`: exits 2 on a `UserError` or a full disk, 130 on Ctrl-C, its own value else."""
+    """Decorate a program's `main`: its value is the exit status, 130 on Ctrl-C, 2 on what the user can mend.
+
+    That is a `UserError`, a full disk, or a path that is not what it should be.
+    """
 
     @functools.wraps(main)
     def program(*args, **kwargs) -> None:
@@ -57,10 +62,14 @@ def one_line_errors(main: Callable[..., int | None]) -> Callable[..., None]:
             print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
             where = error.filename or "the output"
-            print(f"{name}: error: no space left while writing {where}; free some and run it again", file=sys.stderr)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                told = f"no space left while writing {where}; free some and run it again"
+            elif error.filename and (isinstance(error, PATH_ERRORS) or error.errno == errno.EROFS):
+                told = f"{where}: {error.strerror}; correct the path"
+            else:
+                raise
+            print(f"{name}: error: {told}", file=sys.stderr)
             sys.exit(2)
 
     return program

@@ -7,8 +7,8 @@
     dirnet paper fig3 --results S --out exp/paper -- --model ...                   # sweeps of Theta^0 and gamma
 
 What follows `--` are options of run.sh (tables 1 and 2, whose work folder --results then is) or of `dirnet sweep`
-(table 3, figure 3); with them the experiment is run through --cmd, or continued: finished stages and points are not
-computed again. Written are OUT/WHAT.md, .json and .png. The paper's figures are those of `report/published.yaml`.
+(table 3, figure 3); paths in them, as ./ptb, are from here if they exist, else from the recipe's folder. With options the
+experiment is run through --cmd, or continued: finished stages and points are not computed again. Written are OUT/WHAT.md, .json and .png. The paper's figures are those of `report/published.yaml`.
 """
 
 from __future__ import annotations
@@ -100,20 +100,21 @@ def run(what: str, results: Sequence[Path], options: Sequence[str], cmd: Sequenc
         home = ROOT / "egs" / RECIPES[what]
         if not (home / "run.sh").exists():
             raise UserError(f"{home}/run.sh does not exist; {what} is run from a checkout of the project")
-        jobs = {what: ["./run.sh", *options, "--workdir", str(folder)]}
+        found = [str(Path(word).absolute()) if "/" in word and Path(word).exists() else word for word in options]
+        jobs = {what: ["./run.sh", *found, "--workdir", str(folder)]}
     else:
         home = Path.cwd()
         python = [sys.executable, "-m", "dirnet.sweep"]
         jobs = {name: [*python, name, *options, "--out", str(folder)] for name in SWEEPS[what]}
-    shown = "; ".join(shlex.join(job) for job in jobs.values())
-    with atomic_write(folder / COMMAND) as stream:
-        json.dump((read_json(folder / COMMAND) or {}) | {what: shown}, stream)
     for name, job in jobs.items():
         where = [*cmd, str(folder / f"log/paper_{name}.log")] if cmd else []
         print(f"running: {shlex.join([*where, *job])}", flush=True)
         ended = subprocess.run([*where, *job], cwd=home)
         if ended.returncode:
             raise UserError(f"{shlex.join(job)} ended with status {ended.returncode}; mend that and run this again")
+    shown = "; ".join(shlex.join(job) for job in jobs.values())
+    with atomic_write(folder / COMMAND) as stream:
+        json.dump((read_json(folder / COMMAND) or {}) | {what: shown}, stream)
 
 
 if __name__ == "__main__":

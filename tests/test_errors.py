@@ -36,6 +36,15 @@ def test_full_disk_names_the_file(capsys):
     assert "no space left while writing /data/feats.ark" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place, said", [("none/x", "No such file"), ("file/x", "Not a directory"), ("", "directory")])
+def test_a_path_that_is_something_else_is_one_line(tmp_path, capsys, place, said):
+    (tmp_path / "file").touch()
+    path = tmp_path / place
+    assert status(lambda: open(path, "w")) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and f"{path}: " in lines[0] and said in lines[0] and lines[0].endswith("correct the path")
+
+
 def test_interrupt_is_130(capsys):
     def main():
         raise KeyboardInterrupt
@@ -56,7 +65,7 @@ def test_an_interrupt_while_a_program_imports_is_one_line(tmp_path):
 def test_other_failures_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         one_line_errors(lambda: 1 // 0)()
-    code = "from dirnet.errors import one_line_errors\n@one_line_errors\ndef main():\n    open('/nowhere/x')\nmain()"
+    code = "from dirnet.errors import one_line_errors\n@one_line_errors\ndef main():\n    return 1 // 0\nmain()"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert shown.returncode == 1 and "Traceback" in shown.stderr
 

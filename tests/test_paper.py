@@ -124,12 +124,17 @@ def test_an_experiment_is_run_through_cmd_and_its_command_told(program, tmp_path
 
     monkeypatch.setattr(paper.subprocess, "run", run)
     options = ("table1", "--results", work, "--out", tmp_path, "--cmd", "utils/slurm.pl --mem 4G")
+    (tmp_path / "text").mkdir()
+    monkeypatch.chdir(tmp_path)
     status, _, error = program(paper.main, *options, "--", "--size", "2x 6.7x")
     assert status == 0, error
     command, home = told[0]
     assert home.name == "ptb_dirnet" and command[:3] == ["utils/slurm.pl", "--mem", "4G"]
     assert command[3:] == [f"{work}/log/paper_table1.log", "./run.sh", "--size", "2x 6.7x", "--workdir", str(work)]
     assert f"command: `./run.sh --size '2x 6.7x' --workdir {work}`" in (tmp_path / "table1.md").read_text()
+    assert program(paper.main, *options, "--", "--data", "./text")[0] == 0
+    assert told.pop()[0][-3] == str(tmp_path / "text")  # from here, not from the recipe's folder
+    assert program(paper.main, *options, "--", "--size", "2x 6.7x")[0] == 0 and told.pop()
     status, _, error = program(paper.main, *options[:5])  # collected again later: still known
     assert status == 0 and "'2x 6.7x'" in (tmp_path / "table1.md").read_text() and len(told) == 1
 
@@ -144,6 +149,7 @@ def test_figure_3_runs_two_sweeps_here(program, tmp_path, monkeypatch):
     monkeypatch.setattr(paper.subprocess, "run", run)
     status, _, error = program(paper.main, "fig3", "--results", tmp_path / "s", "--", "--model", "exp/smbr")
     assert status == 2 and "ended with status 2" in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "s/paper_command.json").exists()
     assert told[0][1:] == ["-m", "dirnet.sweep", "vartheta", "--model", "exp/smbr", "--out", str(tmp_path / "s")]
 
 

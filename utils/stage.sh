@@ -24,6 +24,21 @@ one_of() {
     mistake "--${name} is '${!name}', expected one of: $*"
 }
 
+# existing NAME...: the files or folders that the options NAME give must be there; an empty option gives none.
+existing() {
+    local name
+    for name in "$@"; do
+        [ -z "${!name}" ] || [ -e "${!name}" ] || mistake "--${name} ${!name} does not exist; correct the path"
+    done
+}
+
+# within NAME LEAST MOST: the option NAME must be a whole number in this range, if it is given.
+within() {
+    [ -z "${!1}" ] && return
+    [[ ${!1} =~ ^[0-9]{1,6}$ ]] && [ "${!1}" -ge "$2" ] && [ "${!1}" -le "$3" ] && return
+    mistake "--$1 is '${!1}', expected a whole number from $2 to $3"
+}
+
 # finished MARKER OPTIONS OUTPUT [INPUT...]: true when MARKER was left with the same OPTIONS after every INPUT changed,
 # and OUTPUT is still there. Otherwise the marker goes, as what it stood for is about to change.
 finished() {
@@ -41,12 +56,11 @@ finish() {
     mistake "$1 cannot be written; free some space and run it again"
 }
 
-# one_corpus DIR NAME: refuse to mix two corpora in one work folder.
+# one_corpus DIR NAME: refuse to mix two corpora in one work folder; stage 0 leaves the name of its own in DIR/.corpus.
 one_corpus() {
     [[ $1 != *[[:space:]]* ]] || mistake "'$1' has blanks in its path; give another --workdir"
     mkdir -p "$1" 2>/dev/null && [ -w "$1" ] || mistake "the folder $1 cannot be made or written to; give another --workdir"
-    [ -f "$1/.corpus" ] || finish "$1/.corpus" "$2"
-    [ "$(cat "$1/.corpus")" == "$2" ] && return
+    [ ! -f "$1/.corpus" ] || [ "$(cat "$1/.corpus")" == "$2" ] && return
     mistake "$1 holds the corpus '$(cat "$1/.corpus")', not '$2'; give --workdir for another one"
 }
 

@@ -190,6 +190,8 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     if _finished(out, request):
         print(f"{out}: holds this compressed model already; nothing to do")
         return 0
+    if not arguments.dry_run:
+        _refuse_other(out)
     model = storage.load(arguments.model)
     data = list(read(calibration, arguments.calibration_utts, arguments.seed)) if calibration else None
     if arguments.dry_run:
@@ -229,6 +231,16 @@ def _finished(out: Path, request: dict[str, Any]) -> bool:
         return storage.describe(out).get("extra", {}).get("compression") == request
     except UserError:
         return False
+
+
+def _refuse_other(out: Path) -> None:
+    """A `UserError` where `out` holds a model that is not just compressed: the dense one, or hours of fine-tuning."""
+    try:
+        extra = storage.describe(out).get("extra", {})
+    except UserError:  # none, or a damaged one
+        return
+    if "compression" not in extra:
+        raise UserError(f"--out {out} holds a trained model, which would be lost; give another folder")
 
 
 def _resolved(

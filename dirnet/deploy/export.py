@@ -141,6 +141,8 @@ def export(
     chunk: outputs per call, by default that of DEFAULT_CHUNK. Returns the report: bytes, sha256, parity, operators,
     reference outputs; weight_bytes of the program, and stored_bytes, those of the stored model.
     """
+    if Path(out).is_dir():
+        raise UserError(f"--out {out} is a folder; give the file to write, such as {out}/encoder.pte")
     began = time.monotonic()
     model = storage.load(model_folder)
     weights = storage.describe(model_folder)["sha256"]

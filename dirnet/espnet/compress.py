@@ -71,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     if ((read_json(out / folder.REPORT) or {}).get("request")) == request:
         print(f"{out}: holds this compressed model already; nothing to do")
         return 0
+    if (out / folder.MODEL).exists() and not (out / folder.REPORT).exists() and not arguments.dry_run:
+        raise UserError(f"--out {out} holds a trained model, which would be lost; give another folder")
     model = silent(found.build())
     wanted = limit(model, size, arguments.of)
     data = calibration(found, arguments) if method.uses_data else None

@@ -57,7 +57,7 @@ runner=             # device adb: the dirnet_runner built for the phone (README,
 cluster=            # device adb: cores of the phone, big (default) | little | all | 4-7
 
 command="$0 $*"
-[ -f utils/parse_options.sh ] || { echo "$0: error: run it in its own folder, $(dirname "$0")" >&2; exit 2; }
+[ -f path.sh ] || { echo "$0: error: run it in its own folder, $(dirname "$0")" >&2; exit 2; }
 . utils/parse_options.sh
 . utils/stage.sh
 . ./path.sh
@@ -78,19 +78,18 @@ ctc_config=${ctc_config:-${conf}/train_ctc.yaml}
 smbr_config=${smbr_config:-${conf}/train_smbr.yaml}
 finetune_config=${finetune_config:-${conf}/finetune.yaml}
 decode_config=${decode_config:-conf/decode.yaml}
+existing mfcc_config ctc_config smbr_config finetune_config decode_config compress_config cost_model runner \
+    librispeech data_root mini_text lexicon arpa lm_text
 [ "${corpus}" != librispeech ] || [ -n "${lexicon}${librispeech}" ] || lexicon=${downloads}/librispeech-lexicon.txt
 [ "${corpus}" != librispeech ] || [ -n "${arpa}${librispeech}" ] || arpa=${downloads}/3-gram.pruned.1e-7.arpa.gz
 [ -z "${cuda_cmd}" ] || cuda_cmd+=" --gpu ${ngpu}"
 audio_options="--resample ${resample} --allow_pipe ${allow_pipe}"
-for file in ${mfcc_config} ${ctc_config} ${smbr_config} ${finetune_config} ${decode_config} ${compress_config} ${cost_model}
-do
-    [ -f "${file}" ] || mistake "config ${file} does not exist; give the path of a file"
-done
-one_of corpus librispeech kaldi mini
-one_of oov g2p spn error
-one_of baseline smbr ctc
-one_of finetune_objective ctc smbr
-[[ ${smbr_order} =~ ^[2-9]$ ]] || mistake "--smbr_order is '${smbr_order}', expected a whole number from 2 to 9"
+one_of corpus librispeech kaldi mini; one_of oov g2p spn error
+one_of baseline smbr ctc; one_of finetune_objective ctc smbr
+within smbr_order 2 9; within lm_order 1 9; within chunk 1 64; within decode_nj 1 999
+[[ ${speed_perturb_factors} =~ ^([01](\.[0-9]+)?( |$))*$ ]] \
+    || mistake "--speed_perturb_factors is '${speed_perturb_factors}', expected numbers such as 0.9 1.0 1.1"
+[[ "${device} ${runner}" =~ ^(host |adb(:[^ ]+)? .) ]] || mistake "--device is '${device}', expected host, or adb with --runner"
 [ "${corpus}" != kaldi ] || [ -n "${data_root}" ] || mistake "--corpus kaldi needs --data_root DIR"
 [ "${stage}" -le "${stop_stage}" ] || mistake "--stage ${stage} comes after --stop_stage ${stop_stage}; nothing to run"
 ${python} -c 'from importlib.util import find_spec; exit(not find_spec("torch"))' 2>/dev/null \
@@ -114,6 +113,7 @@ if stage 0 "corpus ${corpus}"; then
         mini) ${python} local/mini_make.py --size "${mini_size}" --text "${mini_text}" --seed "${seed}" --nj "${nj}" \
                 --out "${data}" --audio "${downloads}/mini" ;;
     esac
+    finish "${data}/.corpus" "${corpus} ${data_root}${librispeech}"
 fi
 [ -f "${data}/test_sets" ] || mistake "${data}/test_sets is missing; run stage 0 first"
 test_sets=$(tr '\n' ' ' < "${data}/test_sets")
@@ -206,7 +206,7 @@ if stage 6 "decoding and scoring"; then
 fi
 
 backend_of() {  # backend_of MODEL: our operators for a compressed model, XNNPACK for a dense one
-    grep -q '"compression": null' "${exp}/$1/model.json" && echo xnnpack || echo dirnet
+    grep -qs '"compression": null' "${exp}/$1/model.json" && echo xnnpack || echo dirnet
 }
 
 if stage 7 "ExecuTorch export"; then

@@ -29,7 +29,7 @@ calibration_sentences=400  # training sentences for methods that use data
 seed=0
 
 command="$0$([ $# -eq 0 ] || printf ' %q' "$@")"
-[ -f utils/parse_options.sh ] || { echo "$0: error: run it in its own folder, $(dirname "$0")" >&2; exit 2; }
+[ -f path.sh ] || { echo "$0: error: run it in its own folder, $(dirname "$0")" >&2; exit 2; }
 . utils/parse_options.sh
 . utils/stage.sh
 . ./path.sh
@@ -41,9 +41,7 @@ text=${workdir}/data; exp=${workdir}/exp; downloads=${workdir}/downloads
 conf=conf/ptb; [ "${corpus}" != mini ] || conf=conf/ptb/mini
 lm_config=${lm_config:-${conf}/train_lm.yaml}
 finetune_config=${finetune_config:-${conf}/finetune.yaml}
-for file in ${lm_config} ${finetune_config} ${compress_config}; do
-    [ -f "${file}" ] || mistake "config ${file} does not exist; give the path of a file"
-done
+existing lm_config finetune_config compress_config
 one_of corpus mini ptb
 [ -z "${cuda_cmd}" ] || cuda_cmd+=" --gpu ${ngpu}"
 [ -z "${data}" ] || [ -d "${data}" ] || mistake "--data ${data} is no folder; give the one with the three text files"
@@ -69,6 +67,7 @@ if stage 0 "corpus ${corpus}"; then
     else
         ${python} local/ptb_data.py text --mini_size "${mini_size}" --seed "${seed}" --out "${text}"
     fi
+    finish "${text}/.corpus" "${corpus} ${data}"
 fi
 
 if stage 1 "vocabulary"; then

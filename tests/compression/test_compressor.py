@@ -353,6 +353,14 @@ def test_the_program_refuses_in_one_line(dense_folder, tmp_path, capsys):
     assert not out.exists()
 
 
+def test_a_trained_model_is_not_overwritten(dense_folder, capsys):
+    before = (dense_folder / "model.safetensors").read_bytes()
+    assert program("--model", dense_folder, "--size", "4x", "--out", dense_folder) == 2
+    assert "holds a trained model, which would be lost" in capsys.readouterr().err
+    assert (dense_folder / "model.safetensors").read_bytes() == before
+    assert not (dense_folder / "compression.json").exists()
+
+
 def test_the_figures_of_a_dense_model(dense_folder):
     model = storage.load(dense_folder)
     figures = size_figures(model)

@@ -125,6 +125,8 @@ def test_mistakes_are_one_line(exports, tmp_path, program, monkeypatch):
     for chunk in (0, 65):
         status, _, error = program(main, "--model", exports / "compressed", "--out", out, "--chunk", chunk)
         assert status == 2 and f"chunk is {chunk}, expected 1..64" in error
+    status, _, error = program(main, "--model", exports / "compressed", "--out", tmp_path)
+    assert status == 2 and f"--out {tmp_path} is a folder" in error and not list(tmp_path.parent.glob("*.json"))
     status, _, error = program(main, "--model", tmp_path / "none", "--out", out)
     assert status == 2 and "does not exist" in error
     storage_file = exports / "compressed" / storage.WEIGHTS

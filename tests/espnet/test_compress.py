@@ -201,6 +201,11 @@ def test_a_finished_run_is_left_alone_and_a_dry_run_writes_nothing(root, small, 
     assert (status, (out / "model.pth").stat().st_mtime_ns) == (0, before) and "nothing to do" in told
     status, told, _ = program(main, *arguments, "--out", tmp_path / "none", "--dry_run", "true")
     assert status == 0 and "lm.rnn.hidden_l0" in told and not (tmp_path / "none").exists()
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained/model.pth").write_bytes(b"days of work")
+    status, _, error = program(main, *arguments, "--out", tmp_path / "trained")
+    assert status == 2 and "holds a trained model, which would be lost" in error
+    assert (tmp_path / "trained/model.pth").read_bytes() == b"days of work"
 
 
 def test_the_summary_fits_a_screen_and_names_what_follows(root, program, tmp_path, small):

@@ -75,7 +75,7 @@ def test_a_rerun_does_nothing(recipe):
         (["--methodz", "svd"], 1, "invalid option '--methodz'"),
         (["--corpus", "wikitext"], 2, "--corpus is 'wikitext', expected one of: mini ptb"),
         (["--data", "/nowhere"], 2, "--data /nowhere is no folder; give the one with the three text files"),
-        (["--lm_config", "conf/none.yaml"], 2, "config conf/none.yaml does not exist"),
+        (["--lm_config", "conf/none.yaml"], 2, "--lm_config conf/none.yaml does not exist; correct the path"),
         (["--stage", "9"], 2, "--stage 9 comes after --stop_stage 7"),
         (["--methods", "svd foo"], 2, "method 'foo' is unknown"),
         (["--size", "banana"], 2, "size 'banana' is not understood"),

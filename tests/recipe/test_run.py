@@ -137,8 +137,15 @@ def test_pieces_instead_of_phones(recipe, program):
 @pytest.mark.slow
 def test_another_corpus_needs_another_work_folder(recipe):
     _, work, _ = recipe
-    shown = run("--corpus", "kaldi", "--data_root", "/nowhere", "--workdir", work)
+    shown = run("--corpus", "kaldi", "--data_root", ROOT, "--workdir", work)
     assert shown.returncode == 2 and "give --workdir for another one" in shown.stdout.splitlines()[-1]
+
+
+def test_a_mistaken_corpus_does_not_hold_the_work_folder(tmp_path):
+    shown = run("--corpus", "kaldi", "--data_root", ROOT / "conf", "--workdir", tmp_path / "work")
+    assert shown.returncode == 2 and "holds no train/wav.scp" in shown.stdout
+    shown = run("--corpus", "kaldi", "--data_root", ROOT, "--workdir", tmp_path / "work", "--stage", "1")
+    assert "run stage 0 first" in shown.stdout and "another one" not in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -151,7 +158,13 @@ def test_another_corpus_needs_another_work_folder(recipe):
         (["--baseline", "rnnt"], 2, "--baseline is 'rnnt', expected one of: smbr ctc"),
         (["--finetune_objective", "mmi"], 2, "--finetune_objective is 'mmi', expected one of: ctc smbr"),
         (["--smbr_order", "1"], 2, "--smbr_order is '1', expected a whole number from 2 to 9"),
-        (["--ctc_config", "conf/none.yaml"], 2, "config conf/none.yaml does not exist"),
+        (["--decode_nj", "x"], 2, "--decode_nj is 'x', expected a whole number from 1 to 999"),
+        (["--speed_perturb_factors", "0.9,1.0"], 2, "--speed_perturb_factors is '0.9,1.0', expected numbers such as"),
+        (["--arpa", "none.arpa"], 2, "--arpa none.arpa does not exist; correct the path"),
+        (["--librispeech", "/none"], 2, "--librispeech /none does not exist; correct the path"),
+        (["--device", "iphone"], 2, "--device is 'iphone', expected host, or adb with --runner"),
+        (["--device", "adb:123"], 2, "expected host, or adb with --runner"),
+        (["--ctc_config", "conf/none.yaml"], 2, "--ctc_config conf/none.yaml does not exist; correct the path"),
         (["--token_type", "syllable"], 2, "--token_type is 'syllable', expected one of: phn char word bpe"),
         (["--oov", "maybe"], 2, "--oov is 'maybe', expected one of: g2p spn error"),
         (["--stage", "3"], 2, "run stage 0 first"),
