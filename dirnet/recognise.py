@@ -20,14 +20,13 @@ from dirnet.asr.decode import DecodeConfig, Decoder, greedy_phones
 from dirnet.asr.features import Mfcc, MfccConfig
 from dirnet.errors import UserError, one_line_errors
 from dirnet.nn import storage
+from dirnet.options import Parser
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Print `FILE WORDS` for every file, then `RTF = elapsed / audio`; an unreadable file ends it with status 2."""
-    parser = argparse.ArgumentParser(
-        prog="dirnet decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="dirnet decode", description=__doc__)
     parser.add_argument("files", nargs="+", metavar="FILE", help="wav, flac or Ogg Opus; with --pte also -")
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", help="folder with model.safetensors and model.json")

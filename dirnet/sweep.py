@@ -12,7 +12,6 @@ and the F-score of Sec. 4.3, here the F1 of aligned words, `2 hits / (reference 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
 import json
@@ -37,6 +36,7 @@ from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.recurrent import coded_class
+from dirnet.options import Parser
 from dirnet.posteriors import batches
 from dirnet.progress import progress
 from dirnet.provenance import commit, cpu_name
@@ -64,8 +64,7 @@ class Point:
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Run the points of a sweep that OUT lacks; then write OUT/WHAT.{md,json} and, of Fig. 3, OUT/WHAT.png."""
-    parser = argparse.ArgumentParser(prog="dirnet sweep", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser(prog="dirnet sweep", description=__doc__)
     parser.add_argument("what", choices=WHAT)
     parser.add_argument("--model", required=True, help="folder with the dense model.safetensors and model.json")
     parser.add_argument("--feats", required=True, help="feats.scp of the set to decode")

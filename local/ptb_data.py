@@ -8,7 +8,6 @@ OUT/tokens.txt: ESPnet's `<blank>`, `<unk>`, the words of the training text, ESP
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mini_grammar import sentences
 
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
+from dirnet.options import Parser
 
 SETS = ("train", "valid", "test")
 UNKNOWN = "<unk>"  # a word of the Penn Treebank text, and ESPnet's for all that the training text lacks
@@ -25,7 +25,7 @@ FIRST, LAST = ("<blank>", UNKNOWN), ("<sos/eos>",)
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Write the three sets (stage 0) or the token list (stage 1)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("what", choices=("text", "tokens"))
     parser.add_argument("--out", default="data", type=Path)
     parser.add_argument("--source", type=Path, help="folder of the text files; without it the grammar's sentences")

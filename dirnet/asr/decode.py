@@ -6,7 +6,6 @@ blanks dropped. Takes posteriors from wherever they come: this module knows no m
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import signal
@@ -24,6 +23,7 @@ from dirnet.asr.lexicon import OUTPUTS, outputs_of
 from dirnet.asr.tokens import type_of
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
+from dirnet.options import Parser
 from dirnet.progress import progress
 
 if typing.TYPE_CHECKING:
@@ -241,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
 
     With a lang folder of other tokens `phones` is `chars`, `words` or `pieces`.
     """
-    parser = argparse.ArgumentParser(prog="python -m dirnet.asr.decode", description=main.__doc__)
+    parser = Parser(prog="python -m dirnet.asr.decode", description=main.__doc__)
     parser.add_argument("--lang", required=True, help="folder with TLG.fst and words.txt")
     parser.add_argument("--posteriors", required=True, help="scp file of the log-posteriors")
     parser.add_argument("--config", default="", help="conf/decode.yaml")

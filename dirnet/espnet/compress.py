@@ -31,14 +31,13 @@ from dirnet.espnet.batches import read_batches
 from dirnet.espnet.source import Source, find, remarks_dropped, replaced_strings
 from dirnet.files import read_json
 from dirnet.nn.quantised import DTYPES
+from dirnet.options import Parser
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Compress; a finished run of the same request is left alone."""
-    parser = argparse.ArgumentParser(
-        prog="dirnet compress", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="dirnet compress", description=__doc__)
     parser.add_argument("--espnet", required=True, metavar="SOURCE", help="the model, see above")
     parser.add_argument("--size", required=True, help="4x fewer or 1.3M parameters, or 2MB as stored")
     parser.add_argument("--of", choices=["model", "recurrent"], default="model",

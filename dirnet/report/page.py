@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 from datetime import date
@@ -14,6 +13,7 @@ import yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
+from dirnet.options import Parser
 from dirnet.provenance import cpu_name, package_version
 from dirnet.report import figures, speed_figures, timings
 from dirnet.report.results import Row, collect, columns, markdown, stages_of
@@ -25,7 +25,7 @@ GROUP_HEADER = ("group", "shape", "atoms", "density", "params", "bytes", "relati
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Write OUT/index.html and OUT/results.md, print the table; a stage that did not run leaves dashes."""
-    parser = argparse.ArgumentParser(prog="dirnet report", description=__doc__)
+    parser = Parser(prog="dirnet report", description=__doc__)
     parser.add_argument("--exp", default="exp", type=Path, help="folder of the experiments")
     parser.add_argument("--models", nargs="+", required=True, help="folders in it; the first is the dense model")
     parser.add_argument("--test_set", nargs="+", default=["test"], help="the sets whose error rates are shown")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from datetime import date
@@ -16,6 +15,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.language import LanguageModel
+from dirnet.options import Parser
 from dirnet.provenance import commit, cpu_name, package_version
 from dirnet.report.results import read_result
 
@@ -36,7 +36,7 @@ NOTE = (
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Write OUT/results.md and OUT/results.json and print the table; a stage that did not run leaves dashes."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.report.perplexity", description=__doc__)
+    parser = Parser(prog="python -m dirnet.report.perplexity", description=__doc__)
     parser.add_argument("--exp", default=Path("exp"), type=Path, help="folder of the experiments")
     parser.add_argument("--models", nargs="+", required=True, help="folders in it; the first is the dense model")
     parser.add_argument("--test_set", default="test", help="the set whose perplexity is shown")
