@@ -67,9 +67,14 @@ def _whole(arguments: argparse.Namespace, settings: DecodeConfig) -> tuple[float
     for name in ("chunk_ms", "quiet"):
         if getattr(arguments, name) is not None:
             raise UserError(f"--{name} goes with --pte; a stored model takes each file as a whole")
+    if "-" in arguments.files:
+        raise UserError("the file -, standard input, goes with --pte; `dirnet export` writes such a program")
     model = storage.load(arguments.model)
     mfcc = Mfcc(config.from_mapping(MfccConfig, model.config.mfcc, f"{arguments.model}: mfcc"))
-    decoder = None if arguments.phones else Decoder(arguments.lang, settings)
+    decoder = None
+    if not arguments.phones:
+        decoder = Decoder(arguments.lang, settings)
+        decoder.check_outputs(model.config.phones, arguments.model)
     reader = AudioReader(mfcc.config.sample_frequency, resample=arguments.resample)
     elapsed = audio = 0.0
     for name in arguments.files:

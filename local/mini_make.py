@@ -29,7 +29,7 @@ from dirnet.asr.datadir import Utterance, write_sets
 from dirnet.asr.transcripts import read_fields
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_folder, atomic_write, read_json
-from dirnet.options import Parser
+from dirnet.options import Parser, seed
 from dirnet.progress import progress
 
 RATE_HZ = 16000
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--audio", default="downloads/mini", type=Path, help="folder of the flac files")
     parser.add_argument("--size", default="400 60 60", help="training, dev and test utterances")
     parser.add_argument("--text", default="", help="sentences, one a line, instead of the grammar's")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel processes")
     arguments = parser.parse_args(argv)
     sizes = arguments.size.split()

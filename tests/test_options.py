@@ -32,6 +32,8 @@ SOURCES = sorted(path for folder in ("dirnet", "local", "utils", "bench") for pa
         ("dirnet.deploy.verify", ("x.pte", "--fast"), "unrecognized arguments: --fast; see dirnet verify --help"),
         ("dirnet.deploy.rtf", (), "--model --compare is required; see dirnet rtf --help"),
         ("dirnet.deploy.export", ("--model", "m", "--chunk", "x"), "invalid int value: 'x'; see dirnet export --help"),
+        ("dirnet.calibrated", ("--model", "m", "--seed", "-1"), "--seed: '-1' is no whole number from 0 to 4294967295"),
+        ("dirnet.asr.ngram", ("--out", "x", "--order", "99"), "--order is 99, expected 1 to 9"),
         ("dirnet.espnet.zoo", ("downlod",), "invalid choice: 'downlod'"),
         ("dirnet.espnet.zoo", ("upload", "x.zip"), "required: --repo; see dirnet zoo upload --help"),
     ],

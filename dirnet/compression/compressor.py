@@ -33,7 +33,7 @@ from dirnet.nn.grouping import groups_of
 from dirnet.nn.quantised import DTYPES, check_dtype
 from dirnet.nn.recurrent import coded_class
 from dirnet.nn.running import CostModel, frame_seconds, load_cost_model, model_counts
-from dirnet.options import Parser
+from dirnet.options import Parser, seed
 from dirnet.progress import Meter
 from dirnet.provenance import cpu_name
 
@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
     parser.add_argument("--preset", choices=["best", "paper"], help="of solver dirnet, instead of the method's")
     parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--nj", type=int, default=1, help="groups worked on at the same time; the result is the same")
     parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
     if read:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 import yaml
 
-from dirnet.errors import UserError, one_line_errors
+from dirnet.errors import UserError, did_you_mean, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.options import Parser
@@ -35,6 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if "" in arguments.test_set:
         raise UserError("--test_set is empty, expected the name of a decoded set such as test")
+    decoded = {path.name.removeprefix("decode_") for name in arguments.models
+               for path in (arguments.exp / name).glob("decode_*")}  # fmt: skip
+    for name in arguments.test_set if decoded else []:
+        if name not in decoded:
+            raise UserError(f"--test_set {name} was decoded by no model; {did_you_mean(name, sorted(decoded))}")
     results = {name: collect(arguments.exp, arguments.models, name) for name in arguments.test_set}
     tables = "\n".join(f"{name}:\n\n{markdown(rows)}" for name, rows in results.items())
     facts = origin(arguments.exp, results[arguments.test_set[0]])

@@ -15,7 +15,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.language import LanguageModel
-from dirnet.options import Parser
+from dirnet.options import Parser, seed
 from dirnet.provenance import commit, cpu_name, package_version
 from dirnet.report.results import read_result
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--test_set", default="test", help="the set whose perplexity is shown")
     parser.add_argument("--data", default=Path("data"), type=Path, help="holds SET/text and tokens.txt")
     parser.add_argument("--command", default="", help="the command that made the models")
-    parser.add_argument("--seed", default=0, type=int, help="that they were made with")
+    parser.add_argument("--seed", default=0, type=seed, help="that they were made with")
     parser.add_argument("--out", default=Path("exp/report"), type=Path)
     arguments = parser.parse_args(argv)
     rows = collect(arguments.exp, arguments.models, arguments.test_set)
