@@ -13,7 +13,6 @@ OUT/results.jsonl; a rerun does what is missing.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import multiprocessing
@@ -37,6 +36,7 @@ from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
+from dirnet.options import Parser
 from dirnet.provenance import commit, cpu_name
 
 
@@ -71,7 +71,7 @@ class Task:
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Train the dense models, then run the tasks that OUT/results.jsonl lacks, JOBS at a time."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--workdir", required=True, help="of the recipe, with stages 0 to 2 done")
     parser.add_argument("--config", required=True, help="as bench/conf/lstm_5x500.yaml")
     parser.add_argument("--out", required=True, type=Path, help="folder of the models and results")

@@ -6,7 +6,6 @@ seeds that both have.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dirnet.errors import UserError, one_line_errors
+from dirnet.options import Parser
 
 SAMPLES = 2000
 
@@ -21,7 +21,7 @@ SAMPLES = 2000
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Print one Markdown table a size; rows by phone error rate after fine-tuning."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder with results.jsonl")
     parser.add_argument("--control", default="dense", help="the method that all are compared with (default: dense)")
     arguments = parser.parse_args(argv)

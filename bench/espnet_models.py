@@ -9,7 +9,6 @@ OUT/MODEL/result.json; OUT/models.md is the table.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import json
@@ -29,6 +28,7 @@ from dirnet.asr.transcripts import read_transcripts, write_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import compress
 from dirnet.files import atomic_write, read_json
+from dirnet.options import Parser
 from dirnet.provenance import commit, cpu_name
 
 HERE = Path(__file__).parent
@@ -63,9 +63,7 @@ MODELS = {
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Train, compress, fine-tune, decode; write the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.espnet_models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m bench.espnet_models", description=__doc__)
     parser.add_argument("--mini", required=True, type=Path, help="folder with data/{train,dev,test} of the mini corpus")
     parser.add_argument("--read", required=True, type=Path, help="speechocean762: train, test and audio")
     parser.add_argument("--out", required=True, type=Path)

@@ -9,7 +9,6 @@ with the same weights but does not round what they meet.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from dirnet.deploy.export import DEFAULT_CHUNK, build
 from dirnet.deploy.program import Program
 from dirnet.errors import one_line_errors
 from dirnet.nn import storage
+from dirnet.options import Parser
 from dirnet.progress import progress
 
 SAMPLES = 2000
@@ -32,7 +32,7 @@ SAMPLES = 2000
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a Markdown table, a line a model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL")
     parser.add_argument("--workdir", required=True, type=Path, help="a recipe folder with stages 0 to 2 done")
     options = parser.parse_args(argv)

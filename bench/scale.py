@@ -30,6 +30,7 @@ from dirnet.asr import datadir
 from dirnet.asr.ark import read_scp
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write, read_json
+from dirnet.options import Parser
 from dirnet.provenance import commit, cpu_name
 
 DEV = 20  # every so many utterances of a sample are its development set
@@ -58,7 +59,7 @@ class Cell:
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Measure what OUT lacks, then write and print OUT/scale.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--data", required=True, type=Path, help="a recipe's folder after stages 0 to 2")
     parser.add_argument("--out", required=True, type=Path, help="folder of the measurements")
     parser.add_argument("--hours", type=float, nargs=2, default=(0.1, 0.3), help="audio in the two samples")

@@ -36,6 +36,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
+from dirnet.options import Parser
 from dirnet.provenance import commit, cpu_name
 
 CONTROL = "ctc"
@@ -90,7 +91,7 @@ class SmbrCriterion:
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Run what OUT lacks, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--workdir", help="of the recipe, with stages 0 to 2 done")
     parser.add_argument("--model", type=Path, help="neutral model that every run starts from, trained by CTC")
     parser.add_argument("--config", help="as bench/conf/smbr.yaml; default: no run, only the table of OUT")

@@ -9,7 +9,6 @@ programs on the machine do not count. The memory is for one utterance of `--fram
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from dirnet.asr.phone_ngram import PhoneNgram
 from dirnet.asr.smbr import expected_accuracy, smbr_loss
 from dirnet.errors import one_line_errors
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
+from dirnet.options import Parser
 from dirnet.provenance import cpu_name
 
 STRIDE, FRAMES = 3, 1000  # network outputs every third of so many 10 ms frames
@@ -32,7 +32,7 @@ STRIDE, FRAMES = 3, 1000  # network outputs every third of so many 10 ms frames
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Print one line of time for every order and number of threads, then one of memory for every order."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--order", type=int, nargs="+", default=[2, 3])
     parser.add_argument("--batch", type=int, default=32)

@@ -11,7 +11,6 @@ its own, and finding it is not counted. One thread is timed by the CPU clock, mo
 
 from __future__ import annotations
 
-import argparse
 import functools
 import multiprocessing
 import os
@@ -30,6 +29,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.factorization import coordinate_descent, dictionary
 from dirnet.factorization.factors import check_params
 from dirnet.nn import storage
+from dirnet.options import Parser
 
 PENALTY, RATIO, WITHIN = 0.1, 7.9, 1.01
 ROUNDS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 40, 50, 60)
@@ -225,9 +225,7 @@ def whole_model(jobs: int) -> None:
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Print both tables."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.solver", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m bench.solver", description=__doc__)
     parser.add_argument("--model", help="folder of a stored dense model, for its matrices instead of made ones")
     parser.add_argument("--limit_s", type=float, default=120, help="CPU seconds that a run of a peer may take")
     parser.add_argument("--threads", type=int, default=1, help="for Step 1 and its peers")

@@ -8,7 +8,6 @@ core at first, five when the programs are there.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -25,6 +24,7 @@ from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.running import group_shapes
+from dirnet.options import Parser
 from dirnet.progress import progress
 from dirnet.provenance import cpu_name
 from dirnet.report import timings
@@ -38,9 +38,7 @@ SHARE = 0.3  # of a group's parameters, for its dictionary: what the solver choo
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Write and export the models, measure everything, print table and goals."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m bench.speed", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for models, programs and rtf.json")
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--hidden", type=int, default=500)

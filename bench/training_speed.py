@@ -18,6 +18,7 @@ from dirnet.compression.support import MovingSupport, SupportSchedule, loosen
 from dirnet.errors import UserError, one_line_errors
 from dirnet.nn.grouping import groups_of
 from dirnet.nn.recurrent import coded_class
+from dirnet.options import Parser
 
 RNNS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
@@ -25,7 +26,7 @@ RNNS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Print one line per model, batch size, number of threads and device."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--rnn", choices=sorted(RNNS), default="lstm")
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--hidden", type=int, default=500)

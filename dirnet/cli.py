@@ -28,9 +28,14 @@ def usage() -> str:
     return "\n".join(["usage: dirnet COMMAND [OPTIONS]", "", *lines, "", "dirnet COMMAND --help shows its options."])
 
 
-@one_line_errors
-def main() -> int:
+def main() -> None:
     """Run the command named by the first argument with the others; imports only what that command needs."""
+    sys.argv[0] = "dirnet"  # what errors begin with, however the program was started
+    _run()
+
+
+@one_line_errors
+def _run() -> int:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(usage())
         return 0
@@ -38,6 +43,7 @@ def main() -> int:
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}; {did_you_mean(name, COMMANDS)}")
     module = importlib.import_module(COMMANDS[name][0])
+    sys.argv[0] = f"dirnet {name}"
     return module.main(sys.argv[2:])
 
 

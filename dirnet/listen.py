@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import sys
 import time
@@ -15,7 +14,6 @@ import numpy as np
 from dirnet.asr import pieces
 from dirnet.asr.audio import AudioReader
 from dirnet.asr.decode import DecodeConfig, Decoder, GreedyDecoder
-from dirnet.asr.lexicon import outputs_of
 from dirnet.captions import Captions
 from dirnet.deploy.program import Program
 from dirnet.errors import UserError
@@ -39,11 +37,7 @@ def search_for(program: Program, lang: Path | None, settings: DecodeConfig) -> D
     if lang is None:
         return GreedyDecoder(program.phones)
     decoder = Decoder(lang, settings)
-    pairs = itertools.zip_longest(program.phones, outputs_of(lang), fillvalue="missing")
-    for number, (given, read) in enumerate(pairs):
-        if given != read:
-            raise UserError(f"output {number} of {program.path} is {given}, but for the graph of {lang} it is {read}; "
-                            "give the lang folder that the model was trained with")  # fmt: skip
+    decoder.check_outputs(program.phones, program.path)
     return decoder
 
 

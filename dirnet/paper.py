@@ -13,7 +13,6 @@ experiment is run through --cmd, or continued: finished stages and points are no
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write, read_json
+from dirnet.options import Parser
 from dirnet.report import paper_figures, paper_rows, paper_text
 from dirnet.report.published import WHAT, published
 
@@ -38,8 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run what is asked for, then write Markdown, JSON and a picture."""
     words = list(sys.argv[1:] if argv is None else argv)
     at = words.index("--") if "--" in words else len(words)
-    parser = argparse.ArgumentParser(prog="dirnet paper", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser(prog="dirnet paper", description=__doc__)
     parser.add_argument("what", choices=WHAT)
     told = "to collect: a recipe's work folder, OUT of bench.accuracy or of dirnet sweep"
     parser.add_argument("--results", required=True, type=Path, nargs="+", help=told)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from dirnet.asr.ark import Matrices, write_ark
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
+from dirnet.options import Parser
 from dirnet.progress import progress
 
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
     `OUT/frame_shift` holds the seconds between two of those frames, as Kaldi's file of that name.
     """
-    parser = argparse.ArgumentParser(prog="python -m dirnet.posteriors", description=__doc__)
+    parser = Parser(prog="python -m dirnet.posteriors", description=__doc__)
     parser.add_argument("--model", required=True, help="folder with model.safetensors and model.json")
     parser.add_argument("--feats", required=True, help="feats.scp of MFCC features, not normalised")
     parser.add_argument("--out", required=True, help="folder that receives posteriors.ark and posteriors.scp")

@@ -20,14 +20,13 @@ from dirnet.asr.decode import DecodeConfig, Decoder, greedy_phones
 from dirnet.asr.features import Mfcc, MfccConfig
 from dirnet.errors import UserError, one_line_errors
 from dirnet.nn import storage
+from dirnet.options import Parser
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Print `FILE WORDS` for every file, then `RTF = elapsed / audio`; an unreadable file ends it with status 2."""
-    parser = argparse.ArgumentParser(
-        prog="dirnet decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="dirnet decode", description=__doc__)
     parser.add_argument("files", nargs="+", metavar="FILE", help="wav, flac or Ogg Opus; with --pte also -")
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", help="folder with model.safetensors and model.json")
@@ -68,9 +67,14 @@ def _whole(arguments: argparse.Namespace, settings: DecodeConfig) -> tuple[float
     for name in ("chunk_ms", "quiet"):
         if getattr(arguments, name) is not None:
             raise UserError(f"--{name} goes with --pte; a stored model takes each file as a whole")
+    if "-" in arguments.files:
+        raise UserError("the file -, standard input, goes with --pte; `dirnet export` writes such a program")
     model = storage.load(arguments.model)
     mfcc = Mfcc(config.from_mapping(MfccConfig, model.config.mfcc, f"{arguments.model}: mfcc"))
-    decoder = None if arguments.phones else Decoder(arguments.lang, settings)
+    decoder = None
+    if not arguments.phones:
+        decoder = Decoder(arguments.lang, settings)
+        decoder.check_outputs(model.config.phones, arguments.model)
     reader = AudioReader(mfcc.config.sample_frequency, resample=arguments.resample)
     elapsed = audio = 0.0
     for name in arguments.files:

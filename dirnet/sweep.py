@@ -12,7 +12,6 @@ and the F-score of Sec. 4.3, here the F1 of aligned words, `2 hits / (reference 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
 import json
@@ -28,6 +27,7 @@ from dirnet.asr.ark import Matrices
 from dirnet.asr.decode import DecodeConfig, Decoder
 from dirnet.asr.score import count
 from dirnet.asr.transcripts import read_transcripts
+from dirnet.compression.budget import parse_size
 from dirnet.compression.groups import matrix_groups
 from dirnet.compression.methods import Method
 from dirnet.compression.report import size_figures
@@ -37,6 +37,7 @@ from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.recurrent import coded_class
+from dirnet.options import Parser, seed
 from dirnet.posteriors import batches
 from dirnet.progress import progress
 from dirnet.provenance import commit, cpu_name
@@ -64,25 +65,29 @@ class Point:
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Run the points of a sweep that OUT lacks; then write OUT/WHAT.{md,json} and, of Fig. 3, OUT/WHAT.png."""
-    parser = argparse.ArgumentParser(prog="dirnet sweep", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser(prog="dirnet sweep", description=__doc__)
     parser.add_argument("what", choices=WHAT)
     parser.add_argument("--model", required=True, help="folder with the dense model.safetensors and model.json")
     parser.add_argument("--feats", required=True, help="feats.scp of the set to decode")
     parser.add_argument("--ref", required=True, help="its Kaldi text file")
     parser.add_argument("--lang", default="data/lang", help="folder with TLG.fst and words.txt")
     parser.add_argument("--config", help="search options, conf/decode.yaml")
-    parser.add_argument("--size", default="7.9x", help="of vartheta and gamma")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", help="of vartheta and gamma (default: 7.9x)")
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--out", required=True, type=Path, help="folder of the results")
     arguments = parser.parse_args(argv)
+    if arguments.size and arguments.what == "widths":
+        raise UserError(f"--size {arguments.size} goes with vartheta and gamma; the widths of the paper tell the sizes")
+    arguments.size = parse_size(arguments.size or "7.9x").text
     settings = config.load(DecodeConfig, arguments.config) if arguments.config else DecodeConfig()
     dense = storage.load(arguments.model)
     references, feats = read_transcripts(arguments.ref), Matrices(arguments.feats)
     missing = [name for name in references if name not in feats]
     if missing:
         raise UserError(f"{arguments.feats} lacks {missing[0]}, an utterance of {arguments.ref}; give the same set")
-    scorer = _Scorer(references, feats, Decoder(arguments.lang, settings))
+    decoder = Decoder(arguments.lang, settings)
+    decoder.check_outputs(dense.config.phones, arguments.model)
+    scorer = _Scorer(references, feats, decoder)
     setting = {"model": storage.describe(arguments.model)["sha256"], "seed": arguments.seed,
                "set": str(arguments.ref), "decoding": dataclasses.asdict(settings)}  # fmt: skip
     if arguments.what != "widths":

@@ -7,7 +7,6 @@ DIR/lexicon.txt become upper case. Without DIR/dev a tenth of the training speak
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from dataclasses import replace
@@ -19,12 +18,13 @@ from dirnet.asr.validation import faults
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
+from dirnet.options import Parser
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Make OUT/train, OUT/dev, OUT/test*, OUT/test_sets and OUT/local/dict/lexicon.txt; a rerun changes nothing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--data_root", required=True, type=Path, help="folder of train/ and, if any, dev/ and test*/")
     parser.add_argument("--out", default="data", type=Path)
     parser.add_argument("--dev_fraction", type=float, default=0.1, help="of the speakers, where there is no dev/")

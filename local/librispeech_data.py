@@ -7,13 +7,13 @@ OUT/test_sets too.
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from dirnet.asr.datadir import Utterance, read_lines, split_line, split_off, write_sets
 from dirnet.errors import UserError, one_line_errors
+from dirnet.options import Parser
 from dirnet.progress import progress
 
 SETS = {
@@ -28,7 +28,7 @@ MOST_MISSING = 0.05
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Make the data dirs in OUT; a rerun changes nothing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--corpus", required=True, type=Path, help="the folder LibriSpeech, which holds its parts")
     parser.add_argument("--out", default="data", type=Path)
     parser.add_argument("--dev_fraction", type=float, default=0.05, help="of the speakers, where there is no dev part")

@@ -8,7 +8,6 @@ OUT/librispeech-lexicon.txt and OUT/3-gram.pruned.1e-7.arpa.gz.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import http.client
 import os
@@ -23,6 +22,7 @@ import downloading
 
 from dirnet.config import boolean
 from dirnet.errors import UserError, did_you_mean, one_line_errors
+from dirnet.options import Parser
 
 URL = "https://www.openslr.org/resources"
 PARTS = (
@@ -36,7 +36,7 @@ BLOCK = 1 << 20
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Download what OUT lacks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", default="downloads", type=Path)
     parser.add_argument("--parts", default=" ".join(PARTS), help="parts of the corpus, separated by blanks")
     parser.add_argument("--lm", default=MODELS[0], choices=MODELS, help="pruning of the 3-gram")

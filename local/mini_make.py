@@ -9,7 +9,6 @@ speech.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import hashlib
 import io
@@ -30,6 +29,7 @@ from dirnet.asr.datadir import Utterance, write_sets
 from dirnet.asr.transcripts import read_fields
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_folder, atomic_write, read_json
+from dirnet.options import Parser, seed
 from dirnet.progress import progress
 
 RATE_HZ = 16000
@@ -70,12 +70,12 @@ class Task:
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Make the audio in AUDIO and the data dirs train, dev, test in OUT; a rerun of the same does nothing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", default="data", type=Path, help="folder of the data dirs")
     parser.add_argument("--audio", default="downloads/mini", type=Path, help="folder of the flac files")
     parser.add_argument("--size", default="400 60 60", help="training, dev and test utterances")
     parser.add_argument("--text", default="", help="sentences, one a line, instead of the grammar's")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel processes")
     arguments = parser.parse_args(argv)
     sizes = arguments.size.split()

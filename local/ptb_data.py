@@ -8,7 +8,6 @@ OUT/tokens.txt: ESPnet's `<blank>`, `<unk>`, the words of the training text, ESP
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mini_grammar import sentences
 
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
+from dirnet.options import Parser, seed
 
 SETS = ("train", "valid", "test")
 UNKNOWN = "<unk>"  # a word of the Penn Treebank text, and ESPnet's for all that the training text lacks
@@ -25,13 +25,13 @@ FIRST, LAST = ("<blank>", UNKNOWN), ("<sos/eos>",)
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Write the three sets (stage 0) or the token list (stage 1)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("what", choices=("text", "tokens"))
     parser.add_argument("--out", default="data", type=Path)
     parser.add_argument("--source", type=Path, help="folder of the text files; without it the grammar's sentences")
     parser.add_argument("--mini_size", default="2000 200 200", help="training, validation and test sentences of those")
     parser.add_argument("--min_count", default=1, type=int, help="how often a word must come to have its own token")
-    parser.add_argument("--seed", default=0, type=int, help="of those")
+    parser.add_argument("--seed", default=0, type=seed, help="of those")
     arguments = parser.parse_args(argv)
     if arguments.what == "tokens":
         tokens = token_list(arguments.out, arguments.min_count)
@@ -91,8 +91,12 @@ def mini(size: str, seed: int) -> dict[str, list[list[str]]]:
 
 def token_list(data: Path, min_count: int = 1) -> list[str]:
     """ESPnet's tokens around the words that the training text has `min_count` times or more, frequent ones first."""
+    if min_count < 1:
+        raise UserError(f"--min_count is {min_count}, expected 1 or more")
     counts = Counter(read_words(data / "train" / "text"))
     words = [word for word, count in counts.items() if count >= min_count and word != UNKNOWN]
+    if not words:
+        raise UserError(f"--min_count {min_count} leaves no word of {data}/train/text; give fewer")
     words.sort(key=lambda word: (-counts[word], word))
     return [*FIRST, *words, *LAST]
 

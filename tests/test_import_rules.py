@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "dirnet"
-BASE = {"errors", "files", "config", "progress", "provenance"}
+BASE = {"errors", "files", "config", "options", "progress", "provenance"}
 ALLOWED = {
     "factorization": set(),
     "nn": {"factorization"},

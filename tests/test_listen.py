@@ -101,6 +101,7 @@ def test_phones_and_another_sampling_rate(program, tones, tmp_path):
         (["fast.wav", "--lang", "nowhere"], "nowhere/words.txt does not exist"),
         (["fast.wav", "--pte", "none.pte"], "none.pte is not there"),
         (["fast.wav", "--pte", "damaged.pte"], "damaged.pte differs from the sha256 in damaged.json"),
+        (["fast.wav", "--pte", "."], ". is a folder, expected a program; give its encoder.pte"),
         (["fast.wav", "--lang", "foreign"], "encoder.pte is AA, but for the graph of foreign it is a;"),
     ],
 )

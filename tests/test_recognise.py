@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +69,8 @@ def test_audio_gives_the_phones_of_its_features(model, program, sound, tmp_path)
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["missing.wav", "--phones", "true"], "missing.wav does not exist"),
+        (["missing.wav", "--phones", "true"], "audio missing.wav does not exist; correct the path"),
+        (["-", "--phones", "true"], "goes with --pte"),
         (["short.wav", "--phones", "true"], "at least one window of 25 ms"),
         (["fast.wav", "--phones", "true"], "has 44100 Hz, expected 16000 Hz"),
         (["short.wav", "--lang", "nowhere"], "nowhere/"),
@@ -75,3 +82,23 @@ def test_mistakes_are_one_line(model, program, sound, tmp_path, monkeypatch, opt
     sound(tmp_path / "fast.wav", 0.5, rate=44100)
     status, _, errors = program(recognise.main, "--model", model, *options)
     assert status == 2 and message in errors and len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "name, change, message",
+    [
+        ("words.txt", lambda content: content[: content.index(b"\n") + 1], "words.txt is cut short"),
+        ("tokens.txt", lambda content: b"<blank>\na\nb\n", "model is AA, but for the graph of lang it is a; give the"),
+        ("TLG.fst", lambda content: content[:-40], "TLG.fst is damaged or empty"),
+    ],
+)
+def test_a_wrong_lang_folder_is_one_line(tones, sound, tmp_path, name, change, message):
+    shutil.copytree(tones / "lang", tmp_path / "lang")
+    content = (tmp_path / "lang" / name).read_bytes() if (tmp_path / "lang" / name).exists() else b""
+    (tmp_path / "lang" / name).write_bytes(change(content))
+    sound(tmp_path / "a.wav")
+    command = [sys.executable, "-m", "dirnet", "decode", "--model", str(tones / "model"), "--lang", "lang", "a.wav"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    shown = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert shown.returncode == 2 and message in shown.stderr and shown.stderr.count("\n") == 1
+    assert shown.stderr.startswith("dirnet decode: error: ")

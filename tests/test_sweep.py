@@ -118,3 +118,5 @@ def test_a_set_without_features_is_refused(speech, program, tmp_path):
     (tmp_path / "text").write_text("u0 TWO\nu99 TWO\n")
     status, _, error = program(sweep.main, "gamma", *options(speech, tmp_path / "out"), "--ref", tmp_path / "text")
     assert status == 2 and "lacks u99" in error and not (tmp_path / "out").exists()
+    status, _, error = program(sweep.main, "widths", *options(speech, tmp_path / "out", "--size", "9999x"))
+    assert status == 2 and "--size 9999x goes with vartheta and gamma" in error and not (tmp_path / "out").exists()

@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 
 from dirnet.asr.datadir import BY_SPEAKER, BY_UTTERANCE, REQUIRED, keep, read_lines, split_line, write_table
 from dirnet.asr.validation import VALUES, faults
 from dirnet.errors import UserError, one_line_errors
+from dirnet.options import Parser
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Repair DIR in place; the tables as they were are kept in DIR/.backup."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", metavar="DIR", type=Path)
     folder = parser.parse_args(argv).folder
     for name in REQUIRED:

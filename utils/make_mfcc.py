@@ -21,12 +21,13 @@ from dirnet.asr.audio import add_audio_options, audio_reader
 from dirnet.asr.features import MfccConfig, Statistics, check_skipped, fingerprint, read_entries
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write, read_json
+from dirnet.options import Parser
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Make the features of DATA in OUT."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("data", metavar="DATA", type=Path, help="data dir: data/train")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder of the features: dump/mfcc/train")
     parser.add_argument("--cmd", default="utils/run.pl", help="how jobs are run: utils/run.pl, utils/slurm.pl --mem 2G")

@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from dirnet.asr.datadir import perturb_speed
 from dirnet.errors import UserError, one_line_errors
+from dirnet.options import Parser
 
 SLOWEST, FASTEST = 0.5, 2.0
 
@@ -18,7 +18,7 @@ SLOWEST, FASTEST = 0.5, 2.0
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Write OUT with the utterances of DIR at every speed; made of the same before, it is left alone."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument("out", metavar="OUT", type=Path)
     parser.add_argument("--factors", default="0.9 1.0 1.1", help="speeds; 1.0: as recorded")

@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from dirnet.asr.datadir import split
 from dirnet.errors import one_line_errors
+from dirnet.options import Parser
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Split DIR in N."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument("parts", metavar="N", type=int)
     arguments = parser.parse_args(argv)

@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from dirnet.asr.datadir import read_lines, read_table, subset
 from dirnet.errors import UserError, one_line_errors
+from dirnet.options import Parser
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Write the chosen utterances of DIR to OUT."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument("out", metavar="OUT", type=Path)
     choice = parser.add_mutually_exclusive_group(required=True)

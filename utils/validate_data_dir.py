@@ -6,7 +6,6 @@ Audio files are looked for, not read: their sampling rate and content are checke
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,12 +14,13 @@ from dirnet.asr.datadir import read_table
 from dirnet.asr.validation import faults
 from dirnet.config import boolean
 from dirnet.errors import one_line_errors
+from dirnet.options import Parser
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Validate each DIR."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path)
     parser.add_argument("--check_audio", type=boolean, default=True, help="false: do not look for the audio files")
     add_audio_options(parser)

@@ -22,7 +22,8 @@ class AudioReader:
     """Reads the entries of a `wav.scp` as float32 samples at `sample_rate` Hz.
 
     A relative path is looked for in each of `roots`, then in the current folder. `resample` converts other sampling
-    rates, `allow_pipe` runs entries that end in `|` through the shell; both are errors otherwise.
+    rates, `allow_pipe` runs entries that end in `|` through the shell; both are errors otherwise. Without `roots` the
+    entry is a file that the user named.
     """
 
     sample_rate: int = 16000
@@ -62,6 +63,8 @@ class AudioReader:
         for path in candidates:
             if path.is_file():
                 return path
+        if not self.roots:
+            raise UserError(f"audio {location} does not exist; correct the path")
         places = ", ".join(dict.fromkeys(os.path.dirname(os.path.abspath(path)) for path in candidates))
         raise UserError(f"audio {location} does not exist in {places}; correct wav.scp or give --data_root")
 

@@ -6,10 +6,12 @@ blanks dropped. Takes posteriors from wherever they come: this module knows no m
 
 from __future__ import annotations
 
-import argparse
+import itertools
 import json
 import multiprocessing
+import os
 import signal
+import sys
 import time
 import typing
 from collections.abc import Iterator, Sequence
@@ -24,10 +26,14 @@ from dirnet.asr.lexicon import OUTPUTS, outputs_of
 from dirnet.asr.tokens import type_of
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
+from dirnet.options import Parser
 from dirnet.progress import progress
 
 if typing.TYPE_CHECKING:
     from kaldifst import StdVectorFst
+
+
+AGAIN = "make the lexicon and the graph again (stage 2), or give another lang folder"
 
 
 @dataclass(frozen=True)
@@ -69,16 +75,25 @@ class Decoder:
         from kaldi_decoder import FasterDecoder, FasterDecoderOptions
 
         lang, self.settings = Path(lang), settings or DecodeConfig()
-        self.outputs = outputs_of(lang)
+        self.lang, self.outputs = lang, outputs_of(lang)
         self._words = _read_ids(lang / "words.txt")
         if not (lang / "TLG.fst").is_file():
             raise UserError(f"{lang}/TLG.fst does not exist; compile it with dirnet.asr.graph (stage 2)")
         self._fst = _read_graph(lang / "TLG.fst")  # kept: the decoder only refers to it
+        if "#0" not in self._words.values():  # comes behind all words
+            raise UserError(f"{lang}/words.txt is cut short; {AGAIN}")
         options = FasterDecoderOptions(
             beam=self.settings.beam, max_active=self.settings.max_active, min_active=self.settings.min_active
         )
         self._decoder = FasterDecoder(self._fst, options)
         self.start()
+
+    def check_outputs(self, names: Sequence[str], model: str | Path) -> None:
+        """A `UserError` unless the outputs of `model`, with these names, are those that the graph reads."""
+        for number, (given, read) in enumerate(itertools.zip_longest(names, self.outputs, fillvalue="missing")):
+            if given != read:
+                raise UserError(f"output {number} of {model} is {given}, but for the graph of {self.lang} it is "
+                                f"{read}; give the lang folder that the model was trained with")  # fmt: skip
 
     def decode(self, log_probs: np.ndarray) -> tuple[list[str], float]:
         """The words of one utterance and their score; `log_probs` (T, outputs) float, natural logarithms."""
@@ -113,6 +128,8 @@ class Decoder:
         if not found:
             return Decoded([], float("-inf"), False)
         _, _, labels, weight = get_linear_symbol_sequence(path)
+        if unknown := set(labels).difference(self._words):
+            raise UserError(f"{self.lang}/words.txt lacks word {min(unknown)} of TLG.fst; {AGAIN}")
         score = -(weight.value1 + weight.value2)
         return Decoded([self._words[label] for label in labels], score, self._decoder.reached_final())
 
@@ -121,7 +138,8 @@ def check(log_probs: np.ndarray, outputs: int = len(OUTPUTS)) -> np.ndarray:
     """`log_probs` if it is (T, outputs) without NaN or +infinity, else a `UserError`."""
     log_probs = np.asarray(log_probs)
     if log_probs.ndim != 2 or log_probs.shape[1] != outputs:
-        raise UserError(f"log-posteriors have shape {log_probs.shape}, expected (frames, {outputs})")
+        raise UserError(f"log-posteriors have shape {log_probs.shape}, expected (frames, {outputs}); give the lang "
+                        "folder that the model was trained with")  # fmt: skip
     bad = np.isnan(log_probs) | np.isposinf(log_probs)
     if bad.any():
         raise UserError(f"log-posteriors hold {log_probs[bad][0]} at frame {np.argwhere(bad)[0][0]}; check the model")
@@ -168,10 +186,17 @@ def greedy_phones(log_probs: np.ndarray, phones: Sequence[str] = OUTPUTS) -> lis
 def _read_graph(path: Path) -> StdVectorFst:
     from kaldifst import StdVectorFst
 
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)  # OpenFst says on its own what ails a damaged file
     try:
         graph = StdVectorFst.read(str(path))
     except (ValueError, RuntimeError, MemoryError):  # sizes in a damaged file are taken at their word
         graph = None
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
     if graph is None or graph.start < 0:
         raise UserError(f"{path} is damaged or empty; delete it and compile it again with dirnet.asr.graph (stage 2)")
     return graph
@@ -241,7 +266,7 @@ def main(argv: list[str] | None = None) -> int:
 
     With a lang folder of other tokens `phones` is `chars`, `words` or `pieces`.
     """
-    parser = argparse.ArgumentParser(prog="python -m dirnet.asr.decode", description=main.__doc__)
+    parser = Parser(prog="python -m dirnet.asr.decode", description=main.__doc__)
     parser.add_argument("--lang", required=True, help="folder with TLG.fst and words.txt")
     parser.add_argument("--posteriors", required=True, help="scp file of the log-posteriors")
     parser.add_argument("--config", default="", help="conf/decode.yaml")

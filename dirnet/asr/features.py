@@ -5,7 +5,6 @@ As a program it makes the features of one data dir, or of one job's part of it (
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
@@ -28,6 +27,7 @@ from dirnet.asr.datadir import SPEEDS, read_table, write_table
 from dirnet.config import from_mapping
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write, read_json
+from dirnet.options import Parser
 from dirnet.progress import progress
 
 Named = tuple[str, np.ndarray]
@@ -271,7 +271,7 @@ def check_skipped(skipped: dict[str, str], utterances: int, most: float) -> None
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Make OUT.ark, OUT.scp and their tables from DATA/wav.scp; a rerun on the same input does nothing."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.asr.features", description=main.__doc__)
+    parser = Parser(prog="python -m dirnet.asr.features", description=main.__doc__)
     parser.add_argument("--config", default="conf/mfcc.conf", help="Kaldi-style MFCC options")
     parser.add_argument("--data", required=True, type=Path, help="data dir with wav.scp")
     parser.add_argument("--out", required=True, help="what the outputs' names begin with: dump/mfcc/train/raw_mfcc.1")

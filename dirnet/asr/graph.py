@@ -7,7 +7,6 @@ their labels come behind those of the V outputs: `#0` is V + 1, `#1` the next, a
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import math
@@ -29,6 +28,7 @@ from dirnet.asr.ngram import BOS, EOS, read_arpa_words
 from dirnet.asr.tokens import SPACE
 from dirnet.asr.transcripts import read_fields
 from dirnet.errors import UserError, one_line_errors
+from dirnet.options import Parser
 
 HALF = -math.log(0.5)  # the cost of silence, and of none, where it is optional
 
@@ -179,7 +179,7 @@ def read_words(path: str | Path) -> dict[str, int]:
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Compile LANG/TLG.fst from LANG/{lexicon,words}.txt, LANG/lang.json and an ARPA language model."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.asr.graph", description=main.__doc__)
+    parser = Parser(prog="python -m dirnet.asr.graph", description=main.__doc__)
     parser.add_argument("--lang", required=True, help="folder that `dirnet.asr.lexicon` made")
     parser.add_argument("--arpa", required=True, help="n-gram language model, .arpa or .arpa.gz")
     arguments = parser.parse_args(argv)

@@ -7,7 +7,6 @@ those of `dirnet.asr.tokens`, learned on the transcripts of the first set.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import json
@@ -22,6 +21,7 @@ from dirnet.asr.tokens import BLANK, OOV, type_of
 from dirnet.asr.transcripts import read_fields, read_transcripts, write_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
+from dirnet.options import Parser
 
 ARPABET = tuple(
     "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
@@ -181,7 +181,7 @@ def _spelled(
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Make LANG/{lexicon,oov,tokens,words}.txt and DATA/SET/text_UNITS of every set: text_phones, text_chars ..."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.asr.lexicon", description=main.__doc__)
+    parser = Parser(prog="python -m dirnet.asr.lexicon", description=main.__doc__)
     parser.add_argument("--data", required=True, help="folder of the Kaldi data dirs")
     parser.add_argument("--sets", nargs="+", required=True, help="names of the data dirs in it, the first for training")
     parser.add_argument("--lang", required=True, help="folder to write to")

@@ -7,7 +7,6 @@ whole trie is one sorted array of keys. `suffix` links an n-gram to itself witho
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from dirnet.asr.transcripts import read_fields, read_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
+from dirnet.options import Parser
 
 BOS, EOS, UNK = "<s>", "</s>", "<unk>"
 SPECIAL = (BOS, EOS, UNK)  # their word ids are 0, 1, 2
@@ -243,10 +243,10 @@ def read_words(path: str | Path, limit: int | None = None) -> list[str]:
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Estimate an ARPA language model from transcripts and sentence files."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.asr.ngram", description=main.__doc__)
+    parser = Parser(prog="python -m dirnet.asr.ngram", description=main.__doc__)
     parser.add_argument("--text", nargs="*", default=[], help="Kaldi text files (the first column is the utterance id)")
     parser.add_argument("--lm_text", nargs="*", default=[], help="sentence files, one sentence a line, plain or .gz")
-    parser.add_argument("--order", type=int, default=3)
+    parser.add_argument("--order", type=int, default=3, help="words of an n-gram")
     parser.add_argument("--smoothing", default="auto", choices=("auto", "kneser-ney", "witten-bell"))
     parser.add_argument("--lexicon", default="", help="words outside this lexicon become <unk>")
     parser.add_argument("--vocab", default="", help="words to add: a list, a lexicon or word counts")
@@ -254,6 +254,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dev", default="", help="Kaldi text file to report the perplexity of")
     parser.add_argument("--out", required=True, help="ARPA file to write")
     arguments = parser.parse_args(argv)
+    if not 1 <= arguments.order <= 9:
+        raise UserError(f"--order is {arguments.order}, expected 1 to 9")
 
     sentences = [words for path in filter(None, arguments.text) for words in read_transcripts(path).values()]
     sentences += [words for path in filter(None, arguments.lm_text) for words in read_sentences(path)]

@@ -6,7 +6,6 @@ deletion and insertion 3): its number of edits is the same or, rarely, a little 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from dirnet.asr.datadir import read_table
 from dirnet.asr.transcripts import read_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
+from dirnet.options import Parser
 
 SAMPLES = 2000  # bootstrap samples
 LEAST_SPEAKERS = 20  # with fewer, the interval is over utterances
@@ -140,7 +140,7 @@ def _read_speakers(reference: Path, given: str) -> dict[str, str] | None:
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Score hypotheses: OUT/{wer.json,per_utt.tsv,ref.trn,hyp.trn}, or the same with `per` and `_phones`, ..."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.asr.score", description=main.__doc__)
+    parser = Parser(prog="python -m dirnet.asr.score", description=main.__doc__)
     parser.add_argument("--ref", required=True, help="Kaldi text (or text_phones) file of the references")
     parser.add_argument("--hyp", required=True, help="the same of the hypotheses")
     parser.add_argument("--out", required=True, help="folder to write to")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -34,6 +33,7 @@ from dirnet.nn.grouping import groups_of
 from dirnet.nn.quantised import DTYPES, check_dtype
 from dirnet.nn.recurrent import coded_class
 from dirnet.nn.running import CostModel, frame_seconds, load_cost_model, model_counts
+from dirnet.options import Parser, seed
 from dirnet.progress import Meter
 from dirnet.provenance import cpu_name
 
@@ -146,10 +146,7 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
 
     read: reads calibration features (`dirnet.calibrated` does); without it there is no option for them.
     """
-    parser = argparse.ArgumentParser(
-        prog="dirnet compress" if read else "python -m dirnet.compression.compressor",
-        description=__doc__,
-    )
+    parser = Parser(prog="dirnet compress" if read else "python -m dirnet.compression.compressor", description=__doc__)
     parser.add_argument("--model", required=True, help="folder with the dense model.safetensors and model.json")
     parser.add_argument("--size", required=True, help="7.9x fewer or 1.3M parameters, 2MB as stored, or rtf=0.05")
     parser.add_argument("--cost_model", help="cost.json of `dirnet cost`, which a size in rtf needs")
@@ -161,7 +158,7 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
     parser.add_argument("--preset", choices=["best", "paper"], help="of solver dirnet, instead of the method's")
     parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--nj", type=int, default=1, help="groups worked on at the same time; the result is the same")
     parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
     if read:

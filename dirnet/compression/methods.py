@@ -189,6 +189,8 @@ def load_methods(path: str | Path) -> dict[str, Method]:
         if not isinstance(mapping, dict):
             raise UserError(f"{path}: {name} is {mapping!r}, expected {{solver: dirnet, ...}}")
         methods[str(name)] = from_mapping(Method, mapping, f"{path}: {name}")
+    if not methods:
+        raise UserError(f"{path} holds no method; write lines such as `dirnet: {{solver: dirnet}}`")
     return methods
 
 

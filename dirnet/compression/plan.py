@@ -70,8 +70,9 @@ def make_plan(
         for group, cost in zip(groups, timed or [()] * len(groups), strict=True)
     ]
     for group in groups:
-        if group.matrix.shape[1] % method.block:
-            raise UserError(f"block {method.block} does not divide the {group.matrix.shape[1]} columns of {group.name}")
+        if (columns := group.shape[1]) % method.block:
+            raise UserError(f"block {method.block} does not divide the {columns} columns of {group.name}; "
+                            f"give {math.gcd(method.block, columns)} or another divisor")  # fmt: skip
         method.delta.check(len(group.matrix))
     wholes, least = [price.dense for price in prices], [method.least(price) for price in prices]
     least = [

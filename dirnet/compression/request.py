@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-
 from dirnet.compression.budget import parse_size
 from dirnet.compression.methods import load_methods
 from dirnet.errors import UserError, one_line_errors
 from dirnet.nn.running import load_cost_model
+from dirnet.options import Parser
 from dirnet.provenance import cpu_name
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Refuse a method that the configuration lacks and a size that cannot be understood."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.compression.request", description=__doc__)
+    parser = Parser(prog="python -m dirnet.compression.request", description=__doc__)
     parser.add_argument("--config", required=True, help="methods, as conf/compress.yaml")
     parser.add_argument("--methods", required=True, help="names, separated by blanks; may be empty")
     parser.add_argument("--sizes", required=True, help="7.9x, 1.3M, 2MB or rtf=0.001, separated by blanks")

@@ -41,7 +41,9 @@ def read_program(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{path} is not there; write it with `python -m dirnet.deploy.export`") from None
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, expected a program; give its encoder.pte") from None
+        raise UserError(f"{path} is not there; write it with `dirnet export --model FOLDER`") from None
     try:
         expected = json.loads(beside.read_text(encoding="utf-8"))["sha256"]
     except (FileNotFoundError, IsADirectoryError):

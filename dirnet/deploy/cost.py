@@ -11,7 +11,6 @@ rates predict models that they have not seen.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.running import BLOCKS, CostModel, group_shapes, model_counts
+from dirnet.options import Parser
 from dirnet.progress import progress
 from dirnet.provenance import cpu_name
 
@@ -124,9 +124,7 @@ def _errors(rates: dict[str, float], counts: Sequence[dict[str, float]], seconds
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure this host's kernels and write the cost model."""
-    parser = argparse.ArgumentParser(
-        prog="dirnet cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="dirnet cost", description=__doc__)
     parser.add_argument("--out", required=True, type=Path, help="the cost model to write, cost.json")
     parser.add_argument("--threads", type=int, default=1, help="cores to pin to (default 1)")
     parser.add_argument("--seconds", type=float, default=100.0, help="audio per model (default 100)")

@@ -1,13 +1,12 @@
 """Stage 7: a neutral acoustic model becomes a streaming ExecuTorch program, checked before it is written.
 
-    python -m dirnet.deploy.export --model exp/dirnet_7.9x --out exp/dirnet_7.9x/encoder.pte
+    dirnet export --model exp/dirnet_7.9x --out exp/dirnet_7.9x/encoder.pte
 
 What the program reads and gives is told in `dirnet.deploy.streaming`, what it says about itself in `constants`.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import platform
@@ -30,6 +29,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
+from dirnet.options import Parser
 from dirnet.provenance import package_version
 
 DEFAULT_CHUNK = {"dirnet": 16, "xnnpack": 1}  # stock operators are unrolled: the export grows with the chunk
@@ -215,9 +215,7 @@ def is_current(model_folder: str | Path, out: str | Path, backend: str, chunk: i
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the program of a stored model and its report; one that is current is left alone."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dirnet.deploy.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="dirnet export", description=__doc__)
     parser.add_argument("--model", required=True, help="folder with model.safetensors and model.json")
     parser.add_argument("--out", help="the program to write (default: encoder.pte in that folder)")
     parser.add_argument("--backend", choices=sorted(DEFAULT_CHUNK), default="dirnet",

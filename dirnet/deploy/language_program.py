@@ -10,7 +10,6 @@ take it as it is. All programs are measured in turns with every dense engine at 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -35,6 +34,7 @@ from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.language import LanguageModel
 from dirnet.nn.model_config import RecurrentConfig
+from dirnet.options import Parser
 
 PROGRAM, SPEED = "program.pte", "speed.json"
 READ = 400  # words of the text that the engines go through again and again
@@ -43,8 +43,7 @@ READ = 400  # words of the text that the engines go through again and again
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Write DIR/program.pte of every model, then DIR/speed.json; programs that are current are left alone."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.deploy.language_program", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser(prog="python -m dirnet.deploy.language_program", description=__doc__)
     parser.add_argument("--models", required=True, type=Path, nargs="+", help="folders; the first is the dense model")
     parser.add_argument("--words", required=True, type=Path, help="text to read: names, then words")
     parser.add_argument("--measured_words", type=int, default=2000, help="how many words every engine reads")

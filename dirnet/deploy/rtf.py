@@ -1,8 +1,8 @@
 """Stage 8: real-time factor of exported models, on this host through ExecuTorch's own runtime.
 
-    python -m dirnet.deploy.rtf --model exp/dirnet_7.9x/encoder.pte --out exp/dirnet_7.9x/rtf.json
-    python -m dirnet.deploy.rtf --compare exp/smbr exp/svd_7.9x exp/dirnet_7.9x [--baseline exp/smbr]
-    python -m dirnet.deploy.rtf --compare exp/smbr exp/dirnet_7.9x --device adb --runner build/dirnet_runner
+    dirnet rtf --model exp/dirnet_7.9x/encoder.pte --out exp/dirnet_7.9x/rtf.json
+    dirnet rtf --compare exp/smbr exp/svd_7.9x exp/dirnet_7.9x [--baseline exp/smbr]
+    dirnet rtf --compare exp/smbr exp/dirnet_7.9x --device adb --runner build/dirnet_runner
 
 The second form measures all models and every dense engine at hand, fp32 and int8, in turns in one process, so that a
 busy moment hits all alike, and tells each model's speed-up over the *fastest* dense fp32 and the fastest dense int8
@@ -36,6 +36,7 @@ from dirnet.deploy.measuring import CACHES, CHUNKS, Settings, measure
 from dirnet.deploy.phone import CLUSTERS, Phone
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
+from dirnet.options import Parser
 
 
 def rtf_line(result: dict[str, Any]) -> str:
@@ -111,9 +112,7 @@ def _write(results: dict[Path, dict[str, Any]], out: str | None) -> None:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Time one program, or several and the dense engines in turns; write `rtf.json` and print the figures."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dirnet.deploy.rtf", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="dirnet rtf", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", type=Path, help="an exported program, encoder.pte")
     what.add_argument("--compare", type=Path, nargs="+", metavar="DIR",

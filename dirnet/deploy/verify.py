@@ -9,7 +9,6 @@ damaged program, so it loads in a process of its own.
 
 from __future__ import annotations
 
-import argparse
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from dirnet.config import boolean
 from dirnet.deploy import certificate
 from dirnet.deploy.structure import read_structure
 from dirnet.errors import UserError, one_line_errors
+from dirnet.options import Parser
 
 LIMIT_S = 300  # for a program; the operators may have to be compiled first
 
@@ -71,9 +71,7 @@ def verify(paths: Sequence[Path]) -> list[str]:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Say a line about each program that is sound; the first that is not ends it with status 2."""
-    parser = argparse.ArgumentParser(
-        prog="dirnet verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="dirnet verify", description=__doc__)
     parser.add_argument("programs", nargs="+", type=Path, metavar="PTE", help="exported programs; each has its .json")
     parser.add_argument("--same_process", type=boolean, default=False,
                         help="true: load them in this process, which a damaged one may crash")  # fmt: skip

@@ -31,14 +31,13 @@ from dirnet.espnet.batches import read_batches
 from dirnet.espnet.source import Source, find, remarks_dropped, replaced_strings
 from dirnet.files import read_json
 from dirnet.nn.quantised import DTYPES
+from dirnet.options import Parser, seed
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Compress; a finished run of the same request is left alone."""
-    parser = argparse.ArgumentParser(
-        prog="dirnet compress", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="dirnet compress", description=__doc__)
     parser.add_argument("--espnet", required=True, metavar="SOURCE", help="the model, see above")
     parser.add_argument("--size", required=True, help="4x fewer or 1.3M parameters, or 2MB as stored")
     parser.add_argument("--of", choices=["model", "recurrent"], default="model",
@@ -50,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
     parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")
     parser.add_argument("--out", required=True, type=Path, help="the experiment folder to write")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--nj", type=int, default=1, help="groups worked on at the same time; the result is the same")
     parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
     parser.add_argument("--next_steps", type=boolean, default=True, help="false: not the commands that follow")

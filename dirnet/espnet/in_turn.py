@@ -8,18 +8,18 @@ rest, with its exit status.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 
 from dirnet.asr.datadir import read_lines
 from dirnet.errors import UserError, one_line_errors
+from dirnet.options import Parser
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Run every line of the list."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.espnet.in_turn", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m dirnet.espnet.in_turn", description=__doc__)
     parser.add_argument("list", metavar="LIST", help="file of modules with their arguments, one a line")
     for line in read_lines(parser.parse_args(argv).list):
         name, *arguments = line.split()

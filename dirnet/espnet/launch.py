@@ -22,6 +22,7 @@ import yaml
 from dirnet.errors import UserError
 from dirnet.espnet import checkpoint, experiment
 from dirnet.files import atomic_write, read_json
+from dirnet.options import Parser
 
 LOG, CONFIG, INITIAL, FINAL = "train.log", "train.yaml", "initial.pth", "model.pth"
 DISTRIBUTED = (
@@ -46,7 +47,7 @@ def refuse_other(exp: Path, digest: str) -> None:
     """A `UserError` when `exp` holds another training, finished or not."""
     record = read_json(exp / "train.json")
     if record is not None and record["digest"] != digest:
-        raise UserError(f"{exp} holds a training with other options or data; remove the folder or give another --exp")
+        raise UserError(f"{exp} holds a training with other options, data or paths; remove it or give another folder")
 
 
 def begin(exp: Path, config: dict[str, Any], state: dict[str, torch.Tensor] | None, digest: str, log: Path) -> None:
@@ -87,7 +88,7 @@ def rank_of(overrides: list[str]) -> int:
 
     All write the same files, whole; only the first one recovers, tells of epochs and ends with the model.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(prog="ESPnet", add_help=False)
     for name in ("--dist_rank", "--dist_world_size", "--dist_launcher"):
         parser.add_argument(name)
     options = parser.parse_known_args(overrides)[0]

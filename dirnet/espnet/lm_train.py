@@ -25,6 +25,7 @@ from dirnet.espnet.launch import FINAL, LOG, begin, fingerprint, logged, refuse_
 from dirnet.espnet.lm_model import DEFAULTS, neutral_model
 from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
+from dirnet.options import Parser
 from dirnet.provenance import commit, cpu_name
 
 RECORD = "lm.json"
@@ -34,7 +35,7 @@ SHAPE = ("lm", "lm_conf", "model", "model_conf", "token_list", "token_type")
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Train every model that is not finished; an interrupted training goes on."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.espnet.lm_train", description=__doc__)
+    parser = Parser(prog="python -m dirnet.espnet.lm_train", description=__doc__)
     parser.add_argument("--config", required=True, type=Path, help="ESPnet's options, e.g. conf/ptb/train_lm.yaml")
     parser.add_argument("--data", default=Path("data"), type=Path, help="holds SET/text, SET/text_shape, tokens.txt")
     parser.add_argument("--train", default="train", help="training set")

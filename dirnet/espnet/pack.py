@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import importlib
@@ -32,6 +31,7 @@ from dirnet.espnet import checkpoint, experiment, zoo
 from dirnet.espnet.card import About, card
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
+from dirnet.options import Parser
 
 OPTIONAL = ("lexicon.txt", "tokens.txt", BPE_MODEL)  # of the lang folder
 ESPNET_TYPES = {"phn": "word", "word": "word", "char": "char", "bpe": "bpe"}  # joined by blanks, by nothing, by BPE
@@ -41,9 +41,7 @@ RESULTS = ("start/compression.json", "rtf.json", "curves.json")  # of the experi
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Write zips that `Speech2Text.from_pretrained` reads: raw audio in, phones out; ESPnet is imported once."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dirnet.espnet.pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m dirnet.espnet.pack", description=__doc__)
     parser.add_argument("--exp", required=True, nargs="+", type=Path,
                         help="folders with model.safetensors and model.json")  # fmt: skip
     parser.add_argument("--lang", default=Path("data/lang"), type=Path, help="its lexicon.txt and tokens.txt go along")

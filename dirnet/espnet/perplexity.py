@@ -6,7 +6,6 @@ lacks are `<unk>`, which the model predicts like any other.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import importlib
@@ -20,6 +19,7 @@ import numpy as np
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet.launch import FINAL, logged
 from dirnet.files import atomic_write, read_json
+from dirnet.options import Parser
 
 SAMPLES = 1000  # of the bootstrap
 BATCH = 32  # sentences
@@ -28,7 +28,7 @@ BATCH = 32  # sentences
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Write DIR/ppl_NAME/ppl.json for every model; one that is there already is left alone."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.espnet.perplexity", description=__doc__)
+    parser = Parser(prog="python -m dirnet.espnet.perplexity", description=__doc__)
     parser.add_argument("--exp", required=True, type=Path, nargs="+", help="folders with config.yaml and model.pth")
     parser.add_argument("--data", required=True, type=Path, help="the folder of the set, holds text")
     arguments = parser.parse_args(argv)

@@ -8,7 +8,6 @@ status   tells whether, by which file, which versions there are, and what a fres
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import os
@@ -23,6 +22,7 @@ from dirnet.espnet import versions
 from dirnet.espnet.python import PACKAGE_PARENT, STARTUP, installed
 from dirnet.espnet.registry import TASKS
 from dirnet.files import atomic_write
+from dirnet.options import Parser
 
 NAME = "dirnet_espnet.pth"
 MARK = "# Written by `dirnet espnet enable`; `dirnet espnet disable` removes it."
@@ -60,9 +60,7 @@ json.dump(found, shown)
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Run `enable`, `disable` or `status` for the environment of this interpreter."""
-    parser = argparse.ArgumentParser(
-        prog="dirnet espnet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="dirnet espnet", description=__doc__)
     parser.add_argument("action", choices=("enable", "disable", "status"))
     action = parser.parse_args(argv).action
     path = Path(sysconfig.get_path("purelib")) / NAME

@@ -25,12 +25,13 @@ from dirnet.espnet.corpus import prepare
 from dirnet.espnet.launch import FINAL, INITIAL, LOG, begin, fingerprint, logged, rank_of, refuse_other, run
 from dirnet.files import atomic_write
 from dirnet.nn import storage
+from dirnet.options import Parser
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Train, or go on where an interrupted training stopped, and write the neutral model into the same folder."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.espnet.train", description=__doc__)
+    parser = Parser(prog="python -m dirnet.espnet.train", description=__doc__)
     parser.add_argument("--config", required=True, type=Path, help="YAML: ESPnet's options, e.g. conf/train_ctc.yaml")
     parser.add_argument("--data", default=Path("data"), type=Path, help="holds SET/text_phones, SET/utt2num_frames")
     parser.add_argument("--dump", default=Path("dump/mfcc"), type=Path, help="holds SET/feats.scp and TRAIN/cmvn.npz")

@@ -14,6 +14,7 @@ comes out is an object of the stock class, so ESPnet's own programs see nothing 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -89,7 +90,8 @@ def scratch_layers(module: nn.Module, size: str, block: int, dtype: str) -> dict
         layout = []
         for group in matrix_groups(rnn):
             if group.shape[1] % block:
-                raise UserError(f"block {block} does not divide the {group.shape[1]} columns of {name}.{group.name}")
+                raise UserError(f"block {block} does not divide the {group.shape[1]} columns of {name}.{group.name}; "
+                                f"give {math.gcd(block, group.shape[1])} or another divisor")  # fmt: skip
             price = Price("params", *group.shape, block)
             atoms, nonzeros = method.split(price, int(price.dense / wanted.value))
             layout.append([atoms, nonzeros // block])

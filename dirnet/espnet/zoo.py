@@ -7,7 +7,6 @@ upload ZIP --repo R     the way of ESPnet's recipes: the unpacked zip with its c
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import io
@@ -25,6 +24,7 @@ from dirnet.config import boolean, read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, source
 from dirnet.espnet.versions import check_espnet
+from dirnet.options import Parser
 
 META, CARD, CONFIG = "meta.yaml", "README.md", "_train_config"
 REPO = re.compile(r"[\w.-]+/[\w.-]+")
@@ -33,9 +33,7 @@ REPO = re.compile(r"[\w.-]+/[\w.-]+")
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Run `check` or `upload`."""
-    parser = argparse.ArgumentParser(
-        prog="dirnet zoo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="dirnet zoo", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     checked = actions.add_parser("check", help="load packed models strictly")
     checked.add_argument("zips", nargs="+", type=Path, metavar="ZIP", help="what stage 9 or espnet2.bin.pack wrote")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 from datetime import date
@@ -11,9 +10,10 @@ from pathlib import Path
 import jinja2
 import yaml
 
-from dirnet.errors import UserError, one_line_errors
+from dirnet.errors import UserError, did_you_mean, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
+from dirnet.options import Parser
 from dirnet.provenance import cpu_name, package_version
 from dirnet.report import figures, speed_figures, timings
 from dirnet.report.results import Row, collect, columns, markdown, stages_of
@@ -25,7 +25,7 @@ GROUP_HEADER = ("group", "shape", "atoms", "density", "params", "bytes", "relati
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Write OUT/index.html and OUT/results.md, print the table; a stage that did not run leaves dashes."""
-    parser = argparse.ArgumentParser(prog="dirnet report", description=__doc__)
+    parser = Parser(prog="dirnet report", description=__doc__)
     parser.add_argument("--exp", default="exp", type=Path, help="folder of the experiments")
     parser.add_argument("--models", nargs="+", required=True, help="folders in it; the first is the dense model")
     parser.add_argument("--test_set", nargs="+", default=["test"], help="the sets whose error rates are shown")
@@ -35,6 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if "" in arguments.test_set:
         raise UserError("--test_set is empty, expected the name of a decoded set such as test")
+    decoded = {path.name.removeprefix("decode_") for name in arguments.models
+               for path in (arguments.exp / name).glob("decode_*")}  # fmt: skip
+    for name in arguments.test_set if decoded else []:
+        if name not in decoded:
+            raise UserError(f"--test_set {name} was decoded by no model; {did_you_mean(name, sorted(decoded))}")
     results = {name: collect(arguments.exp, arguments.models, name) for name in arguments.test_set}
     tables = "\n".join(f"{name}:\n\n{markdown(rows)}" for name, rows in results.items())
     facts = origin(arguments.exp, results[arguments.test_set[0]])

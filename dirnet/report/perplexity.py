@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from datetime import date
@@ -16,6 +15,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.language import LanguageModel
+from dirnet.options import Parser, seed
 from dirnet.provenance import commit, cpu_name, package_version
 from dirnet.report.results import read_result
 
@@ -36,13 +36,13 @@ NOTE = (
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Write OUT/results.md and OUT/results.json and print the table; a stage that did not run leaves dashes."""
-    parser = argparse.ArgumentParser(prog="python -m dirnet.report.perplexity", description=__doc__)
+    parser = Parser(prog="python -m dirnet.report.perplexity", description=__doc__)
     parser.add_argument("--exp", default=Path("exp"), type=Path, help="folder of the experiments")
     parser.add_argument("--models", nargs="+", required=True, help="folders in it; the first is the dense model")
     parser.add_argument("--test_set", default="test", help="the set whose perplexity is shown")
     parser.add_argument("--data", default=Path("data"), type=Path, help="holds SET/text and tokens.txt")
     parser.add_argument("--command", default="", help="the command that made the models")
-    parser.add_argument("--seed", default=0, type=int, help="that they were made with")
+    parser.add_argument("--seed", default=0, type=seed, help="that they were made with")
     parser.add_argument("--out", default=Path("exp/report"), type=Path)
     arguments = parser.parse_args(argv)
     rows = collect(arguments.exp, arguments.models, arguments.test_set)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import json
 
 import numpy as np
@@ -168,3 +169,16 @@ def test_bad_settings_and_missing_files(lang, scp, tmp_path, program):
         (tmp_path / "empty" / "TLG.fst").write_bytes(content)
         status, _, err = program(decode.main, "--lang", tmp_path / "empty", *arguments)
         assert status == 2 and "damaged" in err
+
+
+def test_words_that_the_graph_knows_and_words_txt_lacks(lang, tmp_path):
+    shutil.copytree(lang, tmp_path / "lang")
+    words = (lang / "words.txt").read_text().splitlines(keepends=True)
+    said = [line for line in words if line.split()[0] not in SENTENCES[0].split()]
+    (tmp_path / "lang/words.txt").write_text("".join(said))
+    decoder = decode.Decoder(tmp_path / "lang")
+    with pytest.raises(UserError, match="words.txt lacks word [0-9]+ of TLG.fst; make the lexicon and the graph again"):
+        decoder.decode(posteriors(frames(SENTENCES[0])))
+    (tmp_path / "lang/words.txt").write_text("".join(words[:2]))
+    with pytest.raises(UserError, match="words.txt is cut short"):
+        decode.Decoder(tmp_path / "lang")

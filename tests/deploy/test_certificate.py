@@ -53,3 +53,10 @@ def test_other_files_are_named(tmp_path, text, message):
 def test_a_missing_file(tmp_path):
     with pytest.raises(UserError, match="a.json is not there; copy it together with the program"):
         certificate.read(tmp_path / "a.json")
+
+
+def test_a_folder_is_no_program(tmp_path):
+    with pytest.raises(UserError, match="is a folder, expected a program; give its encoder.pte"):
+        certificate.read_program(tmp_path)
+    with pytest.raises(UserError, match="none.pte is not there; write it with `dirnet export --model FOLDER`"):
+        certificate.read_program(tmp_path / "none.pte")

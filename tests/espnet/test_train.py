@@ -67,7 +67,7 @@ def test_a_rerun_does_nothing_and_says_so(trained, capfd):
 def test_another_training_in_the_same_folder_is_refused(trained, tmp_path, capfd):
     config = write_config(tmp_path / "other.yaml", encoder_conf={"hidden_size": 30})
     assert trained.train(config, trained.exp) == 2
-    assert "holds a training with other options or data" in capfd.readouterr().err
+    assert "holds a training with other options, data or paths" in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,0 +1,5 @@
+"""`python -m dirnet` is `dirnet`."""
+
+from dirnet.cli import main
+
+main()
