@@ -7,8 +7,9 @@
     dirnet paper fig3 --results S --out exp/paper -- --model ...                   # sweeps of Theta^0 and gamma
 
 What follows `--` are options of run.sh (tables 1 and 2, whose work folder --results then is) or of `dirnet sweep`
-(table 3, figure 3); paths in them, as ./ptb, are from here if they exist, else from the recipe's folder. With options the
-experiment is run through --cmd, or continued: finished stages and points are not computed again. Written are OUT/WHAT.md, .json and .png. The paper's figures are those of `report/published.yaml`.
+(table 3, figure 3); paths in them, as ./ptb, are from here if they exist, else from the recipe's folder. With options
+the experiment is run through --cmd, or continued: finished stages and points are not computed again. Written are
+OUT/WHAT.md, .json and .png. The paper's figures are those of `report/published.yaml`.
 """
 
 from __future__ import annotations
