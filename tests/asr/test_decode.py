@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import json
+import shutil
 
 import numpy as np
 import pytest
