@@ -37,12 +37,12 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def read_program(path: Path) -> bytes:
     """The bytes of the program at `path`, compared with the sha256 that `export` wrote beside it; no seal is needed."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, expected a program; give its encoder.pte")
     beside = path.with_suffix(".json")
     try:
         content = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        if path.is_dir():
-            raise UserError(f"{path} is a folder, expected a program; give its encoder.pte") from None
+    except FileNotFoundError:
         raise UserError(f"{path} is not there; write it with `dirnet export --model FOLDER`") from None
     try:
         expected = json.loads(beside.read_text(encoding="utf-8"))["sha256"]

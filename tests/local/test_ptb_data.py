@@ -66,3 +66,11 @@ def test_other_mistakes_are_one_line(module, program, tmp_path):
     ):
         status, _, error = program(module.main, *options, "--out", tmp_path / "data")
         assert status == 2 and message in error and len(error.splitlines()) == 1
+
+
+def test_a_count_that_leaves_no_word_is_refused(module, program, tmp_path):
+    source = write(tmp_path / "source")
+    assert program(module.main, "text", "--source", source, "--out", tmp_path / "data")[0] == 0
+    for count, message in ((0, "--min_count is 0, expected 1 or more"), (10**6, "--min_count 1000000 leaves no word")):
+        status, _, error = program(module.main, "tokens", "--min_count", count, "--out", tmp_path / "data")
+        assert status == 2 and message in error and not (tmp_path / "data/tokens.txt").exists()

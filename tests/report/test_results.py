@@ -123,6 +123,10 @@ def test_the_error_rate_is_named_after_the_tokens(tmp_path):
 def test_every_test_set_has_its_table(experiments, program, tmp_path):
     exp, _ = experiments
     arguments = ("--exp", exp, "--models", "ctc", "svd_4x", "--out", tmp_path, "--test_set", "test", "other")
+    status, _, error = program(page.main, *arguments)
+    assert status == 2 and "--test_set other was decoded by no model; expected one of test" in error
+    assert not (tmp_path / "index.html").exists()
+    (exp / "ctc/decode_other").mkdir()
     status, shown, _ = program(page.main, *arguments)
     assert status == 0 and shown.count("| svd_4x |") == 2 and shown.count("12.3 [10.0, 14.0]") == 1
     assert (tmp_path / "results.md").read_text().startswith("test:\n\n| model")
