@@ -190,6 +190,8 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     if not arguments.dry_run:
         _refuse_other(out)
     model = storage.load(arguments.model)
+    if model.config.compression:
+        raise UserError(f"--model {arguments.model} is compressed already; give the dense model")
     data = list(read(calibration, arguments.calibration_utts, arguments.seed)) if calibration else None
     if arguments.dry_run:
         size = parse_size(arguments.size)

@@ -328,6 +328,8 @@ def test_the_program_writes_everything_once(dense_folder, tmp_path, capsys):
     assert storage.describe(out)["extra"]["wer"] == 12.9
     for row in report["groups"]:
         assert f"| {row['name']} | {row['rows']}x{row['columns']} |" in (out / "compression.md").read_text()
+    assert program("--model", out, "--size", "2x", "--out", tmp_path / "smaller") == 2
+    assert f"--model {out} is compressed already; give the dense model" in capsys.readouterr().err
     stamp = (out / "model.safetensors").stat().st_mtime_ns
     capsys.readouterr()
     assert program(*request) == 0
