@@ -74,23 +74,27 @@ def calibrate(
     The model is run in eval mode and left as it was. No data, or data that is not finite, is a `UserError`.
     """
     rnns = dense_rnns(model)
-    training, layers, steps = model.training, {}, 0
+    layers, steps = {}, 0
     generator = torch.Generator().manual_seed(seed)
     for name, rnn in rnns.items():
         layers[name] = [_Layer() for _ in range(rnn.num_layers)]
     asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval().requires_grad_(False)
+    model.requires_grad_(False)
     try:
         for inputs in data:
             steps += 1
             lengths = _lengths(model, inputs)
-            with _layer_by_layer(rnns, layers, lengths, gradients) as flush, torch.set_grad_enabled(gradients):
+            watched = _layer_by_layer(rnns, layers, lengths, gradients)
+            with evaluating(model), watched as flush, torch.set_grad_enabled(gradients):
                 output = run(model, inputs)
                 if gradients:
-                    likelihood(model, output, generator).backward()
+                    drawn = likelihood(model, output, generator)
+                    if not drawn.requires_grad:
+                        raise UserError("the model's output has no gradient, which the weighting needs; calibrate with "
+                                        "weighting: activation")  # fmt: skip
+                    drawn.backward()
                 flush()
     finally:
-        model.train(training)
         for parameter in asking:
             parameter.requires_grad_(True)
     if not steps or not all(layer.steps for stack in layers.values() for layer in stack):
@@ -100,6 +104,18 @@ def calibrate(
         if not all(bool(one.moment.isfinite().all() and one.gains.isfinite().all()) for one in statistics):
             raise UserError(f"calibration of {name or 'the RNN'} gave NaN or infinity; look at the inputs")
     return found
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """`model` in eval mode; then every module is in its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def run(model: nn.Module, inputs: Any) -> Any:

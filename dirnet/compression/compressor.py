@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dirnet.compression.budget import Price, parse_size
 from dirnet.compression.groups import MatrixGroup, dense_rnns, replace
@@ -176,11 +176,12 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
         "settings": dataclasses.asdict(method),
         "seed": arguments.seed,
     }
-    calibration = arguments.calibration if read and method.uses_data else None
+    calibration, data = arguments.calibration if read and method.uses_data else None, None
     if calibration:
         if arguments.calibration_utts < 1:
             raise UserError(f"--calibration_utts is {arguments.calibration_utts}, expected at least 1")
-        request["calibration"] = [calibration, arguments.calibration_utts]
+        data = list(read(calibration, arguments.calibration_utts, arguments.seed))
+        request["calibration"] = [calibration, arguments.calibration_utts, _digest(data)]
     if cost:
         request["cost_model"] = hashlib.sha256(cost.to_json().encode()).hexdigest()
     out = Path(arguments.out)
@@ -192,7 +193,6 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     model = storage.load(arguments.model)
     if model.config.compression:
         raise UserError(f"--model {arguments.model} is compressed already; give the dense model")
-    data = list(read(calibration, arguments.calibration_utts, arguments.seed)) if calibration else None
     if arguments.dry_run:
         size = parse_size(arguments.size)
         if method.solver == "small":
@@ -207,8 +207,8 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
         model, arguments.size, method, seed=arguments.seed, data=data, nj=arguments.nj, cost_model=cost
     )
     report["method"] = arguments.method
-    with atomic_write(out / "compression.json") as data, atomic_write(out / "compression.md") as table:
-        data.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    with atomic_write(out / "compression.json") as content, atomic_write(out / "compression.md") as table:
+        content.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
         table.write(markdown(report))
     if report["groups"]:  # a small dense model has none
         with atomic_write(out / "compression.png", "wb") as image:
@@ -221,6 +221,14 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
         + ("untrained" if error is None else f"relative error {error:.4f}")
     )
     return 0
+
+
+def _digest(batches: list[tuple[Tensor, Tensor]]) -> str:
+    """A sha256 of features and lengths."""
+    content = hashlib.sha256()
+    for features, lengths in batches:
+        content.update(features.numpy().tobytes() + lengths.numpy().tobytes())
+    return content.hexdigest()
 
 
 def _finished(out: Path, request: dict[str, Any]) -> bool:
@@ -254,8 +262,10 @@ def _resolved(
             raise UserError(f"method {method!r} is unknown; choose one of {', '.join(methods)}")
         method = methods[method]
     changes = {"block": block, "preset": preset, "dtype": dtype if dtype is None else check_dtype(dtype)}
+    if preset is not None and method.solver != "dirnet":
+        raise UserError(f"--preset {preset} is one of solver dirnet, not of {method.solver}; leave it out")
     if preset == "paper":  # as published
-        changes |= {"weighting": "none", "permute": False}
+        changes |= {"weighting": "none", "permute": False, "allocation": "equal"}
     return dataclasses.replace(method, **{name: value for name, value in changes.items() if value is not None})
 
 

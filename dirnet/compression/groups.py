@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from dirnet.errors import UserError
 from dirnet.nn.cells import DirNetCell, as_layer
 from dirnet.nn.grouping import gather, groups_of
 from dirnet.nn.recurrent import DirNetRecurrent, coded_class, refuse_projection
 
+KINDS = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+FORWARDS = {kind.forward for kind in KINDS}
 QUANTISED = ("LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")  # of torch.ao.nn.quantized.dynamic and its like
 
 
@@ -42,16 +45,27 @@ def dense_rnns(model: nn.Module) -> dict[str, nn.RNNBase]:
         if type(module).__name__ in QUANTISED and "quant" in type(module).__module__:
             raise UserError(f"{name or 'the model'} is a quantised {type(module).__name__}; start from the float model")
         if isinstance(module, nn.RNNCellBase) and not isinstance(module, DirNetCell):
+            _refuse_changed(name, module)
             rnns[name] = as_layer(module)
         elif isinstance(module, nn.RNNBase) and not isinstance(module, DirNetRecurrent):
             coded_class(module)  # refuses an unknown one
             refuse_projection(module)
+            _refuse_changed(name, module)
             rnns[name] = module
     if not rnns:
         compressed = any(isinstance(module, DirNetRecurrent | DirNetCell) for module in model.modules())
         why = "is compressed already; start from the dense model" if compressed else "has no nn.LSTM, nn.GRU or nn.RNN"
         raise UserError(f"{type(model).__name__} {why}")
     return rnns
+
+
+def _refuse_changed(name: str, module: nn.Module) -> None:
+    """A `UserError` for a layer that does more than torch's: the compressed one in its place would not."""
+    kind, where = type(module).__name__, name or "the model"
+    if type(module).forward not in FORWARDS:
+        raise UserError(f"{where}, a {kind}, has a forward of its own, which would be lost; compress the layer in it")
+    if is_parametrized(module) or module._forward_hooks or module._forward_pre_hooks:
+        raise UserError(f"{where}, a {kind}, has hooks or parametrizations, which would be lost; remove them first")
 
 
 def matrix_groups(rnn: nn.RNNBase, prefix: str = "", input_group: str | None = None) -> list[MatrixGroup]:

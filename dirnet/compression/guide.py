@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dirnet.compression.budget import Price
-from dirnet.compression.calibration import Statistics, calibrate, first_tensor, run
+from dirnet.compression.calibration import Statistics, calibrate, evaluating, first_tensor, run
 from dirnet.compression.groups import MatrixGroup, dense_rnns
 from dirnet.compression.methods import Method
 from dirnet.errors import UserError
@@ -92,7 +92,7 @@ def output_errors(
     per frame, elsewhere the squared change of the first tensor of the output. `model` is as before after every call.
     """
     batches = guide.data[:EFFECT_BATCHES]
-    members = [(rnn, group) for rnn in dense_rnns(model).values() for group in groups_of(rnn)]
+    members = [(rnn, group) for rnn in dense_rnns(model).values() for group in groups_of(rnn, method.grouping)]
     before = [_said(model, inputs) for inputs in batches]
 
     def errors(at: int, budgets: list[int]) -> list[float]:
@@ -136,10 +136,8 @@ def _move_biases(rnn: nn.RNNBase, group: Group, step: Tensor | None) -> None:
 
 def _said(model: nn.Module, inputs: Any) -> tuple[Tensor, Tensor | None]:
     """The first tensor of the output, and for an acoustic model which of its frames are valid."""
-    training = model.training
-    with torch.inference_mode():
-        output = run(model.eval(), inputs)
-    model.train(training)
+    with evaluating(model), torch.inference_mode():
+        output = run(model, inputs)
     values = first_tensor(output)
     if not isinstance(model, AcousticModel):
         return values, None

@@ -68,18 +68,29 @@ class Method:
             raise UserError(f"vartheta, gamma, penalty and fill belong to preset paper, not {self.preset}")
         if self.block < 1:
             raise UserError(f"block is {self.block}, expected 1 or more gate rows")
-        if self.solver in ("svd", "dense") and self.block != 1:
-            raise UserError(f"block is {self.block}, expected 1: the codes of solver {self.solver} are dense")
+        if self.solver in ("svd", "dense", "small") and self.block != 1:
+            raise UserError(f"block is {self.block}, expected 1: what solver {self.solver} keeps is dense")
+        if self.solver == "small" and self.dtype != "float32":
+            raise UserError(f"dtype is {self.dtype}, expected float32: solver small makes torch's own layers")
         if self.solver != "svd" and self.allocation == "variance":
             raise UserError(f"allocation is variance, expected error, equal or output: solver {self.solver} is not svd")
+        if self.allocation == "variance" and self.input_group == "dense":
+            raise UserError("allocation is variance, expected error or equal where input_group is dense")
         if self.solver != "dirnet" and self.shifts:
             raise UserError(f"shifts is {self.shifts}, expected 0: only solver dirnet moves atoms")
         _ = self.delta  # checks both
         if self.weighting != "none" and (self.shifts or self.input_group == "shared"):
             # a weighting turns the rows of W, which shifts count; two vectors that share D have no one moment
             raise UserError(f"weighting is {self.weighting}, expected none with shifts or input_group shared")
+        if self.permute and self.block > 1 and self.input_group == "shared":
+            raise UserError("permute is true, expected false with input_group shared: units and inputs share an order")
         if self.support == "gradual" and self.solver != "prune":
             raise UserError(f"support is gradual, expected fixed or regrow: solver {self.solver} is not prune")
+        if self.support == "gradual" and (self.weighting != "none" or self.permute or self.input_group == "shared"):
+            raise UserError("support is gradual, which starts from the dense weights as they are; expected "
+                            "weighting none, permute false and an input_group other than shared")  # fmt: skip
+        if self.support != "fixed" and self.shifts:
+            raise UserError(f"support is {self.support}, expected fixed with shifts: a moved code keeps no offset")
         if self.support == "regrow" and self.solver in ("svd", "dense", "small"):
             raise UserError(f"support is regrow, expected fixed: a model of solver {self.solver} has no zeros")
         if not 0 < self.identity <= 1:

@@ -51,6 +51,8 @@ def small_config(model: nn.Module, size: Size) -> AcousticModelConfig:
             "units yourself and compare dirnet.compression.report.size_figures"
         )
     dense_rnns(model)  # refuses a compressed one
+    if size.kind == "rtf":
+        raise UserError(f"size {size.text!r} is not for method small; give a ratio, parameters or bytes")
     config, whole = model.config, size_figures(model)
     limit = size.limit(whole["params"])
     if not _cost(config, 1, size) <= limit <= whole[size.unit]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from dirnet.compression.groups import dense_rnns
 from dirnet.errors import UserError
 from dirnet.factorization import blocks
+from dirnet.nn.cells import DirNetCell
 from dirnet.nn.coded import CodedMatrix
 from dirnet.nn.grouping import gather, groups_of
 from dirnet.nn.recurrent import DirNetRecurrent
@@ -133,7 +134,7 @@ def loosen(model: nn.Module, dense: nn.Module | None = None) -> tuple[int | None
     for at, (owner, place) in enumerate(_places(model)):
         matrix = owner.groups[place]
         kept.append(matrix.blocks)
-        codes = matrix.code_matrix()
+        codes = matrix.latent_codes()
         if matrices is not None and matrix.dictionary is None:
             codes = matrices[at].to(codes)
         if matrix.blocks is not None:
@@ -163,8 +164,8 @@ def coded_matrices(model: nn.Module) -> list[CodedMatrix]:
     return [owner.groups[place] for owner, place in _places(model)]
 
 
-def _places(model: nn.Module) -> list[tuple[DirNetRecurrent, int]]:
-    owners = [module for module in model.modules() if isinstance(module, DirNetRecurrent)]
+def _places(model: nn.Module) -> list[tuple[DirNetRecurrent | DirNetCell, int]]:
+    owners = [module for module in model.modules() if isinstance(module, DirNetRecurrent | DirNetCell)]
     if not owners:
         raise UserError(f"{type(model).__name__} has no compressed layer whose support could move; compress it first")
     return [(owner, place) for owner in owners for place in range(len(owner.groups))]
@@ -180,7 +181,8 @@ def _weights(dense: nn.Module) -> list[Tensor]:
 
 def _rebuilt(matrix: CodedMatrix, kept: int | None, codes: Tensor) -> CodedMatrix:
     """`matrix` with `codes` (p, M): dense for `kept` None, else its `kept` largest blocks."""
-    new = CodedMatrix(matrix.rows, matrix.columns, matrix.atoms, kept, matrix.block).to(codes)
+    new = CodedMatrix(matrix.rows, matrix.columns, matrix.atoms, kept, matrix.block, matrix.dtype).to(codes)
+    new.vectors = matrix.vectors
     with torch.no_grad():
         if matrix.dictionary is not None:
             new.dictionary.copy_(matrix.dictionary)

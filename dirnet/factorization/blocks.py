@@ -37,7 +37,11 @@ def largest(codes: Tensor, keep: int, block: int = 1) -> Tensor:
     if wanted <= 0:
         return torch.zeros_like(codes, dtype=torch.bool)
     place = sizes.numel() - wanted
-    threshold = float(np.partition(sizes.numpy(), place)[place])  # three times as fast as torch's kthvalue
+    known = sizes if sizes.dtype == torch.float64 else sizes.float()
+    if known.device.type == "cpu":  # three times as fast as torch's kthvalue
+        threshold = float(np.partition(known.numpy(), place)[place])
+    else:
+        threshold = float(known.kthvalue(place + 1).values)
     chosen = sizes > threshold
     equals = (sizes == threshold).nonzero().flatten()
     chosen[equals[: wanted - int(chosen.sum())]] = True

@@ -16,12 +16,14 @@ def fit(gram: Tensor, correlations: Tensor, codes: Tensor, support: Tensor, step
     gram: D^T D (p, p). correlations: D^T W (p, M). codes: zero outside the support (Hestenes and Stiefel 1952).
     """
     tiny = torch.finfo(codes.dtype).tiny
+    flat = torch.finfo(codes.dtype).eps * len(gram) * gram.diagonal().max()  # a smaller curvature is rounding
     residual = torch.addmm(correlations, gram, codes, alpha=-1).mul_(support)
     direction, energy = residual.clone(), residual.square().sum(0)
     for step in range(steps):
         image = (gram @ direction).mul_(support)
-        length = energy / (direction * image).sum(0).clamp_min(tiny)
-        length.nan_to_num_(0.0, posinf=0.0)  # a column that is solved
+        bend = (direction * image).sum(0)
+        solved = bend <= flat * torch.linalg.vector_norm(direction, dim=0).square()
+        length = energy / bend.masked_fill_(solved, torch.inf)  # no step
         codes.addcmul_(direction, length)
         if step + 1 < steps:
             before, energy = energy, residual.addcmul_(image, length, value=-1).square().sum(0)

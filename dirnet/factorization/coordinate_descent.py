@@ -118,6 +118,7 @@ def refit(gram: Tensor, correlations: Tensor, support: Tensor, *, chunk_bytes: i
     order = size.argsort()
     codes = torch.zeros_like(correlations)
     gram64, start = gram.double(), 0
+    ridge = max(torch.finfo(gram.dtype).eps * len(gram), 1e-10)  # atoms may depend on each other, to its rounding
     while start < len(order):
         stop, width = start + 1, int(size[order[start]])
         while stop < len(order) and (stop - start + 1) * int(size[order[stop]]) ** 2 * 8 <= chunk_bytes:
@@ -132,7 +133,7 @@ def refit(gram: Tensor, correlations: Tensor, support: Tensor, *, chunk_bytes: i
         real = active.gather(1, rows)
         system = gram64[rows[:, :, None], rows[:, None, :]] * (real[:, :, None] & real[:, None, :])
         diagonal = system.diagonal(dim1=1, dim2=2)
-        diagonal.mul_(1 + 1e-10).add_((diagonal <= 0).double())
+        diagonal.mul_(1 + ridge).add_((diagonal <= 0).double())
         right = correlations[:, columns].T.gather(1, rows).double() * real
         values = torch.cholesky_solve(right[:, :, None], torch.linalg.cholesky(system))[:, :, 0]
         codes[rows, columns[:, None]] = values.to(codes.dtype) * real

@@ -143,11 +143,18 @@ def _candidates(matrix: Tensor, fitting: Room, block: int) -> list[int]:
 
 def _downhill(candidates: list[int], error: Callable[[int], float]) -> dict[int, float]:
     """The errors met on the walk from the middle of `candidates` to a minimum, and that of the first candidate."""
-    tried, at = {candidates[0]: error(candidates[0])}, len(candidates) // 2
+    tried: dict[int, float] = {}
+
+    def cost(width: int) -> float:
+        if width not in tried:
+            found = error(width)
+            tried[width] = found if found == found else math.inf  # NaN would end no walk
+        return tried[width]
+
+    cost(candidates[0])
+    at = len(candidates) // 2
     while True:
-        around = candidates[max(at - 1, 0) : at + 2]
-        tried.update({width: error(width) for width in around if width not in tried})
-        lowest = candidates.index(min(around, key=tried.get))
+        lowest = candidates.index(min(candidates[max(at - 1, 0) : at + 2], key=cost))
         if lowest == at:
             return tried
         at = lowest

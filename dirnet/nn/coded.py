@@ -121,7 +121,7 @@ class CodedMatrix(nn.Module):
 
     def code_matrix(self) -> Tensor:
         """Z with its zeros, (p, M), rounded in int8; gradients reach the kept codes."""
-        codes = self._latent_codes()
+        codes = self.latent_codes()
         return rounded(codes, 1) if self.dtype == "int8" else codes
 
     def code_values(self) -> Tensor:
@@ -137,7 +137,8 @@ class CodedMatrix(nn.Module):
             return self.dictionary
         return rounded(self.dictionary, 0)
 
-    def _latent_codes(self) -> Tensor:
+    def latent_codes(self) -> Tensor:
+        """Z with its zeros, (p, M), as it is trained: not rounded."""
         if self.index is None:
             return self.codes
         grid = self.codes.new_zeros(self.code_rows * (self.columns // self.block), self.block)
@@ -212,7 +213,7 @@ class CodedMatrix(nn.Module):
         if self.dtype == "int8":
             if self.dictionary is not None:
                 tensors["dictionary"], tensors["dictionary_scales"] = quantise(tensors["dictionary"], 0)
-            codes, tensors["code_scales"] = quantise(self._latent_codes().detach(), 1)
+            codes, tensors["code_scales"] = quantise(self.latent_codes().detach(), 1)
             codes = codes if self.index is None else codes.view(-1, self.block)[self.index.long()]
         if self.offsets is not None:
             tensors["offsets"] = self.offsets

@@ -218,3 +218,31 @@ def test_no_data_and_broken_data_are_named():
     features, lengths = batch(utterances())
     with pytest.raises(UserError, match="NaN or infinity"):
         calibrate(model, [(features * float("nan"), lengths)], gradients=False)
+
+
+def test_every_module_is_in_its_own_mode_afterwards():
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.rnn = nn.BatchNorm1d(3), nn.GRU(3, 4)
+
+        def forward(self, inputs):
+            return self.rnn(self.norm(inputs.flatten(0, 1)).view_as(inputs))[0]
+
+    model = Frozen().train()
+    model.norm.eval()
+    calibrate(model, [torch.randn(5, 2, 3)])
+    assert model.training and model.rnn.training and not model.norm.training
+
+
+def test_an_output_without_gradient_is_named():
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(3, 4)
+
+        def forward(self, inputs):
+            return self.rnn(inputs)[0].argmax(-1).float()
+
+    with pytest.raises(UserError, match="has no gradient"):
+        calibrate(Counted(), [torch.randn(5, 2, 3)])

@@ -389,7 +389,7 @@ def test_a_wrong_method_file_is_named(tmp_path):
         ("dirnet: {solver: dirnet, blok: 2}", "did you mean 'block'"),
         ("svd: svd", "svd is 'svd'"),
         ("svd: {solver: svd, block: 8}", "block is 8, expected 1"),
-        ("dense: {solver: dense, block: 8}", "block is 8, expected 1: the codes of solver dense"),
+        ("dense: {solver: dense, block: 8}", "block is 8, expected 1: what solver dense keeps is dense"),
         ("dense: {solver: dense, dtype: int4}", "dtype is 'int4'"),
         ("a: {solver: dirnet, allocation: variance}", "allocation is variance, expected error, equal or output"),
         ("svd: {solver: svd, shifts: 1}", "shifts is 1, expected 0: only solver dirnet"),

@@ -86,3 +86,16 @@ def test_nothing_to_compress_and_projections_are_refused():
         dense_rnns(nn.Linear(3, 2))
     with pytest.raises(UserError, match="proj_size 2"):
         dense_rnns(nn.LSTM(4, 3, proj_size=2))
+
+
+def test_layers_that_do_more_than_torchs_are_refused():
+    class Louder(nn.LSTM):
+        def forward(self, *inputs):
+            output, states = super().forward(*inputs)
+            return 100 * output, states
+
+    hooked, normed = nn.LSTM(4, 4), nn.utils.parametrizations.weight_norm(nn.LSTM(4, 4), "weight_hh_l0")
+    hooked.register_forward_hook(lambda module, inputs, output: output)
+    for module, fault in ((Louder(4, 4), "forward of its own"), (hooked, "hooks or"), (normed, "hooks or")):
+        with pytest.raises(UserError, match=fault):
+            dense_rnns(nn.Sequential(module))

@@ -188,3 +188,51 @@ def test_mistakes_are_told():
     for method, message in ((("dirnet", "gradual"), "solver dirnet is not prune"), (("svd", "regrow"), "no zeros")):
         with pytest.raises(UserError, match=message):
             Method(method[0], support=method[1])
+
+
+def test_int8_stays_int8_while_the_support_moves():
+    """Codes are rounded in the forward pass, kept as they are trained, and stored in as many bytes as before."""
+    model, report = dirnet.compress(lstm(), "3x", Method("dirnet", support="regrow", dtype="int8"), progress=False)
+    inputs = torch.randn(7, 2, 16)
+    before, sizes = model(inputs)[0], [matrix.stored_bytes() for matrix in coded_matrices(model)]
+    kept = loosen(model)
+    assert {matrix.dtype for matrix in coded_matrices(model)} == {"int8"}
+    assert torch.allclose(model(inputs)[0], before, atol=1e-6)
+    support = MovingSupport(model, SupportSchedule("regrow", kept))
+    train(model, support, STEPS)
+    support.close()
+    tighten(model, kept)
+    assert [matrix.dtype for matrix in coded_matrices(model)] == ["int8"] * len(kept)
+    assert [matrix.stored_bytes() for matrix in coded_matrices(model)] == pytest.approx(sizes, rel=0.05)
+
+
+def test_cells_are_loosened_with_the_layers():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.rnn = nn.LSTMCell(16, 16), nn.LSTM(16, 16)
+
+        def forward(self, inputs):
+            return self.rnn(self.cell(inputs[0])[0][None])[0]
+
+    torch.manual_seed(0)
+    dense, inputs = Pair(), torch.randn(3, 2, 16)
+    model = pruned(dense)
+    loosen(model, dense)  # gradual pruning starts from the dense model
+    assert torch.allclose(model(inputs), dense(inputs), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings, fault",
+    [
+        ({"solver": "prune", "support": "gradual", "weighting": "auto"}, "starts from the dense weights as they are"),
+        ({"solver": "prune", "support": "gradual", "block": 4, "permute": True}, "starts from the dense weights"),
+        ({"solver": "dirnet", "support": "regrow", "shifts": 1}, "expected fixed with shifts"),
+        ({"solver": "dirnet", "input_group": "shared", "block": 4, "permute": True}, "expected false with input_group"),
+        ({"solver": "small", "dtype": "int8"}, "solver small makes torch's own layers"),
+        ({"solver": "svd", "allocation": "variance", "input_group": "dense"}, "allocation is variance"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings, fault):
+    with pytest.raises(UserError, match=fault):
+        Method(**settings)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,3 +52,11 @@ def test_an_infinite_penalty_switches_a_row_off():
     assert not blocks.shrink(torch.randn(8), float("inf"), 1).any()
     assert not blocks.shrink(torch.randn(8), float("inf"), 4).any()
     assert not blocks.shrink(torch.zeros(8), 0.0, 4).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_largest_of_other_types(dtype):
+    codes = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)).to(dtype)
+    kept = blocks.largest(codes, 60, 4)
+    sizes = codes.double().view(6, -1, 4).norm(dim=2)
+    assert int(kept.sum()) == 60 and sizes[kept[:, ::4]].min() >= sizes[~kept[:, ::4]].max() - 0.02

@@ -163,3 +163,15 @@ def test_mistakes_are_named_with_what_is_feasible(matrix):
         with pytest.raises(UserError, match=message) as raised:
             solve(arguments[0], **arguments[1])
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("preset", ["best", "paper"])
+@pytest.mark.parametrize("noise", [0.0, 1e-4])
+def test_a_matrix_of_low_rank_is_solved(preset, noise):
+    """As of a model that an SVD has been through: atoms beyond the rank are no harm."""
+    generator = torch.Generator().manual_seed(0)
+    low = torch.randn(48, 6, generator=generator) @ torch.randn(6, 192, generator=generator)
+    matrix = low + noise * torch.randn(48, 192, generator=generator)
+    factors, _ = solve(matrix, params=48 * 192 // 3, preset=preset)
+    left = float((matrix - factors.reconstruct()).norm() / matrix.norm())
+    assert left < (0.01 if preset == "best" else 0.1)

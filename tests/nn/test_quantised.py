@@ -75,7 +75,7 @@ def test_gradients_are_those_of_the_rounded_product_straight_through(kind):
     torch.testing.assert_close(matrix.codes.grad, grad)
     if dictionary is not None:
         torch.testing.assert_close(matrix.dictionary.grad, pull @ codes.t())
-    assert not torch.equal(codes, matrix._latent_codes().detach()) or not matrix.codes.numel()
+    assert not torch.equal(codes, matrix.latent_codes().detach()) or not matrix.codes.numel()
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
