@@ -81,6 +81,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments.size = parse_size(arguments.size or "7.9x").text
     settings = config.load(DecodeConfig, arguments.config) if arguments.config else DecodeConfig()
     dense = storage.load(arguments.model)
+    if dense.config.compression:
+        raise UserError(f"--model {arguments.model} is compressed already; give the dense model")
+    if arguments.what == "widths" and dense.config.bidirectional:
+        raise UserError(f"--model {arguments.model} is bidirectional; the widths of Table 3 are of one direction")
     references, feats = read_transcripts(arguments.ref), Matrices(arguments.feats)
     missing = [name for name in references if name not in feats]
     if missing:

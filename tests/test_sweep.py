@@ -120,3 +120,13 @@ def test_a_set_without_features_is_refused(speech, program, tmp_path):
     assert status == 2 and "lacks u99" in error and not (tmp_path / "out").exists()
     status, _, error = program(sweep.main, "widths", *options(speech, tmp_path / "out", "--size", "9999x"))
     assert status == 2 and "--size 9999x goes with vartheta and gamma" in error and not (tmp_path / "out").exists()
+
+
+def test_models_that_no_sweep_takes(speech, program, tmp_path):
+    shape = {"rnn_type": "lstm", "hidden_size": 8, "num_layers": 1, "phones": tuple(lexicon.OUTPUTS), "context": 0}
+    storage.save(AcousticModel(AcousticModelConfig(**shape, bidirectional=True)), tmp_path / "both")
+    storage.save(AcousticModel(AcousticModelConfig(**shape, compression=([4, 20], [4, None]))), tmp_path / "small")
+    rest = options(speech, tmp_path / "out")[2:]
+    assert "both is bidirectional" in program(sweep.main, "widths", "--model", tmp_path / "both", *rest)[2]
+    assert "small is compressed already" in program(sweep.main, "gamma", "--model", tmp_path / "small", *rest)[2]
+    assert not (tmp_path / "out").exists()
