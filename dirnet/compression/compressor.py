@@ -91,7 +91,7 @@ def compress(
 
             started, whole = time.monotonic(), budget >= price.dense  # kept as it is: weighting would only round it
             matrix = group.matrix if whole else guide.weighted(at, group.matrix)
-            found, told = method.factorize(matrix, price, budget, seed, tell)
+            found, told = method.factorize(matrix, price, budget, seed, tell, group.recurrent)
             tell(1.0, "done")
             seconds = round(time.monotonic() - started, 2)
             found = found if whole else guide.restored(at, found)
@@ -265,7 +265,7 @@ def _resolved(
     if preset is not None and method.solver != "dirnet":
         raise UserError(f"--preset {preset} is one of solver dirnet, not of {method.solver}; leave it out")
     if preset == "paper":  # as published
-        changes |= {"weighting": "none", "permute": False, "allocation": "equal"}
+        changes |= {"weighting": "none", "permute": False, "allocation": "equal", "joint": False}
     return dataclasses.replace(method, **{name: value for name, value in changes.items() if value is not None})
 
 

@@ -9,7 +9,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from dirnet.errors import UserError
 from dirnet.nn.cells import DirNetCell, as_layer
-from dirnet.nn.grouping import gather, groups_of
+from dirnet.nn.grouping import Group, gather, groups_of
 from dirnet.nn.recurrent import DirNetRecurrent, coded_class, refuse_projection
 
 KINDS = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
@@ -21,12 +21,14 @@ QUANTISED = ("LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")  # of torch.ao.nn.
 class MatrixGroup:
     """`matrix` (N, M) = W of `dirnet.factorization`, on the CPU: all weights that read one vector. `name` is unique.
 
-    reads_input: that vector is the layer's input.
+    reads_input: that vector is the layer's input. recurrent: the first so many columns are W_h, whose dictionary the
+    others may take over; None where all columns stand on the same footing.
     """
 
     name: str
     matrix: Tensor
     reads_input: bool = False
+    recurrent: int | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,9 +79,13 @@ def matrix_groups(rnn: nn.RNNBase, prefix: str = "", input_group: str | None = N
     """
     weights = {name: parameter.detach().float().cpu() for name, parameter in rnn.named_parameters()}
     return [
-        MatrixGroup(prefix + group.name, gather(weights, group), group.name == "input")
+        MatrixGroup(prefix + group.name, gather(weights, group), group.name == "input", _recurrent(group))
         for group in groups_of(rnn, input_group)
     ]
+
+
+def _recurrent(group: Group) -> int | None:
+    return None if group.name == "input" or group.vectors > 1 else group.columns // len(group.members)
 
 
 def replace(model: nn.Module, replacements: dict[nn.Module, nn.Module]) -> nn.Module:

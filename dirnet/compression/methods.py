@@ -57,6 +57,8 @@ class Method:
     identity: float = 0.5
     # Where `block` is above 1, hidden units change places so that like gate rows share blocks.
     permute: bool = False
+    # D fits all matrices that read the vector; false, as in the paper: W_h alone (Eq. 5), and W_x gets codes (Eq. 7).
+    joint: bool = True
     # What fine-tuning does with the zeros (see `support`): keeps them; shrinks the dense model to this size (solver
     # prune); exchanges codes.
     support: Literal["fixed", "gradual", "regrow"] = "fixed"
@@ -78,6 +80,8 @@ class Method:
             raise UserError("allocation is variance, expected error or equal where input_group is dense")
         if self.solver != "dirnet" and self.shifts:
             raise UserError(f"shifts is {self.shifts}, expected 0: only solver dirnet moves atoms")
+        if self.solver != "dirnet" and not self.joint:
+            raise UserError(f"joint is false, expected true: solver {self.solver} has no dictionary of W_h alone")
         _ = self.delta  # checks both
         if self.weighting != "none" and (self.shifts or self.input_group == "shared"):
             # a weighting turns the rows of W, which shifts count; two vectors that share D have no one moment
@@ -140,15 +144,17 @@ class Method:
         return price.factors(1, None) if self.solver == "svd" else 1
 
     def factorize(
-        self, matrix: Tensor, price: Price, budget: int, seed: int, progress: Progress | None = None
-    ) -> tuple[Factors, dict[str, Any]]:
+        self, matrix: Tensor, price: Price, budget: int, seed: int, progress: Progress | None = None,
+        recurrent: int | None = None,
+    ) -> tuple[Factors, dict[str, Any]]:  # fmt: skip
         """Factors of `matrix` (N, M) that cost at most `budget`, and what the solver has to tell.
 
-        progress: called with the fraction done and the name of the stage, by the solvers that take long.
+        recurrent: of `MatrixGroup`. progress: called with the fraction done and the name of the stage, by the solvers
+        that take long.
         """
         if budget >= price.dense:
             return Factors(None, matrix), {"kept": "dense"}
-        return _SOLVERS[self.solver](self, matrix, price, budget, seed, progress)
+        return _SOLVERS[self.solver](self, matrix, price, budget, seed, progress, recurrent)
 
     def errors(self, matrix: Tensor, price: Price, budgets: list[int]) -> list[float]:
         """Squared Frobenius error to expect at each of `budgets`: exact for svd and prune, a short run otherwise."""
@@ -205,10 +211,11 @@ def load_methods(path: str | Path) -> dict[str, Method]:
     return methods
 
 
-def _dirnet(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
+def _dirnet(method, matrix, price, budget, seed, progress, recurrent) -> tuple[Factors, dict[str, Any]]:
     schedule = method.schedule if method.preset == "paper" else None
     settings = {"block": method.block, "preset": method.preset, "shifts": method.delta, "seed": seed,
-                "schedule": schedule, "progress": progress}  # fmt: skip
+                "schedule": schedule, "learned_on": None if method.joint else recurrent,
+                "progress": progress}  # fmt: skip
     if price.unit == "params":
         return dirnet.solve(matrix, params=budget, **settings)
     # Dense codes have no indices, and take a phone a fraction of the time: at some budgets the SVD is the best of all.
@@ -223,18 +230,18 @@ def _dirnet(method, matrix, price, budget, seed, progress) -> tuple[Factors, dic
     return factors, report
 
 
-def _svd(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
+def _svd(method, matrix, price, budget, seed, progress, recurrent) -> tuple[Factors, dict[str, Any]]:
     return svd.truncated(matrix, price.rank(budget)), {}
 
 
-def _odl(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
+def _odl(method, matrix, price, budget, seed, progress, recurrent) -> tuple[Factors, dict[str, Any]]:
     atoms = _half(price, budget)
     params = price.rows * atoms + price.nonzeros(atoms, budget)
     factors = odl.online_dictionary_learning(matrix, params=params, atoms=atoms, block=method.block, seed=seed)
     return factors, {}
 
 
-def _prune(method, matrix, price, budget, seed, progress) -> tuple[Factors, dict[str, Any]]:
+def _prune(method, matrix, price, budget, seed, progress, recurrent) -> tuple[Factors, dict[str, Any]]:
     return pruning.magnitude(matrix, price.nonzeros(None, budget), block=method.block), {}
 
 

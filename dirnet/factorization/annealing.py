@@ -40,6 +40,7 @@ def anneal(
     rounds: int = 30,
     block: int = 1,
     shifts: Shifts = IDENTITY,
+    learned_on: int | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Factors:
     """Factors of `matrix` (N, M): the atoms of `initial` (N, p) moved, `nonzeros` codes kept.
@@ -47,14 +48,15 @@ def anneal(
     One round: one pass over the atoms; the largest of the codes and, where there is none, of what a code would be if it
     came alone (so dropped ones return); two least-squares sweeps on this support. The number kept falls geometrically
     from twice `nonzeros`, and is the final one in the last tenth of the rounds. `tick` follows each round.
-    With `shifts` every code competes at its best shift, chosen anew in each round.
+    With `shifts` every code competes at its best shift, chosen anew in each round. learned_on: the atoms move to fit
+    so many columns, the first; None: all.
     """
     atoms, codes = initial.clone(), initial.T @ matrix
     if shifts.reach:
         codes = shifts.join(codes, torch.zeros_like(codes, dtype=torch.int8))
     for done in range(rounds + 1):
         if done:
-            dictionary.move(atoms, codes, matrix, shifts)
+            dictionary.move(atoms, codes, matrix, shifts, learned_on)
         expanded = shifts.expand(atoms)
         gram, correlations, tall = expanded.T @ expanded, expanded.T @ matrix, shifts.tall(codes)
         keep = round(nonzeros * 2 ** max(0.0, 1 - done / (0.9 * rounds)))

@@ -33,19 +33,24 @@ def update(dictionary: Tensor, code_gram: Tensor, cross: Tensor) -> Tensor:
     return dead
 
 
-def move(dictionary: Tensor, codes: Tensor, matrix: Tensor, shifts: Shifts = IDENTITY) -> None:
-    """Eq. 10 for `codes` (p, M), wide with shifts: every atom moves, in place, and a dead one is seeded again."""
-    tall = shifts.tall(codes)
+def move(
+    dictionary: Tensor, codes: Tensor, matrix: Tensor, shifts: Shifts = IDENTITY, learned_on: int | None = None
+) -> None:
+    """Eq. 10 for `codes` (p, M), wide with shifts: every atom moves, in place, and a dead one is seeded again.
+
+    learned_on: only so many columns, the first, count; None: all.
+    """
+    tall, matrix = shifts.tall(codes)[:, :learned_on], matrix[:, :learned_on]
     statistics = tall @ tall.T, matrix @ tall.T
     dead = shift_steps.update(dictionary, *statistics, shifts) if shifts.reach else update(dictionary, *statistics)
     if dead.any():
-        reseed(dictionary, dead, matrix, codes, shifts)
+        reseed(dictionary, dead, matrix, tall, shifts)
 
 
-def reseed(dictionary: Tensor, dead: Tensor, matrix: Tensor, codes: Tensor, shifts: Shifts = IDENTITY) -> None:
-    """Replace dead atoms, in place, by the worst represented columns of `matrix` (N, M), normalised."""
+def reseed(dictionary: Tensor, dead: Tensor, matrix: Tensor, tall: Tensor, shifts: Shifts = IDENTITY) -> None:
+    """Replace dead atoms, in place, by the columns of `matrix` (N, M) that tall codes represent worst, normalised."""
     wanted = dead.nonzero().flatten()
-    errors = (matrix - shifts.reconstruct(dictionary, codes)).square().sum(0)
+    errors = (matrix - shifts.expand(dictionary) @ tall).square().sum(0)
     worst = errors.argsort(descending=True, stable=True)[: len(wanted)]
     dictionary[:, wanted[: len(worst)]] = unit(matrix[:, worst])[0]
 
@@ -67,11 +72,12 @@ def random_columns(matrix: Tensor, atoms: int, generator: torch.Generator) -> Te
 
 def learn(
     matrix: Tensor, dictionary: Tensor, penalty: float = 0.1, *, epochs: int = 10, sweeps: int = 3, block: int = 1,
-    shifts: Shifts = IDENTITY,
+    shifts: Shifts = IDENTITY, learned_on: int | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Step 1: `epochs` rounds of a few sweeps over the codes, warm-started, and one pass over the atoms.
 
     matrix: (N, M) with unit-norm columns, which is the scale that `penalty` (lambda_1) is meant for.
+    learned_on: the dictionary fits so many columns, the first (W_h in Eq. 5), and the codes all; None: both fit all.
     Returns the dictionary (N, p) and the codes fitted to it last: (p, M), or wide with shifts.
     """
     dictionary, codes = dictionary.clone(), None
@@ -81,5 +87,5 @@ def learn(
         gram, correlations = expanded.T @ expanded, expanded.T @ matrix
         codes = coordinate_descent.lasso(gram, correlations, penalties, codes, sweeps=sweeps, block=block)
         if epoch < epochs:
-            move(dictionary, codes, matrix, shifts)
+            move(dictionary, codes, matrix, shifts, learned_on)
     return dictionary, codes

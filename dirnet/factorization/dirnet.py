@@ -30,6 +30,7 @@ def solve(
     block: int = 1,
     preset: str = "best",
     shifts: Shifts = IDENTITY,
+    learned_on: int | None = None,
     seed: int = 0,
     schedule: shrinkage.Schedule | None = None,
     progress: Callable[[float, str], None] | None = None,
@@ -42,6 +43,8 @@ def solve(
     preset: "best" (SVD start, annealed hard thresholding, p searched) or "paper" (Steps 1 and 2 as published; they
     start from `atoms`, or half the budget in D, and Step 2 drops what it can). Both end with a refit of the codes.
     schedule: of Step 2, for preset "paper"; None is the published one.
+    learned_on: D is learned on so many columns, the first: those of W_h in Eq. 5, whose D the codes of W_x then use
+    (Eq. 7); None: on all.
     shifts: Delta of Eq. 9; the factors then say which of its operators every code (every block) uses.
     progress: called with the fraction done, up to 1.0, and the name of the stage.
     Equal seeds give equal bits. Runs on one thread. Raises UserError for a matrix or a size that cannot be.
@@ -50,6 +53,8 @@ def solve(
     if preset not in PRESETS:
         raise UserError(f"preset={preset!r} is unknown; choose one of {', '.join(PRESETS)}")
     shifts.check(len(matrix))
+    if learned_on is not None:
+        check_range("learned_on", learned_on, 1, matrix.shape[1])
     if callable(nonzeros):
         if not (params is None and atoms is None and room.widest(matrix.shape[1], nonzeros, block)):
             raise UserError(
@@ -71,10 +76,10 @@ def solve(
         raise UserError(f"a schedule of Step 2 is given with preset={preset!r}; it belongs to preset paper")
     report = progress or (lambda fraction, stage: None)
     if preset == "best":
-        factors, details = _best(matrix, atoms, fitting, block, shifts, seed, report)
+        factors, details = _best(matrix, learned_on, atoms, fitting, block, shifts, seed, report)
     else:
         schedule = schedule or shrinkage.Schedule()
-        factors, details = _paper(matrix, atoms, fitting, block, shifts, seed, schedule, report)
+        factors, details = _paper(matrix, learned_on, atoms, fitting, block, shifts, seed, schedule, report)
     factors = _refitted(matrix, factors, block)
     stored = blocks.count(factors.codes, block)
     if progress:
@@ -106,9 +111,10 @@ def _shifted(factors: Factors) -> float:
     return int(factors.offsets.count_nonzero()) / max(int(factors.codes.count_nonzero()), 1)
 
 
-def _best(matrix, atoms, fitting, block, shifts, seed, report) -> tuple[Factors, dict]:
+def _best(matrix, learned_on, atoms, fitting, block, shifts, seed, report) -> tuple[Factors, dict]:
     """The most accurate factors: short annealings find p, a long one follows."""
-    left = svd.principal(matrix)[0]
+    seen = matrix[:, :learned_on]
+    left = svd.principal(seen)[0]
     generator = torch.Generator().manual_seed(seed)
     candidates = [atoms] if atoms else _candidates(matrix, fitting, block)
     total, done = len(candidates) * (SEARCH_ROUNDS + 1) + ROUNDS + 1, 0
@@ -120,10 +126,13 @@ def _best(matrix, atoms, fitting, block, shifts, seed, report) -> tuple[Factors,
 
     def annealed(width: int, rounds: int) -> Factors:
         size = min(fitting(width), width * matrix.shape[1])
-        start = annealing.turn(matrix, left[:, :width], size // 2, rounds=rounds // 2, block=block)
+        share = size * seen.shape[1] // matrix.shape[1]
+        start = annealing.turn(seen, left[:, :width], share // 2, rounds=rounds // 2, block=block)
         if width > start.shape[1]:
-            start = torch.cat([start, dictionary.random_columns(matrix, width - start.shape[1], generator)], dim=1)
-        return annealing.anneal(matrix, start, size, rounds=rounds, block=block, shifts=shifts, tick=tick)
+            start = torch.cat([start, dictionary.random_columns(seen, width - start.shape[1], generator)], dim=1)
+        return annealing.anneal(
+            matrix, start, size, rounds=rounds, block=block, shifts=shifts, learned_on=learned_on, tick=tick
+        )
 
     tried: dict[int, float] = {}
     if len(candidates) > 1:
@@ -160,15 +169,15 @@ def _downhill(candidates: list[int], error: Callable[[int], float]) -> dict[int,
         at = lowest
 
 
-def _paper(matrix, atoms, fitting, block, shifts, seed, schedule, report) -> tuple[Factors, dict]:
+def _paper(matrix, learned_on, atoms, fitting, block, shifts, seed, schedule, report) -> tuple[Factors, dict]:
     """Steps 1 and 2 with the paper's constants, on unit-norm columns; lambda_1 and lambda_2 are meant for these."""
     columns, lengths = dictionary.unit(matrix)
     generator = torch.Generator().manual_seed(seed)
     fewest = room.fewest(matrix.shape[1], fitting, block)
     width = atoms or max(min(room.widest(matrix.shape[1], fitting, block) // 2, *matrix.shape), fewest)
-    start = dictionary.random_columns(columns, width, generator)
+    start = dictionary.random_columns(columns[:, :learned_on], width, generator)
     report(0.0, "Step 1")
-    learned, codes = dictionary.learn(columns, start, block=block, shifts=shifts)
+    learned, codes = dictionary.learn(columns, start, block=block, shifts=shifts, learned_on=learned_on)
 
     def fits(point: shrinkage.Stage) -> bool:
         return point.nonzeros <= fitting(len(point.kept))

@@ -393,6 +393,7 @@ def test_a_wrong_method_file_is_named(tmp_path):
         ("dense: {solver: dense, dtype: int4}", "dtype is 'int4'"),
         ("a: {solver: dirnet, allocation: variance}", "allocation is variance, expected error, equal or output"),
         ("svd: {solver: svd, shifts: 1}", "shifts is 1, expected 0: only solver dirnet"),
+        ("svd: {solver: svd, joint: false}", "joint is false, expected true: solver svd"),
         ("a: {solver: dirnet, shifts: -1}", "shifts is -1, expected 0"),
         ("a: {solver: dirnet, shift_kind: round}", "shift_kind is 'round'"),
         ("a: {solver: dirnet, input_group: both}", "input_group is 'both'"),

@@ -145,7 +145,8 @@ def test_auto_weighs_where_there_is_data_and_only_there():
 def test_the_papers_preset_is_as_published():
     small, report = dirnet.compress(acoustic_model(), "4x", "dirnet", preset="paper", progress=False, data=features())
     assert report["settings"]["weighting"] == "none" and not report["settings"]["permute"]
-    method = Method("dirnet", preset="paper", allocation="equal")
+    assert not report["settings"]["joint"]
+    method = Method("dirnet", preset="paper", allocation="equal", joint=False)
     paper, _ = dirnet.compress(acoustic_model(), "4x", method, progress=False)
     other = paper.state_dict()
     assert all(torch.equal(value, other[name]) for name, value in small.state_dict().items())

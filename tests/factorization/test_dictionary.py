@@ -72,6 +72,14 @@ def test_step_1_learns_atoms_that_fit_better_than_where_it_started(columns, draw
     assert objective(columns, atoms, codes, penalties) < 0.9 * objective(columns, start, untrained, penalties)
 
 
+def test_step_1_may_learn_on_the_first_columns_alone(columns, draw):
+    start, own = dictionary.random_columns(columns, 24, draw), columns.shape[1] // 2
+    alone, codes_alone = dictionary.learn(columns[:, :own], start)
+    atoms, codes = dictionary.learn(columns, start, learned_on=own)
+    assert torch.allclose(atoms, alone) and torch.allclose(codes[:, :own], codes_alone)
+    assert codes[:, own:].count_nonzero() > 0 and not torch.allclose(atoms, dictionary.learn(columns, start)[0])
+
+
 def test_step_1_recovers_a_planted_dictionary(draw):
     planted = torch.linalg.qr(torch.randn(16, 16, generator=draw))[0][:, :8]
     codes = torch.randn(8, 400, generator=draw) * (torch.rand(8, 400, generator=draw) < 0.2)

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from dirnet.errors import UserError
 from dirnet.factorization import blocks, odl, relative_error, svd
-from dirnet.factorization.dirnet import solve
+from dirnet.factorization.dirnet import PRESETS, solve
+from dirnet.factorization.shift import IDENTITY, Shifts
 
-both = pytest.mark.parametrize("preset", ["best", "paper"])
+both = pytest.mark.parametrize("preset", PRESETS)
 
 
 @both
@@ -125,6 +126,23 @@ def test_progress_rises_to_one(matrix, preset):
 @both
 def test_more_atoms_than_rows_are_allowed(matrix, preset):
     assert solve(matrix, atoms=60, nonzeros=600, preset=preset)[1]["nonzeros"] == 600
+
+
+@both
+@pytest.mark.parametrize("shifts", [IDENTITY, Shifts(1)])
+def test_a_dictionary_of_w_h_alone_knows_nothing_of_w_x(preset, shifts):
+    torch.manual_seed(0)
+    w_h = torch.cat([torch.randn(10, 96), torch.zeros(14, 96)])
+    if not shifts.reach:  # without them no atom leaves the rows that W_h has
+        w_x = torch.cat([torch.zeros(10, 96), torch.randn(14, 96)])
+        matrix = torch.cat([w_h, w_x], dim=1)
+        alone, _ = solve(matrix, params=1200, preset=preset, learned_on=96)
+        joint, _ = solve(matrix, params=1200, preset=preset)
+        assert float(alone.dictionary[10:].abs().max()) < 1e-5 < float(joint.dictionary[10:].abs().max())
+    matrix = torch.cat([w_h, torch.randn(24, 96)], dim=1)
+    errors = [solve(matrix, params=1200, preset=preset, shifts=shifts, learned_on=seen)[1]["relative_error"]
+              for seen in (96, 192, None)]  # fmt: skip
+    assert errors[0] > errors[1] == errors[2]
 
 
 @both
