@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,6 +92,15 @@ def read_result(path: Path) -> dict[str, Any] | None:
         raise UserError(f"{path} is not JSON ({error}); delete it and run its stage again") from None
 
 
+def measured(path: Path, folder: Path) -> dict[str, Any] | None:
+    """`read_result` of a measurement of the model in `folder`; None, and said, where that model is newer."""
+    found, model = read_result(path), folder / storage.DESCRIPTION
+    if found is not None and path.stat().st_mtime < model.stat().st_mtime:
+        print(f"{path} is older than {model}, so it is left out; run its stage again", file=sys.stderr)
+        return None
+    return found
+
+
 def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
     """One row for each folder of `models` in `exp`, the first being the model that the others are compared with."""
     rows: list[Row] = []
@@ -99,7 +109,7 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
         model = storage.load(folder)
         size = size_figures(model)
         rate = type_of(model.config.phones).rate
-        timing = read_result(folder / "rtf.json") or {}
+        timing, decoded = measured(folder / "rtf.json", folder) or {}, folder / f"decode_{test_set}"
         compression = read_result(folder / "start" / "compression.json") or {}
         rows.append(
             Row(
@@ -110,8 +120,8 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
                 dense=compression.get("settings", {}).get("solver") in ("dense", "small"),
                 ratio=(rows[0].params if rows else size["params"]) / size["params"],
                 rate=rate.upper(),
-                per=error_rate(folder / f"decode_{test_set}" / f"{rate}.json"),
-                wer=error_rate(folder / f"decode_{test_set}" / "wer.json"),
+                per=error_rate(measured(decoded / f"{rate}.json", folder)),
+                wer=error_rate(measured(decoded / "wer.json", folder)),
                 rtf=timing.get("rtf"),
                 speed_up=timing.get("speed_up"),
                 groups=compression.get("groups", []),
@@ -142,9 +152,8 @@ def stages_of(exp: Path, name: str) -> list[tuple[str, list[dict[str, Any]]]]:
     return stages
 
 
-def error_rate(path: Path) -> ErrorRate | None:
-    """The rate that `dirnet.asr.score` left in `path`, None where it did not run."""
-    score = read_result(path)
+def error_rate(score: dict[str, Any] | None) -> ErrorRate | None:
+    """The rate that `dirnet.asr.score` left, None where it did not run."""
     return score and ErrorRate(score["percent"], score["percent_low"], score["percent_high"])
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 
 import pytest
 import torch
@@ -95,6 +97,17 @@ def test_missing_and_damaged_files_are_named(experiments, tmp_path):
     (tmp_path / "rtf.json").write_text("{")
     with pytest.raises(UserError, match="rtf.json is not JSON"):
         results.read_result(tmp_path / "rtf.json")
+
+
+def test_a_figure_of_an_older_model_is_left_out_and_said(experiments, tmp_path, capsys):
+    shutil.copytree(experiments[0] / "ctc", tmp_path / "ctc")
+    scored = tmp_path / "ctc" / "decode_test" / "per.json"
+    os.utime(scored, (1, 1))
+    (row,) = results.collect(tmp_path, ["ctc"], "test")
+    assert row.per is None and row.speed_up == 1.0
+    assert capsys.readouterr().err == (
+        f"{scored} is older than {tmp_path}/ctc/model.json, so it is left out; run its stage again\n"
+    )
 
 
 def test_the_page_holds_table_figures_and_origin(experiments, program, tmp_path):
