@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from dirnet.compression.budget import Price
@@ -152,8 +153,8 @@ class Method:
         recurrent: of `MatrixGroup`. progress: called with the fraction done and the name of the stage, by the solvers
         that take long.
         """
-        if budget >= price.dense:
-            return Factors(None, matrix), {"kept": "dense"}
+        if budget >= price.dense:  # a zero would make Z sparse, and indices beside all other values break the budget
+            return Factors(None, matrix.where(matrix != 0, torch.finfo(matrix.dtype).tiny)), {"kept": "dense"}
         return _SOLVERS[self.solver](self, matrix, price, budget, seed, progress, recurrent)
 
     def errors(self, matrix: Tensor, price: Price, budgets: list[int]) -> list[float]:

@@ -159,6 +159,16 @@ def test_the_dense_control_is_the_dense_model():
         dirnet.compress(lstm, "2x", "dense")
 
 
+def test_a_few_zeros_in_what_is_kept_dense_break_no_budget_of_bytes():
+    lstm = low_rank_lstm()
+    with torch.no_grad():
+        lstm.weight_ih_l0[:2, :3] = 0
+    kept, limit = lstm.weight_ih_l0.detach().clone(), 4 * sum(p.numel() for p in lstm.parameters()) - 2000
+    model, report = dirnet.compress(lstm, f"{limit}B", Method("dirnet", input_group="dense"), progress=False)
+    assert report["groups"][0]["density"] == 1 and report["compressed"]["bytes"] <= limit
+    assert torch.allclose(model.groups[0].matrix().T, kept, rtol=0, atol=1e-37)
+
+
 def test_what_is_kept_dense_is_kept_with_calibration_data_too():
     lstm, inputs = low_rank_lstm(), torch.randn(4, 9, 24)
     before = lstm(inputs)[0]
