@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,6 +21,13 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests come first, so that no worker is left alone with one in the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test draws the same numbers, whatever ran before it in its process."""
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture
