@@ -46,10 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", default=Path("exp/paper"), type=Path)
     parser.add_argument("--cmd", default="", help="how jobs are run, e.g. utils/slurm.pl; default: here")
     parser.add_argument("--metric", choices=["wer", "per"], default="wer", help="of table 2")
-    parser.add_argument("--ratio", type=float, help="R of the second half; default: the paper's, 6.7 and 7.9")
-    parser.add_argument("--tolerance", type=float, default=0.5, help="per cent above the control that is no loss")
+    parser.add_argument("--ratio", type=float, help="compression of the second half; default: the paper's 6.7 or 7.9")
+    parser.add_argument("--tolerance", type=float, default=0.5, help="per cent above the control that are no loss")
     for name in ("data", "model", "seeds", "command"):
-        parser.add_argument(f"--{name}", default="", help="what the rows say of it, where the results record nothing")
+        parser.add_argument(f"--{name}", default="", help=f"{name} that the rows name where the results record none")
     arguments = parser.parse_args(words[:at])
     options = words[at + 1 :]
     if arguments.ratio is not None and arguments.ratio < 1:

@@ -22,6 +22,7 @@ _print_help() {
     awk '/parse_options\.sh/ { exit }
          NR == 1 && /^#!/ { next }
          /^# ?/ { sub(/^# ?/, ""); print; next }
+         /^command=/ { next }   # of the script itself
          /^[a-z][a-z0-9_]*=/ { sub(/=/, " "); print "  --" $0; next }
          /^$/ { print }' "$0"
 }
