@@ -33,8 +33,11 @@ class LiveRecogniser:
 
     @property
     def look_ahead_ms(self) -> float:
-        """Sound that must follow the start of a frame before the model's output for it: its window and context."""
-        return self.mfcc.frame_length + self._program.context * self.mfcc.frame_shift
+        """Sound that must follow the start of a frame before the model's output for it: its window, context and call.
+
+        The most, for the first output of a call: a program reads the whole stride of every output that it gives.
+        """
+        return self.mfcc.frame_length + self._utterance.frames_ahead * self.mfcc.frame_shift
 
     def start(self) -> None:
         """Forget the last utterance."""

@@ -23,7 +23,7 @@ from dirnet.deploy.engines import program_engine
 from dirnet.deploy.export import DEFAULT_CHUNK, constants, speech_like, streaming_model
 from dirnet.deploy.lowering import lower
 from dirnet.deploy.program import Program
-from dirnet.deploy.rtf import check_threads
+from dirnet.deploy.rtf import check_seconds, check_threads
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
@@ -130,8 +130,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=100.0, help="audio per model (default 100)")
     options = parser.parse_args(argv)
     check_threads(options.threads)
-    if not options.seconds > 0:
-        raise UserError(f"--seconds is {options.seconds}, expected seconds of audio above 0")
+    check_seconds(options.seconds)
+    if options.out.is_dir():
+        raise UserError(f"--out {options.out} is a folder; give the file to write, such as {options.out}/cost.json")
     library.load()  # a missing compiler is told before the work
     model = cost_model(options.seconds, options.threads)
     with atomic_write(options.out) as stream:

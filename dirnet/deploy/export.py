@@ -143,15 +143,19 @@ def export(
     """
     if Path(out).is_dir():
         raise UserError(f"--out {out} is a folder; give the file to write, such as {out}/encoder.pte")
+    if Path(out).suffix == ".json":
+        raise UserError(f"--out {out} is where the report goes; give another ending, such as .pte")
     began = time.monotonic()
     model = storage.load(model_folder)
-    weights = storage.describe(model_folder)["sha256"]
+    description = storage.describe(model_folder)
+    weights = description["sha256"]
     chunk = DEFAULT_CHUNK[backend] if chunk is None else chunk
     lowered, parity = build(model, backend, chunk, weights)
     calls = sum(lowered.operators.values())
     report = {
         "model": str(model_folder),
         "model_sha256": weights,
+        "config_sha256": config_sha256(description),
         "backend": backend,
         "chunk": chunk,
         "bytes": len(lowered.content),
@@ -171,6 +175,11 @@ def export(
         program.write(lowered.content)
         beside.write(certificate.seal(report))
     return report
+
+
+def config_sha256(description: dict[str, Any]) -> str:
+    """Of the config in a model's description: the program holds that too, CMVN, features, names, not weights alone."""
+    return hashlib.sha256(json.dumps(description["config"], sort_keys=True).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -198,12 +207,14 @@ def describe(report: dict[str, Any]) -> str:
 def is_current(model_folder: str | Path, out: str | Path, backend: str, chunk: int | None) -> bool:
     """Whether `out` is already the program of that model, backend, chunk and these versions."""
     try:
-        report = certificate.read(Path(out).with_suffix(".json"))
         content = Path(out).read_bytes()
+        report = certificate.read(Path(out).with_suffix(".json"))
     except (OSError, UserError):
         return False
+    description = storage.describe(model_folder)
     wanted = {
-        "model_sha256": storage.describe(model_folder)["sha256"],
+        "model_sha256": description["sha256"],
+        "config_sha256": config_sha256(description),
         "backend": backend,
         "chunk": DEFAULT_CHUNK[backend] if chunk is None else chunk,
         "versions": versions(),

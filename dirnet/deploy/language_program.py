@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from dirnet.deploy import certificate, comparison, library, reference_outputs, timing
 from dirnet.deploy.engines import dense_engines, program_engine
-from dirnet.deploy.export import constants, versions
+from dirnet.deploy.export import config_sha256, constants, versions
 from dirnet.deploy.lowering import lower
 from dirnet.deploy.parity import disparity
 from dirnet.deploy.program import Program
+from dirnet.deploy.rtf import check_threads
 from dirnet.deploy.streaming import KernelModel
 from dirnet.deploy.timing import Timing
 from dirnet.errors import UserError, one_line_errors
@@ -51,10 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.measured_words < 1:
         raise UserError(f"--measured_words is {options.measured_words}, expected at least 1")
+    check_threads(options.threads)
     models = {folder: storage.load_language(folder) for folder in options.models}
     baseline = options.models[0]
     if models[baseline].config.compression is not None:
         raise UserError(f"{baseline} is compressed; the first of --models is the dense one to compare with")
+    for folder, model in models.items():
+        if model.config.words != models[baseline].config.words:
+            raise UserError(f"{folder} knows other words than {baseline}; compare models of one vocabulary")
     ids = word_ids(options.words, models[baseline].config.words)
     with timing.pinned(options.threads) as cores:
         for folder, model in models.items():
@@ -103,8 +108,9 @@ def beyond_embedding(model: LanguageModel) -> AcousticModel:
 
 def export(model: LanguageModel, folder: Path) -> str:
     """Write the program of `model` into its `folder`, parity-checked, with its report beside it; says what it did."""
-    out, weights = folder / PROGRAM, storage.describe(folder, storage.LANGUAGE_FORMAT)["sha256"]
-    wanted = {"model_sha256": weights, "versions": versions()}
+    out, description = folder / PROGRAM, storage.describe(folder, storage.LANGUAGE_FORMAT)
+    weights = description["sha256"]
+    wanted = {"model_sha256": weights, "config_sha256": config_sha256(description), "versions": versions()}
     try:
         report = certificate.read(out.with_suffix(".json"))
         certificate.read_program(out)
@@ -187,6 +193,8 @@ def word_ids(path: Path, words: Sequence[str]) -> Tensor:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise UserError(f"--words {path} does not exist; give a text such as data/test/text") from None
+    except UnicodeDecodeError:
+        raise UserError(f"--words {path} is not UTF-8 text; convert it with iconv") from None
     ids = [number.get(word, number.get("<unk>", 0)) for line in lines for word in line.split()[1:]]
     if not ids:
         raise UserError(f"--words {path} holds no words; its lines are a name and words")

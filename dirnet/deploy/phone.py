@@ -144,9 +144,9 @@ class Phone:
             "cat /sys/devices/system/cpu/online; for c in /sys/devices/system/cpu/cpu[0-9]*; do "
             'echo "${c##*/cpu} $(cat $c/cpufreq/cpuinfo_max_freq 2>/dev/null)"; done'
         )
-        online, *lines = output.splitlines()
-        clocks = {int(words[0]): int(words[1]) if len(words) > 1 else 0 for words in map(str.split, lines) if words}
-        return {core: clocks.get(core, 0) for core in _numbers(online.strip()) or clocks}
+        # Among it may be what a program said on standard error.
+        clocks = {int(core): int(khz or 0) for core, khz in re.findall(r"^(\d+) (\d*)\s*$", output, re.MULTILINE)}
+        return {core: clocks.get(core, 0) for core in _numbers(output.partition("\n")[0].strip()) or clocks}
 
 
 def elf_machine(path: Path) -> str:

@@ -21,10 +21,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -50,6 +52,12 @@ def check_threads(threads: int) -> int:
     if not 1 <= threads <= cores:
         raise UserError(f"--threads is {threads}, expected 1..{cores}, the cores of this process")
     return cores
+
+
+def check_seconds(seconds: float) -> None:
+    """A `UserError` unless that much audio can be gone through."""
+    if not 0 < seconds < math.inf:
+        raise UserError(f"--seconds is {seconds}, expected seconds of audio above 0")
 
 
 def _target(options: argparse.Namespace) -> runner.Host | Phone | None:
@@ -98,7 +106,7 @@ def _read_features(path: str | None) -> Tensor | None:
         return torch.from_numpy(np.load(path, allow_pickle=False)).float()
     except FileNotFoundError:
         raise UserError(f"--feats {path} does not exist; give a .npy file of (frames, 26) MFCC") from None
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
         raise UserError(f"--feats {path} is not a .npy array ({error}); save one with numpy.save") from None
 
 
@@ -136,13 +144,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     target = _target(options)
     cores = check_threads(options.threads) if target is None or target.local else 0
-    if not options.seconds > 0:
-        raise UserError(f"--seconds is {options.seconds}, expected seconds of audio above 0")
+    check_seconds(options.seconds)
     for name in ("baseline", "xnnpack_chunks"):
         if options.model and getattr(options, name) is not None:
             raise UserError(f"--{name} goes with --compare; --model times one program alone")
     if options.compare and options.out:
         raise UserError("--out goes with --model; --compare writes rtf.json into every folder")
+    if options.out and Path(options.out).is_dir():
+        raise UserError(f"--out {options.out} is a folder; give the file to write, such as {options.out}/rtf.json")
+    if options.model and options.model.is_dir():
+        raise UserError(f"--model {options.model} is a folder, expected a program; give its encoder.pte")
     folders = options.compare or [options.model]
     settings = Settings(
         options.seconds,

@@ -100,7 +100,7 @@ class Host:
     def _problem(self, words: list[str]) -> str | None:
         try:
             command = [self.program.absolute(), *words]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+            result = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return f"the runner did not end in {TIMEOUT_S} s; time less with --seconds"
         except OSError as error:

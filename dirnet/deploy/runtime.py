@@ -23,18 +23,20 @@ def portable_lib() -> ModuleType:
 def muted() -> Iterator[None]:
     """Keep what native code writes to standard error off the terminal, unless the block fails: then show it."""
     sys.stderr.flush()
-    # Some of it goes through Python's own sys.stderr, which need not be file 2.
-    with tempfile.TemporaryFile("w+") as remarks, contextlib.redirect_stderr(remarks):
+    # Some of it goes through Python's own sys.stderr, which need not be file 2. Never closed: loggers that are made in
+    # the block keep it, and speak to the terminal afterwards.
+    python = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    with tempfile.TemporaryFile() as remarks, contextlib.redirect_stderr(python):
         kept = os.dup(2)
         os.dup2(remarks.fileno(), 2)
         try:
             yield
         except BaseException:
-            remarks.flush()
+            python.flush()
             remarks.seek(0)
-            os.write(kept, remarks.read().encode())
+            os.write(kept, remarks.read())
             raise
         finally:
-            remarks.flush()
+            python.flush()
             os.dup2(kept, 2)
             os.close(kept)

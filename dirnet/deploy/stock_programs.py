@@ -6,6 +6,7 @@ minute for one output per call, and minutes for 16.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -65,8 +66,9 @@ def _key(model: AcousticModel, dtype: str, chunk: int) -> str:
 
 
 def _prune(folder: Path) -> None:
-    """Drop all but the KEPT newest programs."""
-    programs = sorted(folder.glob("dense-*.pte"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in programs[KEPT:]:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".json").unlink(missing_ok=True)
+    """Drop all but the KEPT newest programs, as far as another process is not at it."""
+    with contextlib.suppress(FileNotFoundError):
+        programs = sorted(folder.glob("dense-*.pte"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in programs[KEPT:]:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".json").unlink(missing_ok=True)

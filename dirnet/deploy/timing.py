@@ -168,12 +168,12 @@ def pinned(threads: int) -> Iterator[list[int] | None]:
     can_pin = hasattr(os, "sched_setaffinity")
     allowed = sorted(os.sched_getaffinity(0)) if can_pin else []
     cores = allowed[-threads:] if can_pin else None
-    if runtime._threadpool_get_thread_count() != threads:
-        with muted():
-            runtime._unsafe_reset_threadpool(threads)
     try:
-        if can_pin:
+        if can_pin:  # first, as new threads inherit it
             os.sched_setaffinity(0, cores)
+        if runtime._threadpool_get_thread_count() != threads:
+            with muted():
+                runtime._unsafe_reset_threadpool(threads)
         torch.set_num_threads(threads)
         yield cores
     finally:

@@ -21,6 +21,11 @@ class Utterance:
         self._window = program.cmvn_mean.expand(program.context, -1)
         self._frames = self._outputs = 0
 
+    @property
+    def frames_ahead(self) -> int:
+        """Frames that must follow the one at the centre of an output before `push` gives it; at most, in a call."""
+        return self._least * self._program.stride - 1 + self._program.context
+
     def push(self, features: Tensor) -> Tensor:
         self._frames += len(features)
         return self._advance(features)

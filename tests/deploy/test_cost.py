@@ -49,3 +49,8 @@ def test_the_program_measures_and_writes(tmp_path, program, monkeypatch):
     for arguments, message in ((("--threads", 999), "--threads is 999"), (("--seconds", 0), "--seconds is 0.0")):
         status, _, error = program(cost.main, "--out", path, *arguments)
         assert status == 2 and message in error
+
+
+def test_a_folder_to_write_is_told_before_the_work(tmp_path, program):
+    status, _, error = program(cost.main, "--out", tmp_path)
+    assert status == 2 and "is a folder; give the file to write" in error and error.count("\n") == 1

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -113,6 +114,16 @@ def test_a_second_run_has_nothing_to_do(exports, program):
     assert status == 0 and "nothing to do" in text and out.stat().st_mtime_ns == before
 
 
+def test_another_description_of_the_same_weights_is_exported_again(exports, tmp_path, program):
+    """CMVN and the settings of the features stand in the program, but not among the weights."""
+    folder = shutil.copytree(exports / "compressed", tmp_path / "model")
+    text = (folder / storage.DESCRIPTION).read_text()
+    (folder / storage.DESCRIPTION).write_text(text.replace('"num_ceps": 26', '"num_ceps": 26, "num_mel_bins": 40'))
+    status, text, _ = program(main, "--model", folder)
+    assert status == 0 and "nothing to do" not in text
+    assert json.loads(Program(folder / "encoder.pte").mfcc) == {"num_ceps": 26, "num_mel_bins": 40}
+
+
 def test_a_run_tells_operators_size_and_parity(exports, tmp_path, program):
     status, text, _ = program(main, "--model", exports / "compressed", "--out", tmp_path / "a.pte", "--chunk", 4)
     assert status == 0
@@ -127,6 +138,10 @@ def test_mistakes_are_one_line(exports, tmp_path, program, monkeypatch):
         assert status == 2 and f"chunk is {chunk}, expected 1..64" in error
     status, _, error = program(main, "--model", exports / "compressed", "--out", tmp_path)
     assert status == 2 and f"--out {tmp_path} is a folder" in error and not list(tmp_path.parent.glob("*.json"))
+    status, _, error = program(main, "--model", exports / "compressed", "--out", ".")
+    assert status == 2 and "--out . is a folder" in error
+    status, _, error = program(main, "--model", exports / "compressed", "--out", tmp_path / "a.json")
+    assert status == 2 and "a.json is where the report goes" in error and not (tmp_path / "a.json").exists()
     status, _, error = program(main, "--model", tmp_path / "none", "--out", out)
     assert status == 2 and "does not exist" in error
     storage_file = exports / "compressed" / storage.WEIGHTS

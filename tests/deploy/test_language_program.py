@@ -73,11 +73,24 @@ def test_words_are_numbered_as_the_model_knows_them(tmp_path):
     (tmp_path / "text").write_text("s1 w0 zebra\ns2 w39\n")
     assert language.word_ids(tmp_path / "text", WORDS).tolist() == [2, 1, 41]
     (tmp_path / "empty").write_text("s1\n")
-    for name, message in (("empty", "holds no words"), ("none", "does not exist")):
+    (tmp_path / "latin").write_bytes("s1 für\n".encode("latin-1"))
+    for name, message in (("empty", "holds no words"), ("none", "does not exist"), ("latin", "is not UTF-8 text")):
         with pytest.raises(UserError, match=message):
             language.word_ids(tmp_path / name, WORDS)
 
 
-def test_the_first_model_must_be_dense(folders, program):
-    status, _, error = program(language.main, "--models", folders / "dirnet", "--words", "text")
-    assert status == 2 and "is compressed; the first of --models is the dense one" in error
+def test_mistakes_are_one_line(folders, program, tmp_path):
+    torch.manual_seed(0)
+    config = LanguageModelConfig("lstm", embedding_size=12, hidden_size=24, num_layers=2, words=(*WORDS[:-2], "</s>"))
+    storage.save(LanguageModel(config), tmp_path / "other")
+    (tmp_path / "text").write_text("s1 w1\n")
+    words = ("--words", tmp_path / "text")
+    for arguments, message in (
+        (("--models", folders / "dirnet", *words), "is compressed; the first of --models is the dense one"),
+        (("--models", folders / "lm", tmp_path / "other", *words), "other knows other words than"),
+        (("--models", folders / "lm", *words, "--threads", 0), "--threads is 0"),
+        (("--models", folders / "lm", *words, "--measured_words", 0), "--measured_words is 0"),
+    ):
+        status, _, error = program(language.main, *arguments)
+        assert status == 2 and message in error and error.count("\n") == 1
+    assert not (tmp_path / "other" / language.PROGRAM).exists()

@@ -188,6 +188,21 @@ def test_the_cores_of_a_cluster(cluster, threads, cores):
         phone.choose_cores(clocks, cluster, len(cores) + 1)
 
 
+@pytest.mark.parametrize(
+    "output, clocks",
+    [
+        ("0-1\n0 1700000\n1 2400000\n2 3000000\n", {0: 1_700_000, 1: 2_400_000}),  # core 2 is off
+        ("0-1\r\n0 \r\n1 2400000\r\n", {0: 0, 1: 2_400_000}),
+        ("0 1700000\n1 2400000\ncat: /sys/.../online: Permission denied\n", {0: 1_700_000, 1: 2_400_000}),
+        ("0\n0 1700000\nWARNING: linker: unused DT entry\n", {0: 1_700_000}),
+    ],
+)
+def test_the_cores_that_a_phone_tells(native, monkeypatch, output, clocks):
+    target = phone.Phone(native)
+    monkeypatch.setattr(target, "_do", lambda command: output)
+    assert target._read_cores() == clocks
+
+
 @pytest.mark.parametrize("cluster", ["", "fast", "8", "6-9", "3-1", "1,", "-1"])
 def test_a_cluster_that_is_none(cluster):
     with pytest.raises(UserError, match="--cluster is .*, expected big, little, all or some .* that are on: 0,1"):

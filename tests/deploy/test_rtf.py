@@ -52,19 +52,26 @@ def test_a_comparison_names_the_fastest_dense_engines(exports, program):
 def test_mistakes_are_one_line(exports, tmp_path, program):
     model = ("--model", exports / "compressed/encoder.pte")
     (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04")
     np.save(tmp_path / "narrow.npy", np.zeros((5, 13)))
     for arguments, message in (
         (("--model", tmp_path / "no.pte"), "no.pte is not there"),
+        (("--model", exports / "dense"), "dense is a folder, expected a program; give its encoder.pte"),
         (("--compare", tmp_path), "encoder.pte is not there"),
+        ((*model, "--out", tmp_path), "is a folder; give the file to write"),
         ((*model, "--threads", 0), "--threads is 0"),
         ((*model, "--threads", 4096), "--threads is 4096"),
         ((*model, "--seconds", 0), "--seconds is 0.0"),
+        ((*model, "--seconds", "inf"), "--seconds is inf"),
         ((*model, "--chunks", "1,x"), "--chunks is '1,x'"),
         ((*model, "--chunks", "65"), "from 1 to 64"),
         ((*model, "--cache", "warm"), "--cache is 'warm'"),
         ((*model, "--device", "gpu"), "--device is 'gpu'"),
         ((*model, "--feats", tmp_path / "no.npy"), "no.npy does not exist"),
         ((*model, "--feats", tmp_path / "text.npy"), "is not a .npy array"),
+        ((*model, "--feats", tmp_path / "empty.npy"), "is not a .npy array"),
+        ((*model, "--feats", tmp_path / "cut.npz"), "is not a .npy array"),
         ((*model, "--feats", tmp_path / "narrow.npy"), r"holds [5, 13]"),
         ((*model, "--cluster", "big"), "--cluster big goes with --device adb"),
         ((*model, "--baseline", exports / "dense"), "--baseline goes with --compare"),

@@ -181,10 +181,13 @@ def test_an_executorch_without_headers_is_told(monkeypatch):
 def test_mistakes_of_the_host(exports, tmp_path, program):
     model = ("--model", exports / "dense/encoder.pte")
     (tmp_path / "text").write_text("text")
-    (tmp_path / "text").chmod(0o755)
+    (tmp_path / "babble").write_text("#!/bin/sh\nprintf 'what \\377\\n' >&2; exit 2\n")
+    for name in ("text", "babble"):
+        (tmp_path / name).chmod(0o755)
     for words, message in (
         (("--runner", tmp_path / "no"), "is no program; build one with CMake"),
         (("--runner", tmp_path / "text"), "does not run here (Exec format error)"),
+        (("--runner", tmp_path / "babble"), "what \ufffd"),
         (("--runner", "/bin/false"), "the runner ended with 1"),
         (("--runner", "/bin/true"), "the runner left no whole result"),
         (("--runner", "x", "--engine", "python"), "--runner goes with --engine cpp"),
@@ -215,6 +218,23 @@ def test_the_executable_by_cmake(exports, features, tmp_path):
             command = [executable, "--program", tmp_path / "damaged.pte", "--features", features[0], "--calls", "3"]
             ended = subprocess.run(command, capture_output=True, text=True, timeout=60, errors="replace")
             assert ended.returncode == 0 or (ended.returncode == 2 and len(ended.stderr.splitlines()) == 1), ended
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
+@pytest.mark.parametrize(
+    "processor, paths",
+    [("x86_64", {"avx2", "avx512"}), ("aarch64", {"neon"}), ("armv7-a", set()), ("riscv64", set())],
+)
+def test_cmake_builds_the_kernels_of_the_processor(tmp_path, processor, paths):
+    targets = ("executorch", "executorch_core", "xnnpack_backend", "extension_threadpool")
+    (tmp_path / "executorch-config.cmake").write_text("".join(f"add_library({t} INTERFACE)\n" for t in targets))
+    command = ["cmake", "-S", runner.SOURCES, "-B", tmp_path / "build", f"-Dexecutorch_DIR={tmp_path}",
+               "-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={processor}",
+               "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    built = {Path(unit["file"]).stem for unit in json.loads((tmp_path / "build/compile_commands.json").read_text())}
+    assert {name for name in built if name.startswith("kernels_")} == {f"kernels_{path}" for path in paths | {"plain"}}
+    assert {"kernels", "ops", "main"} <= built and "read" not in built
 
 
 def test_the_library_is_built_once(tmp_path, monkeypatch):

@@ -31,3 +31,8 @@ def test_the_key_knows_dtype_chunk_and_weights(model_of):
     keys = {stock_programs._key(*case) for case in
             ((model, "fp32", 1), (model, "int8", 1), (model, "fp32", 8), (other, "fp32", 1))}  # fmt: skip
     assert len(keys) == 4 and stock_programs._key(model, "fp32", 1) in keys
+
+
+def test_a_program_that_goes_while_older_ones_are_dropped(tmp_path):
+    (tmp_path / "dense-gone.pte").symlink_to(tmp_path / "nothing")  # listed, but not there, as when another drops it
+    stock_programs._prune(tmp_path)

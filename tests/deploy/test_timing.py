@@ -1,5 +1,6 @@
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,6 +68,19 @@ def test_pinning_ends_with_the_block():
     with timing.pinned(1) as cores:
         assert os.sched_getaffinity(0) == set(cores) and len(cores) == 1 and torch.get_num_threads() == 1
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot pin")
+def test_the_threads_of_the_pool_are_pinned_too(monkeypatch):
+    """They inherit the cores of the thread that makes them."""
+    made = []
+    runtime = SimpleNamespace(
+        _threadpool_get_thread_count=lambda: 4,
+        _unsafe_reset_threadpool=lambda threads: made.append((threads, os.sched_getaffinity(0))),
+    )
+    monkeypatch.setattr(timing, "portable_lib", lambda: runtime)
+    with timing.pinned(1) as cores:
+        assert made == [(1, set(cores))]
 
 
 def test_the_machine_is_named():

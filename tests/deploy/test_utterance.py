@@ -25,6 +25,15 @@ def check(program, model):
         assert len(found) - len(pushed) < (program.context + 1) / program.stride + least + 1
 
 
+def most_frames_ahead(program):
+    """Found by pushing frame after frame: the newest one when an output comes, less the one at its centre."""
+    utterance, found = Utterance(program), []
+    for frame in range(60):
+        for _ in utterance.push(program.cmvn_mean[None]):
+            found.append(frame - len(found) * program.stride)
+    return max(found)
+
+
 @pytest.mark.parametrize("name", ["compressed", "dense"])
 def test_pieces_give_what_the_whole_gives(exports, model_of, name):
     check(Program(exports / name / "encoder.pte"), model_of(dense=name == "dense"))
@@ -33,4 +42,6 @@ def test_pieces_give_what_the_whole_gives(exports, model_of, name):
 @pytest.mark.parametrize("backend, chunk", [("dirnet", 4), ("xnnpack", 3)])
 def test_strides_and_calls_of_several_outputs(model_of, backend, chunk):
     model = model_of("gru", layers=1, frame_stride=3)
-    check(Program("the program", build(model, backend, chunk)[0].content), model)
+    program = Program("the program", build(model, backend, chunk)[0].content)
+    check(program, model)
+    assert Utterance(program).frames_ahead == most_frames_ahead(program)
