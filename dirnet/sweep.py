@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lang", default="data/lang", help="folder with TLG.fst and words.txt")
     parser.add_argument("--config", help="search options, conf/decode.yaml")
     parser.add_argument("--size", help="of vartheta and gamma (default: 7.9x)")
-    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--seed", type=seed, default=0, help="of the solver's random start")
     parser.add_argument("--out", required=True, type=Path, help="folder of the results")
     arguments = parser.parse_args(argv)
     if arguments.size and arguments.what == "widths":

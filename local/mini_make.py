@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--audio", default="downloads/mini", type=Path, help="folder of the flac files")
     parser.add_argument("--size", default="400 60 60", help="training, dev and test utterances")
     parser.add_argument("--text", default="", help="sentences, one a line, instead of the grammar's")
-    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--seed", type=seed, default=0, help="of sentences, voices and noise")
     parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel processes")
     arguments = parser.parse_args(argv)
     sizes = arguments.size.split()

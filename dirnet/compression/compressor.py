@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
     parser.add_argument("--preset", choices=["best", "paper"], help="solver dirnet: instead of the method's")
     parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")
-    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--seed", type=seed, default=0, help="of the solver's random start and the utterances drawn")
     parser.add_argument("--nj", type=int, default=1, help="groups worked on at the same time; the result is the same")
     parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
     if read:
@@ -259,7 +259,8 @@ def _resolved(
 ) -> Method:
     if isinstance(method, str):
         if method not in methods:
-            raise UserError(f"method {method!r} is unknown; choose one of {', '.join(methods)}")
+            more = "; more are in conf/compress.yaml, for --config" if methods is METHODS else ""
+            raise UserError(f"method {method!r} is unknown; choose one of {', '.join(methods)}{more}")
         method = methods[method]
     changes = {"block": block, "preset": preset, "dtype": dtype if dtype is None else check_dtype(dtype)}
     if preset is not None and method.solver != "dirnet":

@@ -23,10 +23,11 @@ OPERATORS = ("dirnet::splice.out", "dirnet::rnn_layer.out")
 FLAGS = ("-std=c++17", "-O3", "-fopenmp-simd", "-fPIC", "-Wall", "-Wextra")
 _AVX2 = ("-mavx2", "-mfma")
 _AVX512 = tuple(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi"))
+_DOTPROD = ("-march=armv8.2-a+dotprod",)
 _PATHS: dict[str, tuple[str, ...]] = (  # which of them runs is chosen when the library is loaded
     {"kernels_avx2.cpp": _AVX2, "kernels_avx512.cpp": (*_AVX2, *_AVX512, "-mprefer-vector-width=512")}
     if platform.machine() in ("x86_64", "AMD64")
-    else {"kernels_neon.cpp": ("-mcpu=native",)}
+    else {"kernels_neon.cpp": (), "kernels_neon_dotprod.cpp": _DOTPROD}
 )
 UNITS = {"ops.cpp": (), "kernels.cpp": (), "kernels_plain.cpp": ()} | _PATHS  # files of csrc/ and flags of their own
 

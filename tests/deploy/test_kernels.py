@@ -14,8 +14,8 @@ CROSS = ["-O2", "-static", "-Wno-psabi"]
 DOTPROD = ["-march=armv8.2-a+dotprod"]
 
 
-def run_test(folder, compiler, flags, units, *command):
-    """Build every unit with its own flags, link, run; the lines that the test printed."""
+def run_test(folder, compiler, flags, units, emulator=(), *arguments):
+    """Build every unit with its own flags, link, run by the emulator; the lines that the test printed."""
     units = {library.SOURCES / name: own for name, own in units.items()} | {TEST: ()}
     jobs = [
         subprocess.Popen([compiler, *WARNINGS, *flags, *own, "-c", str(source), "-o", str(folder / f"{source.stem}.o")])
@@ -24,7 +24,7 @@ def run_test(folder, compiler, flags, units, *command):
     assert [job.wait() for job in jobs] == [0] * len(jobs)
     objects = [str(folder / f"{source.stem}.o") for source in units]
     subprocess.run([compiler, *flags, *objects, "-o", str(folder / "test")], check=True)
-    result = subprocess.run([*command[:1], folder / "test", *command[1:]], capture_output=True, text=True)
+    result = subprocess.run([*emulator, folder / "test", *arguments], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.endswith("all equal\n")
     return result.stdout.splitlines()
@@ -46,8 +46,10 @@ def test_every_path_of_this_processor_equals_the_plain_reference(tmp_path, flags
     not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64-static")),
     reason="needs Debian's g++-aarch64-linux-gnu and qemu-user-static",
 )
-@pytest.mark.parametrize("flags, path", [([], "neon"), (DOTPROD, "neon-dotprod")], ids=["armv8", "dotprod"])
-def test_the_phones_paths_equal_the_plain_reference_under_emulation(tmp_path, flags, path):
-    units = {"kernels.cpp": (), "kernels_plain.cpp": (), "kernels_neon.cpp": tuple(flags)}
-    lines = run_test(tmp_path, "aarch64-linux-gnu-g++", CROSS, units, "qemu-aarch64-static", "quick")
-    assert [line.partition(":")[0] for line in lines[:-1]] == [path, "plain"]
+def test_the_phones_paths_equal_the_plain_reference_under_emulation(tmp_path):
+    units = {"kernels.cpp": (), "kernels_plain.cpp": (), "kernels_neon.cpp": (), "kernels_neon_dotprod.cpp": DOTPROD}
+    emulator = ("qemu-aarch64-static", "-cpu")
+    lines = run_test(tmp_path, "aarch64-linux-gnu-g++", CROSS, units, (*emulator, "max"), "quick")
+    assert [line.partition(":")[0] for line in lines[:-1]] == ["neon-dotprod", "neon", "plain"]
+    older = subprocess.run([*emulator, "cortex-a57", tmp_path / "test", "quick"], capture_output=True, text=True)
+    assert [line.partition(":")[0] for line in older.stdout.splitlines()] == ["neon", "plain", "all equal"]

@@ -1,7 +1,12 @@
-// Which kernels run: chosen by the processor at run time on x86, at compile time elsewhere.
+// Which kernels run: chosen by the processor when the program starts.
 #include "layer.h"
 
 #include <algorithm>
+
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 namespace dirnet {
 
@@ -9,7 +14,7 @@ extern const Kernels kernels_plain;
 #if defined(__x86_64__)
 extern const Kernels kernels_avx2, kernels_avx512;
 #elif defined(__aarch64__)
-extern const Kernels kernels_neon;
+extern const Kernels kernels_neon, kernels_neon_dotprod;
 #endif
 
 const Kernels* available_kernels() {
@@ -26,6 +31,7 @@ const Kernels* available_kernels() {
       if (avx2 && avx512) *next++ = kernels_avx512;
       if (avx2) *next++ = kernels_avx2;
 #elif defined(__aarch64__)
+      if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) *next++ = kernels_neon_dotprod;
       *next++ = kernels_neon;
 #endif
       *next = kernels_plain;
