@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--chunk_ms", type=int, help="with --pte: sound in a piece, in ms (default 100)")
     parser.add_argument("--quiet", type=config.boolean, help="with --pte, true: final words only")
     arguments = parser.parse_args(argv)
+    if arguments.phones and arguments.config:
+        raise UserError("--config goes with words; --phones true searches no graph")
     settings = config.load(DecodeConfig, arguments.config) if arguments.config else DecodeConfig()
     elapsed, audio = (_live if arguments.pte else _whole)(arguments, settings)
     print(f"RTF = elapsed / audio = {elapsed:.2f} / {audio:.2f} = {elapsed / audio:.4f}")

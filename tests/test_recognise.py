@@ -74,6 +74,7 @@ def test_audio_gives_the_phones_of_its_features(model, program, sound, tmp_path)
         (["short.wav", "--phones", "true"], "at least one window of 25 ms"),
         (["fast.wav", "--phones", "true"], "has 44100 Hz, expected 16000 Hz"),
         (["short.wav", "--lang", "nowhere"], "nowhere/"),
+        (["short.wav", "--phones", "true", "--config", "decode.yaml"], "--config goes with words"),
     ],
 )
 def test_mistakes_are_one_line(model, program, sound, tmp_path, monkeypatch, options, message):
