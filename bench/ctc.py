@@ -39,7 +39,6 @@ class Training:
     time_masks: int = 4
     frequency_masks: int = 1
     blank_bias: float = 0.0
-    fixed_layers: int = 0  # recurrent layers from below that keep their weights
     distill: float = 0.0  # weight of the teacher's posteriors against CTC
     temperature: float = 2.0
 
@@ -69,10 +68,7 @@ def train(
     if settings.blank_bias:
         with torch.no_grad():
             model.output.bias[0] += settings.blank_bias
-    fixed = tuple(f"_l{layer}" for layer in range(settings.fixed_layers))
-    for name, parameter in model.rnn.named_parameters():
-        parameter.requires_grad_(not name.endswith(fixed))
-    optimizer = torch.optim.Adam([value for value in model.parameters() if value.requires_grad], lr=settings.rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.rate)
     steps = settings.epochs * math.ceil(settings.share * math.ceil(len(corpus.train.names) / settings.batch))
     done = 0
     for epoch in range(settings.epochs):

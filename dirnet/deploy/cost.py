@@ -139,8 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         stream.write(model.to_json())
     error = model.error
     told = {name: f"{100 * error[name]:.1f} %" for name in error if name != "models"}
-    print(f"{options.out}: {len(model.rates)} rates of {model.device}, {model.threads} thread; {error['models']} "
-          f"models fitted within {told['median']} (worst {told['worst']}), "
+    threads = "1 thread" if model.threads == 1 else f"{model.threads} threads"
+    print(f"{options.out}: {len(model.rates)} rates of {model.device}, {threads}; {error['models']} models "
+          f"fitted within {told['median']} (worst {told['worst']}), "
           f"unseen ones within {told['held_out_median']} (worst {told['held_out_worst']})")  # fmt: skip
     if error["held_out_median"] > 0.1:
         print("note: over 10 % for unseen models: was the machine busy? measure again on a quiet one", file=sys.stderr)
