@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     for line in path.read_text().splitlines():
         row = json.loads(line)
         rows[row["size"], row["method"], row["seed"], row["stage"]] = row
+    if not rows:
+        raise UserError(f"{path} holds no results yet; wait for bench/accuracy.py")
     some = next(iter(rows.values()))
     commits = ", ".join(sorted({row["commit"] for row in rows.values() if row["commit"]}))
     print(f"{some['hours']} h of training audio, {len(some['phones'])} test utterances; {some['device']}, "

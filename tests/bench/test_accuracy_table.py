@@ -36,3 +36,6 @@ def test_rates_are_pooled_over_seeds_and_compared_in_pairs(program, tmp_path):
 def test_a_folder_without_results_is_refused(program, tmp_path):
     status, _, error = program(accuracy_table.main, tmp_path)
     assert status == 2 and "run bench/accuracy.py first" in error
+    (tmp_path / "results.jsonl").touch()
+    status, _, error = program(accuracy_table.main, tmp_path)
+    assert status == 2 and "holds no results yet" in error
