@@ -132,7 +132,7 @@ def extract(archive: Path, part: str, out: Path) -> None:
         for path in [p for p in extracted.iterdir() if p.is_file()]:  # SPEAKERS.TXT and the like, the same in each part
             os.replace(path, target / path.name)
         os.replace(extracted / part, target / part)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{archive} cannot be extracted ({error}); delete it and run this again") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

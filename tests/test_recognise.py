@@ -75,6 +75,8 @@ def test_audio_gives_the_phones_of_its_features(model, program, sound, tmp_path)
         (["fast.wav", "--phones", "true"], "has 44100 Hz, expected 16000 Hz"),
         (["short.wav", "--lang", "nowhere"], "nowhere/"),
         (["short.wav", "--phones", "true", "--config", "decode.yaml"], "--config goes with words"),
+        (["short.wav", "--phones", "true", "--lang", "data/lang"], "--lang goes with words"),
+        (["short.wav"], "data/lang/"),
     ],
 )
 def test_mistakes_are_one_line(model, program, sound, tmp_path, monkeypatch, options, message):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -21,18 +23,25 @@ def open_text(path: str | Path) -> IO[str]:
         raise UserError(f"{path} is a folder, expected a text file") from None
 
 
+@contextlib.contextmanager
+def whole_gzip(path: str | Path) -> Iterator[None]:
+    """Damage that shows while `path` is unpacked inside the block is a `UserError`."""
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not a whole gzip file ({error}); get it again") from None
+
+
 def read_fields(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number from 1, tokens) of every line, blank ones included; broken text is a `UserError`."""
     number = 0
-    with open_text(path) as stream:
+    with open_text(path) as stream, whole_gzip(path):
         try:
             for line in stream:
                 number += 1
                 yield number, line.split()
         except UnicodeDecodeError:
             raise UserError(f"{path}:{number + 1} is not UTF-8 text; convert the file") from None
-        except (gzip.BadGzipFile, EOFError) as error:
-            raise UserError(f"{path} is not a whole gzip file ({error}); get it again") from None
 
 
 def read_transcripts(path: str | Path, allow_empty: bool = False) -> dict[str, list[str]]:
