@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Download LibriSpeech (OpenSLR 12), its lexicon and its pruned 3-gram (OpenSLR 11), and extract the corpus.
 
-An interrupted download goes on where it ended. Archives are checked with the md5sum.txt of the server before they are
-extracted; what is extracted is never fetched or extracted again. Leaves OUT/LibriSpeech/PART,
-OUT/librispeech-lexicon.txt and OUT/3-gram.pruned.1e-7.arpa.gz.
+An interrupted download goes on where it ended. It is checked with the md5sum.txt of the server before it is extracted;
+what is extracted is never fetched or extracted again, and an archive put into OUT is taken as it is. Leaves
+OUT/LibriSpeech/PART, OUT/librispeech-lexicon.txt and OUT/3-gram.pruned.1e-7.arpa.gz.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def extract(archive: Path, part: str, out: Path) -> None:
         for path in [p for p in extracted.iterdir() if p.is_file()]:  # SPEAKERS.TXT and the like, the same in each part
             os.replace(path, target / path.name)
         os.replace(extracted / part, target / part)
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise UserError(f"{archive} cannot be extracted ({error}); delete it and run this again") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
