@@ -15,8 +15,9 @@ from dirnet.files import atomic_write
 
 def open_text(path: str | Path) -> IO[str]:
     """Open a UTF-8 text file, gunzipped on the fly when its name ends in `.gz`; a missing one is a `UserError`."""
+    opened = gzip.open if str(path).endswith(".gz") else open
     try:
-        return gzip.open(path, "rt", encoding="utf-8") if str(path).endswith(".gz") else open(path, encoding="utf-8")
+        return opened(path, "rt", encoding="utf-8-sig")  # without the mark that Windows puts in front
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; give the path of a text file") from None
     except IsADirectoryError:
