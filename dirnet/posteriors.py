@@ -58,9 +58,8 @@ def main(argv: list[str] | None = None) -> int:
             for name, posterior, length in zip(names, log_probs, out_lengths.tolist(), strict=True):
                 writer.write(name, posterior[:length].numpy())
             frames += int(lengths.sum())
-    frame_shift_s = model.config.frame_shift_ms * model.config.frame_stride / 1000
-    with atomic_write(out / "frame_shift") as stream:
-        stream.write(f"{frame_shift_s:g}\n")
+        with atomic_write(out / "frame_shift") as stream:  # before the archive, which nobody then reads without it
+            stream.write(f"{model.config.frame_shift_ms * model.config.frame_stride / 1000:g}\n")
     seconds = time.perf_counter() - started
     audio = frames * model.config.frame_shift_ms / 1000
     print(f"posteriors of {len(feats)} utterances: {audio:.0f} s of audio in {seconds:.1f} s -> {out}/posteriors.scp")

@@ -31,15 +31,17 @@ def main(argv: list[str] | None = None) -> int:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", help="folder with model.safetensors and model.json")
     model.add_argument("--pte", help="exported program")
-    parser.add_argument("--lang", default="data/lang", type=Path, help="folder with TLG.fst and words.txt")
+    parser.add_argument("--lang", type=Path, help="folder with TLG.fst and words.txt (default data/lang)")
     parser.add_argument("--config", help="search options, conf/decode.yaml")
     parser.add_argument("--phones", type=config.boolean, default=False, help="true: the best phones instead of words")
     parser.add_argument("--resample", type=config.boolean, default=False, help="true: convert other sampling rates")
     parser.add_argument("--chunk_ms", type=int, help="with --pte: sound in a piece, in ms (default 100)")
     parser.add_argument("--quiet", type=config.boolean, help="with --pte, true: final words only")
     arguments = parser.parse_args(argv)
-    if arguments.phones and arguments.config:
-        raise UserError("--config goes with words; --phones true searches no graph")
+    for name in ("lang", "config"):
+        if arguments.phones and getattr(arguments, name):
+            raise UserError(f"--{name} goes with words; --phones true searches no graph")
+    arguments.lang = arguments.lang or Path("data/lang")
     settings = config.load(DecodeConfig, arguments.config) if arguments.config else DecodeConfig()
     elapsed, audio = (_live if arguments.pte else _whole)(arguments, settings)
     print(f"RTF = elapsed / audio = {elapsed:.2f} / {audio:.2f} = {elapsed / audio:.4f}")

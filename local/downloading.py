@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -28,7 +29,7 @@ def complete(url: str, partial: Path, retries: int) -> None:
             if error.code < 500:
                 raise UserError(f"{url} answers {error.code} {error.reason}; check --url and the name") from None
             reason = f"{error.code} {error.reason}"
-        except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException) as error:
+        except (urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", error))
         now = partial.stat().st_size if partial.exists() else 0
         failures = 0 if now > size else failures + 1
@@ -84,6 +85,9 @@ def _receive(url: str, partial: Path) -> None:
 
 
 def request(url: str, headers: dict[str, str] | None = None):
-    """The server's response."""
-    asked = urllib.request.Request(url, headers={"User-Agent": "dirnet", **(headers or {})})
+    """The server's response; a `UserError` where `url` is none."""
+    try:
+        asked = urllib.request.Request(url, headers={"User-Agent": "dirnet", **(headers or {})})
+    except ValueError:
+        raise UserError(f"{url} is no address, expected https://...; correct --url") from None
     return urllib.request.urlopen(asked, timeout=60)

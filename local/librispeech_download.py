@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Download LibriSpeech (OpenSLR 12), its lexicon and its pruned 3-gram (OpenSLR 11), and extract the corpus.
 
-An interrupted download goes on where it ended. Archives are checked with the md5sum.txt of the server before they are
-extracted; what is extracted is never fetched or extracted again. Leaves OUT/LibriSpeech/PART,
-OUT/librispeech-lexicon.txt and OUT/3-gram.pruned.1e-7.arpa.gz.
+An interrupted download goes on where it ended. It is checked with the md5sum.txt of the server before it is extracted;
+what is extracted is never fetched or extracted again, and an archive put into OUT is taken as it is. Leaves
+OUT/LibriSpeech/PART, OUT/librispeech-lexicon.txt and OUT/3-gram.pruned.1e-7.arpa.gz.
 """
 
 from __future__ import annotations

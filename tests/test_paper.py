@@ -9,6 +9,8 @@ import subprocess
 import pytest
 
 from dirnet import paper
+from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.report import paper_rows
 from dirnet.report.published import published
 
@@ -96,6 +98,20 @@ def test_table_2_pools_seeds(program, tmp_path):
     assert "| dirnet 7.9x | DirNet | 127 | 7.9x | 7.9x | 20.50 [20.0, 21.0] |" in fixed  # (10 + 10 + 10 + 11) / 200
     assert "| svd 7.9x |" in fixed and "16x" not in fixed and "dirnet 7.9x" in kept
     assert "model: 3x256 LSTM; seeds: 0, 1; commit: abc" in fixed and "`python -m bench.accuracy`" in fixed
+
+
+def test_table_2_of_a_recipe_tells_the_seed_of_the_training(tmp_path):
+    exp, config = tmp_path / "work/exp", AcousticModelConfig("lstm", 8, 1, phones=("<blank>", "a"), num_outputs=2)
+    for name in ("smbr", "dense_1x"):
+        storage.save(AcousticModel(config), exp / name)
+        (exp / name / "decode_test").mkdir()
+        score = {"percent": 12.0, "percent_low": 11.0, "percent_high": 13.0}
+        (exp / name / "decode_test/wer.json").write_text(json.dumps(score))
+    (exp / "dense_1x/start").mkdir()
+    (exp / "dense_1x/start/model.json").write_text("{}")
+    (exp / "smbr/config.yaml").write_text("seed: 7\n")
+    dense, control = paper_rows.table2(exp.parent, GIVEN)
+    assert (dense.origin.seeds, control.origin.seeds) == ("7", "not recorded") and control.control
 
 
 def test_table_3_and_figure_3(program, tmp_path):

@@ -55,6 +55,20 @@ def test_posteriors_do_not_depend_on_the_batch(model, program, tmp_path):
     assert float((tmp_path / "all/frame_shift").read_text()) == pytest.approx(0.03)
 
 
+def test_posteriors_never_lack_their_frame_shift(model, program, tmp_path, monkeypatch):
+    """Decoding would take another one, and nobody would see it."""
+    with write_ark(tmp_path / "f.ark", tmp_path / "f.scp") as writer:
+        writer.write("u", np.zeros((9, 26), np.float32))
+
+    def interrupted(path, *_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(posteriors, "atomic_write", interrupted)
+    options = ("--model", model, "--feats", tmp_path / "f.scp", "--out", tmp_path / "out")
+    assert program(posteriors.main, *options)[0] == 130
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_audio_gives_the_phones_of_its_features(model, program, sound, tmp_path):
     audio = sound(tmp_path / "a.wav", 1.5)
     status, shown, _ = program(recognise.main, "--model", model, "--phones", "true", audio)
@@ -75,6 +89,8 @@ def test_audio_gives_the_phones_of_its_features(model, program, sound, tmp_path)
         (["fast.wav", "--phones", "true"], "has 44100 Hz, expected 16000 Hz"),
         (["short.wav", "--lang", "nowhere"], "nowhere/"),
         (["short.wav", "--phones", "true", "--config", "decode.yaml"], "--config goes with words"),
+        (["short.wav", "--phones", "true", "--lang", "data/lang"], "--lang goes with words"),
+        (["short.wav"], "data/lang/"),
     ],
 )
 def test_mistakes_are_one_line(model, program, sound, tmp_path, monkeypatch, options, message):

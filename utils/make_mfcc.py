@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     if _is_done(arguments.out, arguments.data, fingerprint(entries, config, reader)):
         print(f"{arguments.out}: already done")
         return 0
+    (arguments.out / "mfcc.json").unlink(missing_ok=True)  # it told of archives that are about to be replaced
     jobs = min(arguments.nj, len(entries))
     if status := _run_jobs(arguments, jobs):
         return status

@@ -27,6 +27,8 @@ except ImportError:  # MIT-licensed stand-in, ESPnet's own choice since 202611
 SPEECH_FEATURE = 2  # Kaldi's kSpeechFeature: 8 bits per value, scaled per column
 TWO_BYTE = 3  # Kaldi's kTwoByteAuto: 16 bits per value, for matrices too short for column percentiles
 _SHORTEST_COLUMN = 9  # Kaldi's own limit between the two
+# Of the reader, which asserts its input.
+READER_ERRORS = (OSError, RuntimeError, ValueError, EOFError, AssertionError, struct.error)
 
 
 class ArkWriter:
@@ -70,11 +72,18 @@ class Matrices(Mapping[str, np.ndarray]):
 
     def __getitem__(self, key: str) -> np.ndarray:
         location = self._entries[key]
+        if location.endswith("|"):  # which the reader would run
+            raise UserError(f"{self._scp}: {key!r} is a command, `{location}`; write its matrix to an archive")
         try:
-            return _kaldi.load_mat(location)
-        except (OSError, ValueError, EOFError, AssertionError, struct.error) as error:  # the reader asserts its input
-            why, again = str(error) or "it ends too early", f"delete {location.rpartition(':')[0]} and make it again"
-            raise UserError(f"{self._scp}: {key!r} cannot be read from {location} ({why}); {again}") from None
+            matrix = _kaldi.load_mat(location)
+        except READER_ERRORS as error:
+            why, archive = " ".join(str(error).split()) or "it ends too early", location.rpartition(":")[0] or location
+            raise UserError(
+                f"{self._scp}: {key!r} cannot be read from {location} ({why}); delete {archive} and make it again"
+            ) from None
+        if getattr(matrix, "ndim", 0) != 2:  # a vector, or the rate and samples of audio
+            raise UserError(f"{self._scp}: {key!r} in {location} is no matrix; give the scp file of matrices")
+        return matrix.astype(np.float32, copy=False)
 
     def only(self, keys: Iterable[str]) -> Matrices:
         """The matrices of `keys` alone, in their order, still on the disk."""

@@ -165,9 +165,7 @@ def perturb_speed(folder: str | Path, factors: Iterable[float], out: str | Path)
     """
     folder, out = Path(folder), Path(out)
     tables = {name: read_table(folder / name) for name in REQUIRED}
-    for name, location in tables["wav.scp"].items():  # a path from `folder` says nothing in `out`
-        if not location.startswith("/") and (folder / location).is_file():
-            tables["wav.scp"][name] = str((folder / location).absolute())
+    tables["wav.scp"] = _anchored(tables["wav.scp"], folder)
     made: dict[str, dict[str, str]] = {name: {} for name in (*REQUIRED, SPEEDS)}
     for factor in factors:
         prefix = "" if factor == 1 else f"sp{factor:g}-"
@@ -188,11 +186,13 @@ def perturb_speed(folder: str | Path, factors: Iterable[float], out: str | Path)
 
 def subset(folder: str | Path, names: Iterable[str], out: str | Path) -> None:
     """Write the tables of `folder` for the utterances `names` to the data dir `out`, whole or not at all."""
+    folder, names = Path(folder), set(names)
     with atomic_folder(out) as temporary:
         for table in (*BY_UTTERANCE, *BY_SPEAKER):
-            if (Path(folder) / table).exists():
-                shutil.copy(Path(folder) / table, temporary / table)
+            if (folder / table).exists():
+                shutil.copy(folder / table, temporary / table)
         keep(temporary, names)
+        write_table(temporary / "wav.scp", _anchored(read_table(temporary / "wav.scp"), folder))
 
 
 def keep(folder: str | Path, names: Iterable[str]) -> None:
@@ -229,6 +229,16 @@ def fingerprint(utterances: Iterable[Utterance]) -> str:
     for utterance in utterances:
         digest.update("\t".join((utterance.name, utterance.audio, utterance.text, utterance.speaker)).encode() + b"\n")
     return digest.hexdigest()
+
+
+def _anchored(audio: dict[str, str], folder: Path) -> dict[str, str]:
+    """`audio` of the data dir `folder` for another one, where paths from `folder` would say nothing."""
+    return {
+        name: str((folder / location).absolute())
+        if not location.startswith("/") and (folder / location).is_file()
+        else location
+        for name, location in audio.items()
+    }
 
 
 def _hash(name: str) -> str:

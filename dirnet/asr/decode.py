@@ -15,6 +15,8 @@ import sys
 import time
 import typing
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -246,8 +248,14 @@ def decode_all(posteriors: Matrices, decoder: Decoder, jobs: int = 1) -> Iterato
     if jobs == 1:
         yield from map(_decode_one, posteriors)
         return
-    with multiprocessing.get_context("fork").Pool(jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        yield from pool.imap(_decode_one, posteriors, chunksize=8)
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(jobs, fork, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        try:
+            yield from pool.map(_decode_one, posteriors, chunksize=8)
+        except BrokenProcessPool:  # where multiprocessing's own pool would wait for ever
+            raise UserError(
+                f"one of {jobs} processes was killed, perhaps for lack of memory; give a smaller --nj"
+            ) from None
 
 
 def read_frame_shift(path: Path, default: float = 0.03) -> float:

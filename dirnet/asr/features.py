@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import time
 import zipfile
@@ -22,7 +23,7 @@ import torchaudio
 import yaml
 
 from dirnet.asr.ark import write_ark
-from dirnet.asr.audio import AudioReader, add_audio_options, audio_reader, faster
+from dirnet.asr.audio import AudioReader, add_audio_options, audio_reader, faster, is_pipe
 from dirnet.asr.datadir import SPEEDS, read_table, write_table
 from dirnet.config import from_mapping
 from dirnet.errors import UserError, one_line_errors
@@ -211,6 +212,7 @@ def make(data: Path, out: str, config: MfccConfig, reader: AudioReader) -> dict[
     """
     entries = read_entries(data)
     record: dict[str, Any] = {"fingerprint": fingerprint(entries, config, reader), "skipped": {}}
+    Path(f"{out}.json").unlink(missing_ok=True)  # it told of the archive that is about to be replaced
     mfcc, statistics, frames, durations = Mfcc(config), Statistics(), {}, {}
     started = time.perf_counter()
 
@@ -254,8 +256,20 @@ def read_entries(data: Path) -> dict[str, tuple[str, float]]:
 
 def fingerprint(entries: dict[str, tuple[str, float]], config: MfccConfig, reader: AudioReader) -> str:
     """A sha256 of what the features depend on: audio and speeds, the configuration and the resampling."""
-    what = json.dumps([asdict(config), reader.resample, sorted(entries.items())])
-    return hashlib.sha256(what.encode()).hexdigest()
+    stamps = {location: _stamp(location, reader) for location, _ in entries.values()}
+    audio = [(name, location, *stamps[location], speed) for name, (location, speed) in sorted(entries.items())]
+    return hashlib.sha256(json.dumps([asdict(config), reader.resample, audio]).encode()).hexdigest()
+
+
+def _stamp(location: str, reader: AudioReader) -> tuple[int, ...]:
+    """Size and time of an audio file, as another one may take its name; nothing of a command or of a missing file."""
+    if is_pipe(location):
+        return ()
+    try:
+        found = os.stat(reader.find(location))
+    except (UserError, OSError):  # told when it is read
+        return ()
+    return found.st_size, found.st_mtime_ns
 
 
 def check_skipped(skipped: dict[str, str], utterances: int, most: float) -> None:
@@ -282,7 +296,8 @@ def main(argv: list[str] | None = None) -> int:
     config = MfccConfig.read(arguments.config)
     reader = audio_reader(arguments, arguments.data, config.sample_frequency)
     record = read_json(f"{arguments.out}.json")
-    if record and record["fingerprint"] == fingerprint(read_entries(arguments.data), config, reader):
+    stamp = fingerprint(read_entries(arguments.data), config, reader)
+    if record and record["fingerprint"] == stamp and os.path.isfile(f"{arguments.out}.ark"):
         print(f"{arguments.out}: already done")
     else:
         record = make(arguments.data, arguments.out, config, reader)

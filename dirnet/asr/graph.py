@@ -8,10 +8,10 @@ their labels come behind those of the V outputs: `#0` is V + 1, `#1` the next, a
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +26,7 @@ from kaldifst import StdArc, StdVectorFst
 from dirnet.asr.lexicon import SIL, Pronunciations, outputs_of, read_spellings
 from dirnet.asr.ngram import BOS, EOS, read_arpa_words
 from dirnet.asr.tokens import SPACE
-from dirnet.asr.transcripts import read_fields
+from dirnet.asr.transcripts import read_fields, whole_gzip
 from dirnet.errors import UserError, one_line_errors
 from dirnet.options import Parser
 
@@ -113,11 +113,7 @@ def grammar(arpa: str | Path, words_txt: str | Path) -> StdVectorFst:
     kaldilm ends its whole process on a broken file, hence a process of its own.
     """
     with tempfile.TemporaryDirectory() as folder:
-        plain, binary = str(arpa), os.path.join(folder, "G.fst")
-        if plain.endswith(".gz"):
-            plain = os.path.join(folder, "lm.arpa")
-            with gzip.open(arpa, "rb") as source, open(plain, "wb") as target:
-                shutil.copyfileobj(source, target)
+        plain, binary = _plain(arpa, os.path.join(folder, "lm.arpa")), os.path.join(folder, "G.fst")
         options = ["--disambig-symbol=#0", f"--read-symbol-table={words_txt}", "--max-arpa-warnings=0"]
         result = subprocess.run(
             [sys.executable, "-m", "kaldilm", *options, plain, binary],
@@ -130,6 +126,18 @@ def grammar(arpa: str | Path, words_txt: str | Path) -> StdVectorFst:
             lines = [line for line in result.stderr.splitlines() if line.startswith("[E]")] or [result.stderr[-300:]]
             raise UserError(f"{arpa} is no whole ARPA language model: {lines[0]}; get or estimate it again")
         return StdVectorFst.read(binary)
+
+
+def _plain(arpa: str | Path, copy: str) -> str:
+    """`arpa`, or `copy` made of it where it is packed or has carriage returns, neither of which kaldilm reads."""
+    packed = str(arpa).endswith(".gz")
+    with (gzip.open if packed else open)(arpa, "rb") as source, whole_gzip(arpa):
+        first = source.readline()
+        if not packed and not first.endswith(b"\r\n"):
+            return str(arpa)
+        with open(copy, "wb") as target:
+            target.writelines(line.replace(b"\r\n", b"\n") for line in itertools.chain([first], source))
+    return copy
 
 
 def compile_graph(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -13,26 +15,34 @@ from dirnet.files import atomic_write
 
 def open_text(path: str | Path) -> IO[str]:
     """Open a UTF-8 text file, gunzipped on the fly when its name ends in `.gz`; a missing one is a `UserError`."""
+    opened = gzip.open if str(path).endswith(".gz") else open
     try:
-        return gzip.open(path, "rt", encoding="utf-8") if str(path).endswith(".gz") else open(path, encoding="utf-8")
+        return opened(path, "rt", encoding="utf-8-sig")  # without the mark that Windows puts in front
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; give the path of a text file") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, expected a text file") from None
 
 
+@contextlib.contextmanager
+def whole_gzip(path: str | Path) -> Iterator[None]:
+    """Damage that shows while `path` is unpacked inside the block is a `UserError`."""
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not a whole gzip file ({error}); get it again") from None
+
+
 def read_fields(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number from 1, tokens) of every line, blank ones included; broken text is a `UserError`."""
     number = 0
-    with open_text(path) as stream:
+    with open_text(path) as stream, whole_gzip(path):
         try:
             for line in stream:
                 number += 1
                 yield number, line.split()
         except UnicodeDecodeError:
             raise UserError(f"{path}:{number + 1} is not UTF-8 text; convert the file") from None
-        except (gzip.BadGzipFile, EOFError) as error:
-            raise UserError(f"{path} is not a whole gzip file ({error}); get it again") from None
 
 
 def read_transcripts(path: str | Path, allow_empty: bool = False) -> dict[str, list[str]]:

@@ -8,7 +8,6 @@ from datetime import date
 from pathlib import Path
 
 import jinja2
-import yaml
 
 from dirnet.errors import UserError, did_you_mean, one_line_errors
 from dirnet.files import atomic_write
@@ -16,7 +15,7 @@ from dirnet.nn import storage
 from dirnet.options import Parser
 from dirnet.provenance import cpu_name, package_version
 from dirnet.report import figures, speed_figures, timings
-from dirnet.report.results import Row, collect, columns, markdown, stages_of
+from dirnet.report.results import Row, collect, columns, markdown, seed_of, stages_of
 
 PACKAGES = ("torch", "espnet", "executorch", "numpy", "kaldi-decoder")
 GROUP_HEADER = ("group", "shape", "atoms", "density", "params", "bytes", "relative error")
@@ -147,14 +146,6 @@ def origin(exp: Path, rows: list[Row]) -> list[tuple[str, str]]:
         ("Python", platform.python_version()),
         *((name, package_version(name) or "not installed") for name in PACKAGES),
     ]
-
-
-def seed_of(folder: Path) -> int | None:
-    """The seed in ESPnet's config.yaml, None where the model was not trained by it."""
-    try:
-        return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")).get("seed")
-    except FileNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

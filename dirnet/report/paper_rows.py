@@ -13,7 +13,7 @@ import numpy as np
 
 from dirnet.errors import UserError
 from dirnet.nn import storage
-from dirnet.report.results import collect, read_result
+from dirnet.report.results import collect, read_result, seed_of
 
 KNOWN = {"svd": "LSTM-SVD", "odl": "LSTM-ODL", "dirnet": "DirNet"}  # methods that the paper has, too
 UNKNOWN = "not recorded"
@@ -97,9 +97,9 @@ def table2(folder: Path, given: dict[str, str], metric: str = "wer") -> list[Mea
             if rate is None:
                 continue
             told = storage.describe(exp / row.name)
-            seed = told["extra"].get("compression", {}).get("seed", 0)
-            config = told["config"]
-            origin = _origin(given, data=f"{_corpus(exp.parent)}, set {name}", seeds=str(seed),
+            seed, config = seed_of(exp / row.name), told["config"]
+            origin = _origin(given, data=f"{_corpus(exp.parent)}, set {name}",
+                             seeds=UNKNOWN if seed is None else str(seed),
                              model=f"{config['num_layers']}x{config['hidden_size']} {config['rnn_type']}",
                              commit=told.get("commit") or UNKNOWN, command=command,
                              device=row.timing.get("cpu", UNKNOWN))  # fmt: skip

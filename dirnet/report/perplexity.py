@@ -17,7 +17,7 @@ from dirnet.nn import storage
 from dirnet.nn.language import LanguageModel
 from dirnet.options import Parser, seed
 from dirnet.provenance import commit, cpu_name, package_version
-from dirnet.report.results import read_result
+from dirnet.report.results import measured, read_result
 
 SAMPLES = 1000  # of the bootstrap
 CONTROL = "dense_1x"
@@ -60,14 +60,19 @@ def main(argv: list[str] | None = None) -> int:
 def collect(exp: Path, models: Sequence[str], test_set: str) -> list[dict[str, Any]]:
     """One row a model, plain values; what no stage measured is None."""
     rows: list[dict[str, Any]] = []
-    control = read_result(exp / CONTROL / f"ppl_{test_set}" / "ppl.json")
+    scored = f"ppl_{test_set}/ppl.json"
+    scores = {
+        name: measured(exp / name / scored, exp / name / storage.DESCRIPTION)
+        for name in dict.fromkeys([CONTROL, *models])
+    }
+    control = scores[CONTROL]
     for name in models:
         folder = exp / name
         model = storage.load_language(folder)
         size, weights = size_figures(model), recurrent_weights(model)
-        after = read_result(folder / f"ppl_{test_set}" / "ppl.json")
-        before = read_result(folder / "start" / f"ppl_{test_set}" / "ppl.json")
-        speed = read_result(folder / "speed.json") or {}
+        after = scores[name]
+        before = measured(folder / "start" / scored, folder / "start/model.pth")  # ESPnet's
+        speed = measured(folder / "speed.json", folder / storage.DESCRIPTION) or {}
         first = rows[0] if rows else {"recurrent_weights": weights, "params": size["params"]}
         told = storage.describe(folder, storage.LANGUAGE_FORMAT)
         rows.append({

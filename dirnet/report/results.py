@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from torch import Tensor, nn
 
 from dirnet.asr.tokens import type_of
@@ -92,10 +93,10 @@ def read_result(path: Path) -> dict[str, Any] | None:
         raise UserError(f"{path} is not JSON ({error}); delete it and run its stage again") from None
 
 
-def measured(path: Path, folder: Path) -> dict[str, Any] | None:
-    """`read_result` of a measurement of the model in `folder`; None, and said, where that model is newer."""
-    found, model = read_result(path), folder / storage.DESCRIPTION
-    if found is not None and path.stat().st_mtime < model.stat().st_mtime:
+def measured(path: Path, model: Path) -> dict[str, Any] | None:
+    """`read_result` of a measurement of the model in the file `model`; None, and said, where that is newer."""
+    found = read_result(path)
+    if found is not None and model.exists() and path.stat().st_mtime < model.stat().st_mtime:
         print(f"{path} is older than {model}, so it is left out; run its stage again", file=sys.stderr)
         return None
     return found
@@ -106,11 +107,12 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
     rows: list[Row] = []
     for name in models:
         folder = exp / name
-        model = storage.load(folder)
+        model, made = storage.load(folder), folder / storage.DESCRIPTION
         size = size_figures(model)
         rate = type_of(model.config.phones).rate
-        timing, decoded = measured(folder / "rtf.json", folder) or {}, folder / f"decode_{test_set}"
-        compression = read_result(folder / "start" / "compression.json") or {}
+        timing, decoded = measured(folder / "rtf.json", made) or {}, folder / f"decode_{test_set}"
+        solved = (folder / "start", folder)  # of a model that was fine-tuned since, or not
+        compression = next(filter(None, (read_result(place / "compression.json") for place in solved)), {})
         rows.append(
             Row(
                 name=name,
@@ -120,8 +122,8 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
                 dense=compression.get("settings", {}).get("solver") in ("dense", "small"),
                 ratio=(rows[0].params if rows else size["params"]) / size["params"],
                 rate=rate.upper(),
-                per=error_rate(measured(decoded / f"{rate}.json", folder)),
-                wer=error_rate(measured(decoded / "wer.json", folder)),
+                per=error_rate(measured(decoded / f"{rate}.json", made)),
+                wer=error_rate(measured(decoded / "wer.json", made)),
                 rtf=timing.get("rtf"),
                 speed_up=timing.get("speed_up"),
                 groups=compression.get("groups", []),
@@ -150,6 +152,14 @@ def stages_of(exp: Path, name: str) -> list[tuple[str, list[dict[str, Any]]]]:
         training = storage.describe(exp / name).get("extra", {}).get("training", {})
         name = Path(training.get("init") or "").name  # what a stage starts from lies beside it
     return stages
+
+
+def seed_of(folder: Path) -> int | None:
+    """The seed in ESPnet's config.yaml, None where the model was not trained by it."""
+    try:
+        return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")).get("seed")
+    except FileNotFoundError:
+        return None
 
 
 def error_rate(score: dict[str, Any] | None) -> ErrorRate | None:

@@ -56,9 +56,9 @@ device=host         # host | adb | adb:SERIAL
 runner=             # device adb: the dirnet_runner built for the phone (README, "On a phone")
 cluster=            # device adb: cores of the phone, big (default) | little | all | 4-7
 
-command="$0 $*"
+command="$0$([ $# -eq 0 ] || printf ' %q' "$@")"
+. "$(dirname "$0")/utils/parse_options.sh"
 [ -f path.sh ] || { echo "$0: error: run it in its own folder, $(dirname "$0")" >&2; exit 2; }
-. utils/parse_options.sh
 . utils/stage.sh
 . ./path.sh
 . ./cmd.sh

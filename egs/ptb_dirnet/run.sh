@@ -29,8 +29,8 @@ calibration_sentences=400  # training sentences for methods that use data
 seed=0
 
 command="$0$([ $# -eq 0 ] || printf ' %q' "$@")"
+. "$(dirname "$0")/utils/parse_options.sh"
 [ -f path.sh ] || { echo "$0: error: run it in its own folder, $(dirname "$0")" >&2; exit 2; }
-. utils/parse_options.sh
 . utils/stage.sh
 . ./path.sh
 . ./cmd.sh

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import kaldiio
 import numpy as np
 import pytest
 
@@ -67,6 +68,33 @@ def test_scp_of_several_archives(tmp_path, matrices):
     lazy = Matrices(tmp_path / "all.scp")
     assert list(lazy) == sorted(entries)
     np.testing.assert_array_equal(lazy["2utt-é9"], Matrices(tmp_path / "1" / "x.scp")["1utt-é9"])
+
+
+def test_every_form_of_kaldis_matrices_is_float32(tmp_path):
+    matrix = np.random.default_rng(1).normal(size=(20, 3))
+    for name, kind, form in (("double", np.float64, "ark"), ("text", np.float32, "ark,t")):
+        with kaldiio.WriteHelper(f"{form},scp:{tmp_path}/{name}.ark,{tmp_path}/{name}.scp") as writer:
+            writer("other", matrix[:4].astype(kind))
+            writer("u", matrix.astype(kind))
+        found = Matrices(tmp_path / f"{name}.scp")["u"]
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, matrix, rtol=1e-6)
+    table = read_scp(tmp_path / "double.scp")
+    (tmp_path / "part.scp").write_text(f"u {table['u']}[5:9]\n")  # Kaldi's ends are included
+    np.testing.assert_allclose(Matrices(tmp_path / "part.scp")["u"], matrix[5:10], rtol=1e-6)
+
+
+def test_what_is_no_matrix_is_told_and_no_command_is_run(tmp_path):
+    with kaldiio.WriteHelper(f"ark,scp:{tmp_path}/v.ark,{tmp_path}/v.scp") as writer:
+        writer("vector", np.zeros(3, np.float32))
+    (tmp_path / "words").write_text("HELLO WORLD\n")
+    lines = f"command touch {tmp_path}/ran; cat x |\nwords {tmp_path}/words\n" + (tmp_path / "v.scp").read_text()
+    (tmp_path / "x.scp").write_text(lines)
+    found = Matrices(tmp_path / "x.scp")
+    for key, said in {"command": "is a command", "words": "delete .*/words and make", "vector": "is no matrix"}.items():
+        with pytest.raises(UserError, match=f"{key}.*{said}"):
+            found[key]
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(

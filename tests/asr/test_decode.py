@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -148,6 +150,15 @@ def test_bad_posteriors_are_named(lang, tmp_path, program, matrix, said, jobs):
     arguments = ["--lang", lang, "--posteriors", tmp_path / "p.scp", "--out", tmp_path / "out", "--nj", jobs]
     status, _, err = program(decode.main, *arguments)
     assert status == 2 and said in err and not list((tmp_path / "out").glob("*"))
+
+
+def test_a_process_that_is_killed_ends_the_run(lang, scp, tmp_path, program, monkeypatch):
+    """As by the kernel where memory is short; nobody would ever answer for what it was to decode."""
+    monkeypatch.setattr(decode, "greedy_phones", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    arguments = ["--lang", lang, "--posteriors", scp[0], "--out", tmp_path / "out", "--nj", 2]
+    status, _, error = program(decode.main, *arguments)
+    assert status == 2 and "one of 2 processes was killed" in error and error.count("\n") == 1
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_bad_settings_and_missing_files(lang, scp, tmp_path, program):

@@ -171,6 +171,17 @@ def test_program_writes_features_and_tables_once(corpus, tmp_path, make):
     assert len(Matrices(f"{out}.scp")) == 1
 
 
+def test_another_recording_of_the_same_name_and_a_lost_archive_are_done_again(corpus, tmp_path, make, sound):
+    data, out = corpus(tmp_path / "data"), tmp_path / "raw"
+    assert make(data, out)[0] == 0
+    sound(data / "audio" / "spk01-001.flac", seconds=1.0)
+    assert "already done" not in make(data, out)[1]
+    assert len(Matrices(f"{out}.scp")["spk01-001"]) == 98
+    (tmp_path / "raw.ark").unlink()
+    assert "already done" not in make(data, out)[1]
+    assert len(Matrices(f"{out}.scp")["spk01-001"]) == 98
+
+
 def test_unusable_utterances_are_skipped_with_a_count(corpus, tmp_path, make, sound):
     data, out = corpus(tmp_path / "data", speakers=1, utterances=30), tmp_path / "raw"
     paths = list(read_table(data / "wav.scp").values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import math
 
@@ -177,7 +178,23 @@ def test_bad_input_is_one_line_and_keeps_the_old_graph(lang, program):
             (folder / name).write_text(content)
         status, _, err = program(graph.main, "--lang", folder, "--arpa", folder / name)
         assert status == 2 and said in err and err.count("\n") == 1, err
+    packed = gzip.compress(whole.encode())
+    (folder / "cut.arpa.gz").write_bytes(packed[:-30])  # behind the unigrams
+    status, _, err = program(graph.main, "--lang", folder, "--arpa", folder / "cut.arpa.gz")
+    assert status == 2 and "cut.arpa.gz is not a whole gzip file" in err and err.count("\n") == 1
     (folder / "lang.json").unlink()
     status, _, err = program(graph.main, "--lang", folder, "--arpa", folder / "lm.arpa")
     assert status == 2 and "lang.json is missing" in err
     assert (folder / "TLG.fst").read_bytes() == before
+
+
+def test_packed_models_and_carriage_returns_make_the_same_graph(lang, program):
+    folder = lang()
+    before, whole = (folder / "TLG.fst").read_bytes(), (folder / "lm.arpa").read_bytes()
+    (folder / "windows.arpa").write_bytes(whole.replace(b"\n", b"\r\n"))
+    (folder / "packed.arpa.gz").write_bytes(gzip.compress(whole))
+    (folder / "both.arpa.gz").write_bytes(gzip.compress(whole.replace(b"\n", b"\r\n")))
+    for name in ("windows.arpa", "packed.arpa.gz", "both.arpa.gz"):
+        (folder / "TLG.fst").unlink()
+        status, _, err = program(graph.main, "--lang", folder, "--arpa", folder / name)
+        assert status == 0 and (folder / "TLG.fst").read_bytes() == before, err

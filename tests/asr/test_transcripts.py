@@ -39,6 +39,22 @@ def test_faults_are_named_by_line(tmp_path, content, said):
         read_transcripts(tmp_path / "text")
 
 
+def test_the_byte_order_mark_of_windows_is_no_part_of_the_first_word(tmp_path):
+    (tmp_path / "text").write_bytes(b"\xef\xbb\xbfu1 A\r\nu2 B\r\n")
+    (tmp_path / "text.gz").write_bytes(gzip.compress((tmp_path / "text").read_bytes()))
+    for name in ("text", "text.gz"):
+        assert read_transcripts(tmp_path / name) == {"u1": ["A"], "u2": ["B"]}
+
+
+def test_packed_files_that_are_cut_or_damaged(tmp_path):
+    whole = gzip.compress(b"".join(b"u%d A B\n" % number for number in range(5000)))
+    damaged = whole[:2000] + b"\xff" * 20 + whole[2020:]
+    for number, broken in enumerate((whole[:-3000], damaged, whole[:-8] + b"\0" * 8)):
+        (tmp_path / f"{number}.gz").write_bytes(broken)
+        with pytest.raises(UserError, match=f"{number}.gz is not a whole gzip file"):
+            list(read_fields(tmp_path / f"{number}.gz"))
+
+
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         read_transcripts(tmp_path / "nowhere")

@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import io
 import re
+import ssl
 import tarfile
 import threading
 import time
@@ -117,6 +118,26 @@ def test_a_broken_download_goes_on_where_it_ended(server, download, tmp_path):
     assert (tmp_path / "downloads" / "LibriSpeech" / "train-clean-100").is_dir()
 
 
+def test_a_failure_of_the_encryption_is_a_broken_connection_too(server, download, monkeypatch):
+    import downloading
+
+    real, whole = downloading.request, server.files["/12/dev-clean.tar.gz"]
+
+    def request(url, headers=None):
+        response = real(url, headers)
+        if url.endswith("dev-clean.tar.gz") and not headers:
+            read, parts = response.read, [100_000]
+            response.read = lambda size: read(parts.pop()) if parts else fail()
+        return response
+
+    def fail():
+        raise ssl.SSLError("record layer failure")
+
+    monkeypatch.setattr(downloading, "request", request)
+    status, said, _ = download()
+    assert status == 0 and "broke off at 100000 bytes" in said and len(whole) > 100_000
+
+
 def test_a_download_given_up_goes_on_in_the_next_run(server, download, tmp_path):
     path = "/12/dev-clean.tar.gz"
     server.cut[path] = [70_000, 0, 0, 0]
@@ -218,6 +239,8 @@ def test_archives_are_removed_on_request(download, tmp_path):
 def test_mistakes(server, download):
     status, _, error = download("--parts", "train-clean-10")
     assert status == 2 and "did you mean 'train-clean-100'?" in error
+    status, _, error = download("--url", "www.openslr.org/resources")
+    assert status == 2 and "www.openslr.org/resources/12/md5sum.txt is no address" in error
     status, _, error = download("--parts", "test-other")
     assert status == 2 and "md5sum.txt has no line for test-other.tar.gz" in error
     status, _, error = download("--lm", "3-gram.pruned.3e-7")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -191,9 +192,18 @@ def test_an_unknown_back_end_is_refused(tmp_path):
 
 def test_help_lists_every_option():
     shown = run("--help").stdout
-    head = (RECIPE / "run.sh").read_text().split(". utils/parse_options.sh")[0]
+    head = (RECIPE / "run.sh").read_text().split("utils/parse_options.sh")[0]
     names = re.findall(r"^([a-z_]+)=", head, re.MULTILINE)
     assert len(names) > 20 and all(f"--{name} " in shown for name in names if name != "command")
+
+
+@pytest.mark.parametrize("recipe", ["librispeech_dirnet", "ptb_dirnet"])
+def test_help_is_there_from_any_folder(tmp_path, recipe):
+    path = ROOT / "egs" / recipe / "run.sh"
+    shown = subprocess.run([path, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert shown.returncode == 0 and "  --workdir ." in shown.stdout and shown.stderr == ""
+    shown = subprocess.run([path, "--stage", "1"], cwd=tmp_path, capture_output=True, text=True)
+    assert shown.returncode == 2 and shown.stderr == f"{path}: error: run it in its own folder, {path.parent}\n"
 
 
 def test_run_sh_stays_readable():
@@ -242,6 +252,18 @@ while [ $# -gt 1 ]; do [ "$1" != --method ] || method=$2; [ "$1" != --out ] || o
     solved = [step for at in steps_at for step in at if step.endswith("/start") and " from " not in step]
     trained = [step for at in steps_at for step in at if step not in solved]
     assert steps == ["dense 1x dense_1x/start", *solved, "finetune dense_1x from dense_1x/start", *trained]
+
+
+def test_the_report_is_told_the_command_as_a_shell_reads_it(tmp_path):
+    program, told = tmp_path / "python", tmp_path / "told"
+    program.write_text(f"#!/usr/bin/env bash\n[[ $* != *report* ]] || printf '%s\\n' \"$@\" > {told}\n")
+    program.chmod(0o755)
+    (tmp_path / "work/data").mkdir(parents=True)
+    (tmp_path / "work/data/test_sets").write_text("test\n")
+    options = ["--workdir", str(tmp_path / "work"), "--stage", "10", "--size", "4x 8x", "--cluster", "a'b"]
+    assert run("--corpus", "mini", "--python", program, *options).returncode == 0
+    words = told.read_text().splitlines()
+    assert shlex.split(words[words.index("--command") + 1])[-len(options) :] == options
 
 
 def test_stage_7_verifies_what_it_wrote(tmp_path):

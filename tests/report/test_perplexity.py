@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -74,3 +75,18 @@ def test_perplexities_of_two_texts_are_not_compared(exp, program):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"key": {"text": "another"}}))
     status, _, error = program(perplexity.main, "--exp", exp, "--models", "lm", "svd_2x", "--out", exp / "report")
     assert status == 2 and "are of two texts" in error
+
+
+def test_what_was_measured_of_an_older_model_is_left_out_and_said(exp, program):
+    (exp / "svd_2x/start/model.pth").write_bytes(b"")
+    old = ["dense_1x/ppl_test/ppl.json", "svd_2x/start/ppl_test/ppl.json", "lm/speed.json"]
+    for name in old:
+        os.utime(exp / name, (1, 1))
+    status, _, error = program(perplexity.main, "--exp", exp, "--models", "lm", "dense_1x", "svd_2x", "--data",
+                               exp.parent / "data", "--out", exp / "report")  # fmt: skip
+    assert status == 0 and sorted(line.split(" is older than ")[0] for line in error.splitlines()) == sorted(
+        str(exp / name) for name in old
+    )
+    dense, control, small = json.loads((exp / "report/results.json").read_text())["rows"]
+    assert control["perplexity"] is small["before"] is small["against_control"] is dense["words_per_second"] is None
+    assert small["perplexity"] and dense["perplexity"]

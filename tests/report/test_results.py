@@ -90,6 +90,14 @@ def test_codes_are_those_of_the_groups(experiments):
         assert code.cells.shape <= code.shape and float(code.cells.max()) > 0
 
 
+def test_a_model_that_was_not_fine_tuned_has_its_groups_too(experiments, tmp_path):
+    """`dirnet compress --out DIR` leaves compression.json beside the model, the recipe in DIR/start."""
+    shutil.copytree(experiments[0] / "svd_4x", tmp_path / "small")
+    (tmp_path / "small/start/compression.json").rename(tmp_path / "small/compression.json")
+    (row,) = results.collect(tmp_path, ["small"], "test")
+    assert row.method == "svd" and len(row.groups) == 3
+
+
 def test_missing_and_damaged_files_are_named(experiments, tmp_path):
     exp, _ = experiments
     with pytest.raises(UserError, match="none/model.json does not exist"):

@@ -117,6 +117,9 @@ def test_subset(script, program, validate, folder, tmp_path, monkeypatch, choice
     assert status == 0 and f"{len(expected)} of 6 utterances" in out
     assert list(read_table(tmp_path / "part" / "text")) == expected
     assert validate(tmp_path / "part")[0] == 0
+    (folder / "wav.scp").write_text((folder / "wav.scp").read_text().replace(f"{folder}/", ""))  # paths from there
+    program(script("utils/subset_data_dir.py").main, *choice, folder, tmp_path / "part")
+    assert validate(tmp_path / "part")[0] == 0
 
 
 @pytest.mark.parametrize(

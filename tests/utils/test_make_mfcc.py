@@ -66,6 +66,20 @@ def test_unusable_utterances_leave_the_tables_or_stop_the_run(make, corpus, soun
     assert "already done" in make(data, out, "--nj", "1")[1]
 
 
+def test_a_run_that_failed_does_not_pass_for_the_one_before(make, corpus, tmp_path):
+    """With other options, and cut off between two jobs, it leaves archives that feats.scp does not describe."""
+    data, out = corpus(tmp_path / "train"), tmp_path / "dump"
+    assert make(data, out, "--nj", "2")[0] == 0
+    before = {name: matrix.copy() for name, matrix in Matrices(out / "feats.scp").items()}
+    (tmp_path / "conf").write_text("--num-ceps=13\n")
+    hidden = (data / "audio" / "spk01-002.flac").rename(tmp_path / "hidden")
+    assert make(data, out, "--nj", "2", "--config", tmp_path / "conf")[0] == 2  # the first job has ended well
+    hidden.rename(data / "audio" / "spk01-002.flac")
+    assert make(data, out, "--nj", "2")[0] == 0
+    after = Matrices(out / "feats.scp")
+    assert all(np.array_equal(after[name], matrix) for name, matrix in before.items())
+
+
 def test_the_jobs_mistake_is_told_in_one_line(make, corpus, sound, tmp_path, request):
     data, out = corpus(tmp_path / "train"), tmp_path / "dump"
     path = sound(data / "audio" / "spk01-000.flac", rate=8000)
