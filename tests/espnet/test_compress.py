@@ -294,9 +294,9 @@ def test_features_from_archives_and_what_a_data_folder_lacks(root, small, progra
     finally:
         (root / "data/away.wav").rename(root / "data/utt2.wav")
     (tmp_path / "segments").write_text("")
-    for folder, fault in ((tmp_path, "segments"), (tmp_path / "no", "no/wav.scp does not exist")):
+    for data, fault in ((tmp_path, "segments"), (tmp_path / "no", "no/wav.scp does not exist")):
         with pytest.raises(UserError, match=fault):
-            read_batches("asr", {**config, "input_size": None}, folder, 2)
+            read_batches("asr", {**config, "input_size": None}, data, 2)
 
 
 @pytest.mark.parametrize(
