@@ -29,7 +29,8 @@ def read_batches(
     One at a time: there is no padding then, which layers that are not fed packed sequences would take for speech.
     config: with paths that hold from here. folder: `wav.scp` or `feats.scp` as the model's input asks, `text` and what
     else the task trains with; for a language model also the text file itself. Equal seeds draw the same. A folder
-    that lacks a file, segments without audio of their own, and an empty one are `UserError`s.
+    that lacks a file, segments without audio of their own, an empty one, and an utterance that cannot be read are
+    `UserError`s.
     """
     owner = task_class(task)
     text = folder if task == "lm" and folder.is_file() else folder / "text"
@@ -53,12 +54,17 @@ def read_batches(
             dtype="float32",
             num_workers=0,
         )
+        batches: list[dict[str, Any]] = []
         try:
-            return [batch for _, batch in loader]
-        except (KeyError, RuntimeError) as error:
-            if "not found" in str(error):
-                raise UserError(f"{folder}: {error}, all of {names[0]} ... {names[-1]}; run fix_data_dir.sh") from None
-            raise
+            for _, batch in loader:
+                batches.append(batch)
+        except (AssertionError, EOFError, KeyError, OSError, RuntimeError, ValueError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            name = drawn[len(batches)]
+            raise UserError(
+                f"--data {folder}: utterance {name} cannot be read ({first}); mend that, or run fix_data_dir.sh"
+            ) from None
+    return batches
 
 
 def _speech(folder: Path, config: Mapping[str, Any]) -> tuple[Path, str]:

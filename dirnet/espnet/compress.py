@@ -67,14 +67,14 @@ def main(argv: list[str] | None = None) -> int:
         "data": arguments.data and [str(arguments.data), arguments.data_utts],
         "seed": arguments.seed,
     }
-    if ((read_json(out / folder.REPORT) or {}).get("request")) == request:
-        print(f"{out}: holds this compressed model already; nothing to do")
-        return 0
-    if (out / folder.MODEL).exists() and not (out / folder.REPORT).exists() and not arguments.dry_run:
-        raise UserError(f"--out {out} holds a trained model, which would be lost; give another folder")
+    if not arguments.dry_run:
+        if (read_json(out / folder.REPORT) or {}).get("request") == request:
+            print(f"{out}: holds this compressed model already; nothing to do")
+            return 0
+        folder.refuse_trained(out)
     model = silent(found.build())
     wanted = limit(model, size, arguments.of)
-    data = calibration(found, arguments) if method.uses_data else None
+    data = calibration(found, arguments, method)
     if data:
         check_reads(model, data[0], arguments.data)
     if arguments.dry_run:
@@ -122,8 +122,12 @@ def limit(model: nn.Module, size: Size, of: str) -> str:
     return str(rest + size.limit(weights))
 
 
-def calibration(found: Source, arguments: argparse.Namespace) -> list[dict[str, Any]] | None:
-    """Inputs of the model, or None without `--data`, which says so: the solver then has the weights only."""
+def calibration(found: Source, arguments: argparse.Namespace, method: Method) -> list[dict[str, Any]] | None:
+    """Inputs of the model; None where the solver has the weights only: without `--data`, or if `method` reads none."""
+    if not method.uses_data:
+        if arguments.data is not None:
+            print(f"--data {arguments.data} is not read by method {arguments.method}", file=sys.stderr)
+        return None
     if arguments.data is None:
         print("no --data: only the weights are approximated, not what the model does with speech", file=sys.stderr)
         return None

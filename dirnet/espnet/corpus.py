@@ -11,7 +11,7 @@ from dirnet.asr.ark import Matrices
 from dirnet.asr.datadir import read_lines, read_table, split_line
 from dirnet.asr.tokens import type_of
 from dirnet.errors import UserError
-from dirnet.files import atomic_folder
+from dirnet.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def prepare(
             f"{data}: {len(skipped)} of {len(transcripts)} utterances cannot train (first: {name}: {reason}), "
             f"expected at most {max_skipped:.0%}; check audio and transcripts"
         )
-    with atomic_folder(out) as folder:
-        (folder / "text").write_text("".join(text), encoding="utf-8")
-        (folder / "shape").write_text("".join(shapes), encoding="utf-8")
+    for name, lines in (("text", text), ("shape", shapes)):
+        with atomic_write(out / name) as stream:  # file by file: all processes of one training write the same
+            stream.write("".join(lines))
     return TrainingSet(dump / "feats.scp", out / "text", out / "shape", len(text), skipped)
 
 

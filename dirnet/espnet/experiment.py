@@ -12,8 +12,13 @@ from typing import Any
 
 from dirnet.errors import UserError, did_you_mean
 from dirnet.espnet.versions import check_espnet
+from dirnet.espnet.wrap import NAME
 
 REQUIRED = {"frontend": "mfcc", "normalize": "global_mvn", "preencoder": "splice", "encoder": "dirnet_rnn"}
+REFUSED = {
+    "--output_dir": "give the folder as --exp", "--init_param": "give the model as --init",
+    **dict.fromkeys(("--collect_stats", "--dry_run", "--print_config"), "it would train nothing; leave it out"),
+}  # fmt: skip
 MODELS = ("dirnet_ctc", "dirnet_smbr")
 
 
@@ -42,22 +47,34 @@ def check_keys(config: Mapping[str, Any], task: type, where: Path) -> None:
     known = {action.dest for action in parser._actions}
     for key in config:
         _known(key, known, f"{where}: ")
+    check_confs(config, task, where)
+
+
+def check_confs(config: Mapping[str, Any], task: type, where: Path) -> None:
+    """Every key of a `*_conf` of a class, optimizer or scheduler must be one that it knows."""
     for choice in task.class_choices_list:
         name, conf = config.get(choice.name), config.get(f"{choice.name}_conf") or {}
         if name is None:
             continue
         if name not in choice.classes:
             raise UserError(f"{where}: {choice.name} is {name!r}, expected one of {', '.join(choice.classes)}")
-        for key in conf:
-            _known(key, arguments_of(choice.classes[name]), f"{where}: {choice.name}_conf: ")
+        if name != NAME:  # it passes on what it does not know
+            _known_all(conf, choice.classes[name], f"{where}: {choice.name}_conf: ")
+    abs_task = importlib.import_module("espnet2.tasks.abs_task")
+    for part, classes in (("optim", abs_task.optim_classes), ("scheduler", abs_task.scheduler_classes)):
+        if config.get(part) in classes:
+            _known_all(config.get(f"{part}_conf") or {}, classes[config[part]], f"{where}: {part}_conf: ")
 
 
 def check_overrides(overrides: Iterable[str], task: type) -> None:
-    """Options for ESPnet on the command line: the names must be ESPnet's."""
+    """Options for ESPnet on the command line: ESPnet's names, and none that would leave no model in --exp."""
     known = {option for action in task.get_parser()._actions for option in action.option_strings}
     for word in overrides:
         if word.startswith("--"):
-            _known(word.partition("=")[0], known, "")
+            name = word.partition("=")[0]
+            if name in REFUSED:
+                raise UserError(f"{name} is not for ESPnet here; {REFUSED[name]}")
+            _known(name, known, "")
 
 
 def arguments_of(kind: type) -> set[str]:
@@ -83,6 +100,11 @@ def take_shape(config: dict[str, Any], shape: Mapping[str, Any], where: Path, in
                 f"{value!r}; leave {key} out to take it from there"
             )
         encoder[key] = value
+
+
+def _known_all(keys: Iterable[str], kind: type, where: str) -> None:
+    for key in keys:
+        _known(key, arguments_of(kind), where)
 
 
 def _known(key: str, names: set[str], where: str) -> None:

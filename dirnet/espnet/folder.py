@@ -38,12 +38,13 @@ OF_A_RUN_STARTS = ("dist_", "wandb_", "use_wandb", "required")
 
 
 def write(found: Source, model: nn.Module, report: Mapping[str, Any], out: Path) -> None:
-    """Write `model`, compressed, with `report`; `compression.json` comes last and marks the folder as whole.
+    """Write `model`, compressed, with `report`; `compression.json` comes first, empty, and last: then all is whole.
 
     The files that the configuration names are copied; their paths in it are those from here, as `espnet2.bin.pack`
     wants them.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out / REPORT) as mark:  # a kill leaves a folder that is ours, and no report of other weights
+        mark.write("{}\n")
     names: dict[str, str] = {}
     for value, path in found.files.items():
         target = out / path.name
@@ -70,6 +71,13 @@ def write(found: Source, model: nn.Module, report: Mapping[str, Any], out: Path)
         image.write(picture(model, dict(report)))
     with atomic_write(out / REPORT) as data:
         data.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
+
+
+def refuse_trained(out: Path) -> None:
+    """A `UserError` where `out` holds a model that `write` did not write, or its configuration."""
+    held = next((path.name for path in (*sorted(out.glob("*.pth")), out / CONFIG) if path.exists()), None)
+    if held and not (out / REPORT).exists():
+        raise UserError(f"--out {out} holds a trained model ({held}), which would be lost; give another folder")
 
 
 def wrapped_config(config: Mapping[str, Any], model: nn.Module, task: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,9 +34,18 @@ DISTRIBUTED = (
 FREE = ("ngpu", "num_workers", "log_interval", "max_epoch", "patience", *DISTRIBUTED)
 
 
+def parse(parser: Parser, argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The options of `parser` and `--ngpu`; the others, which are ESPnet's, with or without a `--` before them."""
+    parser.add_argument("--ngpu", default=0, type=int, help="GPUs; more than one trains by ESPnet's DDP")
+    arguments, overrides = parser.parse_known_args(argv)
+    if arguments.ngpu > torch.cuda.device_count():
+        raise UserError(f"--ngpu is {arguments.ngpu}, but torch sees {torch.cuda.device_count()} GPU(s); use fewer")
+    return arguments, [word for word in overrides if word != "--"]
+
+
 def fingerprint(config: dict[str, Any], overrides: list[str], state: dict[str, torch.Tensor] | None) -> str:
     """A sha256 of everything that makes two trainings differ."""
-    pairs = [word.strip() for word in " ".join(overrides).split("--") if word and word.split()[0] not in FREE]
+    pairs = [word.strip() for word in " ".join(overrides).split("--") if re.split(r"[ =]", word)[0] not in ("", *FREE)]
     fixed = {key: value for key, value in config.items() if key not in FREE}
     summary = hashlib.sha256(json.dumps([fixed, pairs], sort_keys=True, default=str).encode())
     for key, value in sorted((state or {}).items()):
@@ -44,9 +54,10 @@ def fingerprint(config: dict[str, Any], overrides: list[str], state: dict[str, t
 
 
 def refuse_other(exp: Path, digest: str) -> None:
-    """A `UserError` when `exp` holds another training, finished or not."""
+    """A `UserError` when `exp` holds another training, finished or not; one that never came to an epoch is none."""
     record = read_json(exp / "train.json")
-    if record is not None and record["digest"] != digest:
+    trained = (exp / FINAL).exists() or any(exp.glob("checkpoint*.pth"))
+    if trained and record is not None and record["digest"] != digest:
         raise UserError(f"{exp} holds a training with other options, data or paths; remove it or give another folder")
 
 
@@ -66,7 +77,7 @@ def begin(exp: Path, config: dict[str, Any], state: dict[str, torch.Tensor] | No
 def run(
     exp: Path, task: type, arguments: argparse.Namespace, overrides: list[str], log: Path, initial: Path | None
 ) -> None:
-    """ESPnet's training of `task` as `begin` wrote it, after a look whether its weights fit the model.
+    """ESPnet's training of `task` as `begin` wrote it, after a look at its options and its weights.
 
     arguments: with `config`, the user's file, and `ngpu`. initial: where the weights came from, for the errors.
     """
@@ -74,8 +85,10 @@ def run(
     options = ["--config", str(exp / CONFIG), "--output_dir", str(exp), "--ngpu", str(arguments.ngpu)]
     options += ["--multiprocessing_distributed", str(arguments.ngpu > 1).lower(), *overrides]
     try:
+        parsed = task.get_parser().parse_args(options)
+        experiment.check_confs(vars(parsed), task, arguments.config)  # those of the command line too
         if initial:
-            expected = task.build_model(task.get_parser().parse_args(options)).state_dict()
+            expected = task.build_model(parsed).state_dict()
             checkpoint.check_fits(torch.load(exp / INITIAL, weights_only=True), expected, initial)
         task.main(cmd=options)
     except SystemExit:  # argparse's way to refuse a value; its last line says which

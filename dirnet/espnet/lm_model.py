@@ -15,14 +15,22 @@ DEFAULTS = {"unit": 650, "nhid": None, "nlayers": 2, "rnn_type": "lstm"}  # of E
 NAMES = {"encoder": "embedding", "rnn": "rnn", "decoder": "output"}  # ESPnet's, ours
 
 
-def neutral_model(config: Mapping[str, Any], state: Mapping[str, Tensor], name: str = "") -> LanguageModel:
-    """The model of an ESPnet configuration (what `config.yaml` holds) and state dict; another kind is a `UserError`."""
-    kind, conf, layers = config["lm"], dict(config.get("lm_conf") or {}), {}
+def shape(config: Mapping[str, Any], where: object = "config.yaml") -> tuple[dict[str, Any], dict[str, Any]]:
+    """`DEFAULTS` as `config` has them, and the settings of its compressed layers; another kind is a `UserError`."""
+    kind, conf, layers = config.get("lm"), dict(config.get("lm_conf") or {}), {}
     if kind == "dirnet_wrap":
         kind, layers, conf = conf["base"], conf.get("layers") or {}, {**conf, **(conf.get("base_conf") or {})}
     conf = DEFAULTS | {key: value for key, value in conf.items() if key in DEFAULTS}
     if kind != "seq_rnn" or conf["rnn_type"] not in ("lstm", "gru", "rnn_tanh"):
-        raise UserError(f"lm is {kind} with rnn_type {conf['rnn_type']}, expected seq_rnn with lstm, gru or rnn_tanh")
+        raise UserError(
+            f"{where}: lm is {kind} with rnn_type {conf['rnn_type']}, expected seq_rnn with lstm, gru or rnn_tanh"
+        )
+    return conf, dict(layers)
+
+
+def neutral_model(config: Mapping[str, Any], state: Mapping[str, Tensor], name: str = "") -> LanguageModel:
+    """The model of an ESPnet configuration (what `config.yaml` holds) and state dict; another kind is a `UserError`."""
+    conf, layers = shape(config)
     settings = dict(layers.get("rnn") or {})
     if "layout" in settings:
         settings["compression"] = tuple(map(tuple, settings.pop("layout")))

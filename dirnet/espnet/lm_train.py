@@ -21,8 +21,8 @@ from dirnet.compression.budget import parse_size
 from dirnet.config import read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment
-from dirnet.espnet.launch import FINAL, LOG, begin, fingerprint, logged, refuse_other, run
-from dirnet.espnet.lm_model import DEFAULTS, neutral_model
+from dirnet.espnet.launch import FINAL, LOG, begin, fingerprint, logged, parse, rank_of, refuse_other, run
+from dirnet.espnet.lm_model import DEFAULTS, neutral_model, shape
 from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
 from dirnet.options import Parser
@@ -43,10 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--exp", required=True, type=Path, nargs="+", help="folders of the experiments")
     parser.add_argument("--init", type=Path, nargs="+", default=[], help="folders of the models to start from")
     parser.add_argument("--smaller", help="e.g. 6.7x: as many units as leave so many times fewer recurrent weights")
-    parser.add_argument("--ngpu", default=0, type=int, help="GPUs; more than one trains by ESPnet's DDP")
-    arguments, overrides = parser.parse_known_args(argv)
-    if arguments.ngpu > torch.cuda.device_count():
-        raise UserError(f"--ngpu is {arguments.ngpu}, but torch sees {torch.cuda.device_count()} GPU(s); use fewer")
+    arguments, overrides = parse(parser, argv)
     if arguments.smaller and arguments.init:
         raise UserError(f"--smaller {arguments.smaller} makes a new shape, --init takes one; leave one out")
     if arguments.init and len(arguments.init) != len(arguments.exp):
@@ -69,14 +66,18 @@ def train(exp: Path, init: Path | None, arguments: argparse.Namespace, overrides
         return
     refuse_other(exp, digest)
     exp.mkdir(parents=True, exist_ok=True)
-    checkpoint.recover(exp)
-    begin(exp, config, state, digest, exp / LOG)
-    with logged(exp / LOG), checkpoint.full_disk_told(exp):
+    rank = rank_of(overrides)
+    log = exp / (f"train.rank{rank}.log" if rank else LOG)
+    if not rank:
+        checkpoint.recover(exp)
+    begin(exp, config, state, digest, log)
+    with logged(log), checkpoint.full_disk_told(exp):
         task = espnet_task()
         users = {key: value for key, value in config.items() if not init or key not in SHAPE}
         experiment.check_keys(users, task, arguments.config)
-        run(exp, task, arguments, overrides, exp / LOG, init)
-    finish(exp, digest, init)
+        run(exp, task, arguments, overrides, log, init)
+    if not rank:
+        finish(exp, digest, init)
 
 
 def configuration(init: Path | None, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -96,6 +97,7 @@ def configuration(init: Path | None, arguments: argparse.Namespace) -> dict[str,
     for path in [data / name for name in ("tokens.txt", f"{arguments.train}/text", f"{arguments.valid}/text_shape")]:
         if not path.exists():
             raise UserError(f"{path} does not exist; run the stages before this one first")
+    shape(config, arguments.config)  # before the training: what has no neutral model could not end it
     config["token_type"] = "word"
     for role, name in (("train", arguments.train), ("valid", arguments.valid)):
         config[f"{role}_data_path_and_name_and_type"] = [[str(data / name / "text"), "text", "text"]]

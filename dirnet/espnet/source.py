@@ -7,9 +7,11 @@ import contextlib
 import importlib
 import io
 import logging
+import lzma
 import tarfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,12 +156,30 @@ def _unpacked(path: Path) -> tuple[Path, Path]:
     """The two files in a package, unpacked into a folder beside it."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; {ALSO}")
-    folder = path.with_name(f"{path.name}.unpacked")
-    pack_funcs = importlib.import_module("espnet2.main_funcs.pack_funcs")
+    return _model_in(unpack(path, path.with_name(f"{path.name}.unpacked")), path)
+
+
+def unpack(path: Path, folder: Path) -> dict[str, str]:
+    """What meta.yaml of the package `path` names: key -> file in `folder`, by ESPnet's unpacker.
+
+    A damaged or foreign package, and one with a name that leads out of `folder`, are `UserError`s.
+    """
+    versions.check_espnet()
     try:
-        return _model_in(pack_funcs.unpack(path, folder, use_cache=False), path)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, KeyError, AssertionError) as error:
-        raise UserError(f"{path} is no whole ESPnet package ({error}); pack or download it again") from None
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            pack_funcs = importlib.import_module("espnet2.main_funcs.pack_funcs")
+            with pack_funcs.Archiver(path) as archive:
+                for info in archive:  # ESPnet takes any name
+                    name = Path(archive.get_name_from_info(info))
+                    if name.is_absolute() or ".." in name.parts or getattr(info, "linkname", ""):
+                        raise RuntimeError(f"{name} may lead out of its folder")
+            return pack_funcs.unpack(path, folder, use_cache=False)
+    except (
+        zipfile.BadZipFile, tarfile.TarError, yaml.YAMLError, zlib.error, lzma.LZMAError, EOFError, OSError,
+        RuntimeError, KeyError, AssertionError, ValueError,
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is no whole ESPnet package ({reason}); pack or download it again") from None
 
 
 def _model_in(info: Mapping[str, str], path: str | Path) -> tuple[Path, Path]:

@@ -22,7 +22,7 @@ from dirnet.config import read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment, finetuning, smbr_setup
 from dirnet.espnet.corpus import prepare
-from dirnet.espnet.launch import FINAL, INITIAL, LOG, begin, fingerprint, logged, rank_of, refuse_other, run
+from dirnet.espnet.launch import FINAL, INITIAL, LOG, begin, fingerprint, logged, parse, rank_of, refuse_other, run
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.options import Parser
@@ -49,11 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--smbr_order", type=int, help="order of sMBR's phone n-gram; default: the config's, else 2")
     parser.add_argument("--mfcc_config", type=Path, help="MFCC options of the features; default: Kaldi-style defaults")
-    parser.add_argument("--ngpu", default=0, type=int, help="GPUs; more than one trains by ESPnet's DDP")
     parser.add_argument("--max_frames", default=3600, type=int, help="longest utterance, in 10 ms frames")
-    arguments, overrides = parser.parse_known_args(argv)
-    if arguments.ngpu > torch.cuda.device_count():
-        raise UserError(f"--ngpu is {arguments.ngpu}, but torch sees {torch.cuda.device_count()} GPU(s); use fewer")
+    arguments, overrides = parse(parser, argv)
     if arguments.init and arguments.shape:
         raise UserError(f"--shape {arguments.shape} is of no use with --init, which has a shape; leave one out")
     train(arguments, overrides)

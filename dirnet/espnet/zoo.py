@@ -8,8 +8,6 @@ upload ZIP --repo R     the way of ESPnet's recipes: the unpacked zip with its c
 from __future__ import annotations
 
 import contextlib
-import importlib
-import io
 import os
 import re
 import tempfile
@@ -81,8 +79,7 @@ def unpacked(path: Path):
     """A folder, gone afterwards, with the content of the zip `path`, paths set by ESPnet's unpacker; its meta.yaml."""
     check_zip(path)
     with tempfile.TemporaryDirectory() as name:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            importlib.import_module("espnet2.main_funcs.pack_funcs").unpack(path, name)
+        source.unpack(path, Path(name))
         yield Path(name), yaml.safe_load((Path(name) / META).read_text(encoding="utf-8"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 
 from dirnet.calibrated import main
 from dirnet.errors import UserError
+from dirnet.espnet import folder
 from dirnet.espnet.batches import read_batches
 from dirnet.espnet.compress import check_reads
 from dirnet.nn.cells import DirNetCell
@@ -199,13 +201,54 @@ def test_a_finished_run_is_left_alone_and_a_dry_run_writes_nothing(root, small, 
     before = (out / "model.pth").stat().st_mtime_ns
     status, told, _ = program(main, *arguments, "--out", out)
     assert (status, (out / "model.pth").stat().st_mtime_ns) == (0, before) and "nothing to do" in told
+    status, told, _ = program(main, *arguments, "--out", out, "--dry_run", "true")
+    assert status == 0 and "lm.rnn.hidden_l0" in told and (out / "model.pth").stat().st_mtime_ns == before
     status, told, _ = program(main, *arguments, "--out", tmp_path / "none", "--dry_run", "true")
     assert status == 0 and "lm.rnn.hidden_l0" in told and not (tmp_path / "none").exists()
     (tmp_path / "trained").mkdir()
     (tmp_path / "trained/model.pth").write_bytes(b"days of work")
     status, _, error = program(main, *arguments, "--out", tmp_path / "trained")
-    assert status == 2 and "holds a trained model, which would be lost" in error
+    assert status == 2 and "holds a trained model (model.pth), which would be lost" in error
     assert (tmp_path / "trained/model.pth").read_bytes() == b"days of work"
+
+
+def test_killed_while_it_writes_it_begins_again(root, small, program, tmp_path, monkeypatch):
+    """Never refused, and never taken for the other model whose report was there before."""
+    small("lm_lstm")
+    out = tmp_path / "out"
+
+    def run(size: str) -> int:
+        return program(main, "--espnet", root / "lm_lstm", "--size", size, "--method", "svd", "--out", out)[0]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    picture = folder.picture
+    monkeypatch.setattr(folder, "picture", killed)
+    assert run("1.3x") == 130
+    monkeypatch.setattr(folder, "picture", picture)
+    assert run("1.3x") == 0
+    whole = (out / "model.pth").read_bytes()
+    monkeypatch.setattr(folder, "picture", killed)
+    assert run("1.6x") == 130 and (out / "model.pth").read_bytes() != whole
+    monkeypatch.setattr(folder, "picture", picture)
+    assert run("1.3x") == 0 and (out / "model.pth").read_bytes() == whole
+
+
+def test_the_dense_models_folder_is_not_written_to(root, small, program, tmp_path):
+    small("lm_lstm")
+    exp = shutil.copytree(root / "lm_lstm", tmp_path / "exp")
+    before = {path.name: path.read_bytes() for path in exp.iterdir()}
+    status, _, error = program(main, "--espnet", exp, "--size", "1.3x", "--method", "svd", "--out", exp)
+    assert status == 2 and "holds a trained model (valid.loss.best.pth)" in error
+    assert {path.name: path.read_bytes() for path in exp.iterdir()} == before
+
+
+def test_data_that_a_method_does_not_read_is_told(root, small, program, tmp_path):
+    small("lm_lstm")
+    arguments = ("--espnet", root / "lm_lstm", "--size", "1.3x", "--method", "svd", "--dry_run", "true")
+    status, _, error = program(main, *arguments, "--data", root / "data", "--out", tmp_path / "out")
+    assert status == 0 and "is not read by method svd" in error
 
 
 def test_the_summary_fits_a_screen_and_names_what_follows(root, program, tmp_path, small):
@@ -243,10 +286,17 @@ def test_features_from_archives_and_what_a_data_folder_lacks(root, small, progra
     drawn = read_batches("asr", config, tmp_path, 2, seed=1)
     assert [batch["speech"].shape[1] for batch in drawn] == [
         batch["speech"].shape[1] for batch in read_batches("asr", config, tmp_path, 2, seed=1)]  # fmt: skip
+    (tmp_path / "wav.scp").write_text("".join(f"utt{number} {root}/data/utt{number}.wav\n" for number in range(4)))
+    (root / "data/utt2.wav").rename(root / "data/away.wav")
+    try:
+        with pytest.raises(UserError, match=r"utterance utt2 cannot be read \(Error opening"):
+            read_batches("asr", {**config, "input_size": None}, tmp_path, 100)
+    finally:
+        (root / "data/away.wav").rename(root / "data/utt2.wav")
     (tmp_path / "segments").write_text("")
-    for folder, fault in ((tmp_path, "segments"), (tmp_path / "no", "no/wav.scp does not exist")):
+    for data, fault in ((tmp_path, "segments"), (tmp_path / "no", "no/wav.scp does not exist")):
         with pytest.raises(UserError, match=fault):
-            read_batches("asr", {**config, "input_size": None}, folder, 2)
+            read_batches("asr", {**config, "input_size": None}, data, 2)
 
 
 @pytest.mark.parametrize(

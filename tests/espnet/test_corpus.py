@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import pytest
 from tiny_corpus import PHONES, make_set
 
@@ -66,3 +68,22 @@ def test_missing_features_count_as_unusable(folders):
     scp = folders[1] / "feats.scp"
     scp.write_text("".join(scp.read_text().splitlines(keepends=True)[1:]))
     assert run(folders).skipped == {"train-000": "it has no features"}
+
+
+def test_processes_of_one_training_may_prepare_at_the_same_time(folders):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(3)
+
+    def prepare_often():
+        barrier.wait()
+        for _ in range(40):
+            run(folders)
+
+    processes = [context.Process(target=prepare_often) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len((folders[2] / "text").read_text().splitlines()) == 40
+    assert sorted(path.name for path in folders[2].iterdir()) == ["shape", "text"]

@@ -114,11 +114,13 @@ def test_a_rerun_trains_nothing_and_another_training_is_refused(trained, program
         (["--config", "tune.yaml", "--init", "a", "b"], "--init names 2 folders, --exp 1"),
         (["--config", "train.yaml", "--data", "nowhere"], "nowhere/tokens.txt does not exist"),
         (["--config", "train.yaml", "--lm_conff", "unit=3"], "did you mean '--lm_conf'?"),
+        (["--config", "other.yaml"], "other.yaml: lm is transformer with rnn_type lstm, expected seq_rnn"),
         (["--config", "train.yaml", "--smaller", "900x"], "--smaller 900x is out of reach"),
     ],
 )
 def test_mistakes_are_one_line(work, program, tmp_path, monkeypatch, options, message, trained):
     monkeypatch.chdir(work)
+    (work / "other.yaml").write_text("lm: transformer\n")
     status, _, error = program(lm_train.main, "--data", "data", "--exp", tmp_path / "exp", *options)
     assert status == 2 and message in error and len(error.splitlines()) == 1
 

@@ -101,6 +101,14 @@ def test_damaged_packages_and_checkpoints(root, tmp_path):
         meta = {"yaml_files": {"train_config": "c"}, "files": {"model_file": "m"}}
         archive.writestr("meta.yaml", yaml.safe_dump(meta))
     refused(tmp_path / "tts.zip", "holds model_file, train_config, expected a model for recognition")
+    (tmp_path / "model.gz").write_bytes(b"of no kind that ESPnet packs")
+    refused(tmp_path / "model.gz", "Cannot detect archive format")
+    with zipfile.ZipFile(tmp_path / "out.zip", "w") as archive:
+        meta = {"yaml_files": {"asr_train_config": "../../out.yaml"}, "files": {"asr_model_file": "m"}}
+        archive.writestr("meta.yaml", yaml.safe_dump(meta))
+        archive.writestr("../../out.yaml", "a: 1")
+    refused(tmp_path / "out.zip", "out.yaml may lead out of its folder")
+    assert not (tmp_path.parent / "out.yaml").exists()
     folder = changed(root, tmp_path / "torn")
     weights = folder / "valid.loss.best.pth"
     weights.write_bytes(weights.read_bytes()[:-200])

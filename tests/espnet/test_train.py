@@ -22,7 +22,7 @@ from tiny_corpus import FEATURES, ROOT, make_corpus, write_config
 from dirnet.asr.ark import write_ark
 from dirnet.compression.compressor import compress
 from dirnet.errors import UserError
-from dirnet.espnet import checkpoint, train
+from dirnet.espnet import checkpoint, launch, train
 from dirnet.espnet.task import read_curves
 from dirnet.factorization.pruning import magnitude
 from dirnet.factorization.svd import truncated
@@ -59,7 +59,7 @@ def test_training_learns_and_leaves_everything_behind(trained):
 
 def test_a_rerun_does_nothing_and_says_so(trained, capfd):
     before = (trained.exp / "model.json").stat().st_mtime_ns
-    assert trained.train(trained.config, trained.exp) == 0
+    assert trained.train(trained.config, trained.exp, "--", "--max_epoch=6") == 0  # which may change
     assert "already trained" in capfd.readouterr().out
     assert (trained.exp / "model.json").stat().st_mtime_ns == before
 
@@ -68,6 +68,29 @@ def test_another_training_in_the_same_folder_is_refused(trained, tmp_path, capfd
     config = write_config(tmp_path / "other.yaml", encoder_conf={"hidden_size": 30})
     assert trained.train(config, trained.exp) == 2
     assert "holds a training with other options, data or paths" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        (["--max_epochs", "2"], "did you mean '--max_epoch'?"),
+        (["--encoder_conf", "hiden_size=3"], "encoder_conf: unknown key 'hiden_size'; did you mean 'hidden_size'?"),
+        (["--optim_conf", "lrr=0.1"], "optim_conf: unknown key 'lrr'; did you mean 'lr'?"),
+        (["--scheduler_conf", "patients=3"], "scheduler_conf: unknown key 'patients'; did you mean 'patience'?"),
+        (["--output_dir", "elsewhere"], "--output_dir is not for ESPnet here; give the folder as --exp"),
+        (["--dry_run", "true"], "--dry_run is not for ESPnet here; it would train nothing"),
+    ],
+)
+def test_a_mistaken_option_is_one_line_and_can_be_corrected(trained, tmp_path, capfd, more, fault):
+    """The folder does not belong to a training that never began."""
+    exp = tmp_path / "exp"
+    assert trained.train(trained.config, exp, *more) == 2
+    error = capfd.readouterr().err
+    assert fault in error and len(error.splitlines()) == 1
+    launch.refuse_other(exp, "of the corrected one")
+    (exp / "checkpoint.pth").touch()
+    with pytest.raises(UserError, match="holds a training with other options"):
+        launch.refuse_other(exp, "of the corrected one")
 
 
 @pytest.mark.slow

@@ -126,6 +126,14 @@ def test_what_is_no_zip(tmp_path, package, program):
     assert "is no whole zip" in program(zoo.main, "check", cut)[2]
 
 
+@pytest.mark.parametrize("meta", ["[1]", "yaml_files: {}", "a: ["])
+def test_a_damaged_list_of_contents(tmp_path, program, meta):
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        archive.writestr("meta.yaml", meta)
+    status, _, error = program(zoo.main, "check", tmp_path / "odd.zip")
+    assert status == 2 and "odd.zip is no whole ESPnet package" in error and error.count("\n") == 1
+
+
 def test_a_dry_run_tells_everything_and_sends_nothing(package, program, hub):
     status, shown, _ = program(zoo.main, "upload", package, "--repo", REPO)
     assert status == 0 and not hub.files and "nothing was sent" in shown
