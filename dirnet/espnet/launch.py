@@ -44,13 +44,25 @@ def parse(parser: Parser, argv: list[str] | None) -> tuple[argparse.Namespace, l
 
 
 def fingerprint(config: dict[str, Any], overrides: list[str], state: dict[str, torch.Tensor] | None) -> str:
-    """A sha256 of everything that makes two trainings differ."""
+    """A sha256 of everything that makes two trainings differ: options, weights to start from, data as read."""
     pairs = [word.strip() for word in " ".join(overrides).split("--") if re.split(r"[ =]", word)[0] not in ("", *FREE)]
     fixed = {key: value for key, value in config.items() if key not in FREE}
     summary = hashlib.sha256(json.dumps([fixed, pairs], sort_keys=True, default=str).encode())
     for key, value in sorted((state or {}).items()):
         summary.update(key.encode() + value.contiguous().numpy().tobytes())
+    for path in _contents(config):
+        with open(path, "rb") as stream:
+            summary.update(hashlib.file_digest(stream, "sha256").digest())
     return summary.hexdigest()
+
+
+def _contents(config: dict[str, Any]) -> Iterator[str]:
+    """The files that tell one corpus from another: transcripts, lengths, and statistics of the features."""
+    for role in ("train", "valid"):
+        yield from (path for path, _, kind in config.get(f"{role}_data_path_and_name_and_type", ()) if kind == "text")
+        yield from config.get(f"{role}_shape_file", ())
+    if stats := (config.get("normalize_conf") or {}).get("stats_file"):
+        yield stats
 
 
 def refuse_other(exp: Path, digest: str) -> None:

@@ -70,6 +70,21 @@ def test_another_training_in_the_same_folder_is_refused(trained, tmp_path, capfd
     assert "holds a training with other options, data or paths" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("changed", ["text", "shape", "cmvn.npz"])
+def test_the_same_paths_with_other_data_are_another_training(tmp_path, changed):
+    files = {name: tmp_path / name for name in ("text", "shape", "cmvn.npz")}
+    for path in files.values():
+        path.write_text("u1 AA B\n")
+    read = [[str(tmp_path / "feats.scp"), "speech", "kaldi_ark"], [str(files["text"]), "text", "text"]]
+    config = {"train_data_path_and_name_and_type": read, "valid_shape_file": [str(files["shape"])]}
+    config["normalize_conf"] = {"stats_file": str(files["cmvn.npz"])}
+    before = launch.fingerprint(config, [], None)
+    files[changed].write_text("u1 AA\n")
+    assert launch.fingerprint(config, [], None) != before
+    files[changed].write_text("u1 AA B\n")
+    assert launch.fingerprint(config, [], None) == before
+
+
 @pytest.mark.parametrize(
     ("more", "fault"),
     [
