@@ -90,6 +90,8 @@ def read_initial(path: Path, tokens: Sequence[str]) -> tuple[dict[str, Any], dic
             raise UserError(f"{path}: output {number} is {theirs!r}, the token list has {ours!r}; use its token list")
         return encoder_conf(model), espnet_state(model, len(tokens))
     best = sorted(path.glob("valid.*.best.pth"))
+    if len(best) > 1:
+        raise UserError(f"{path} has {', '.join(file.name for file in best)}; name the one to start from")
     checkpoint = (best[0] if best else path / "valid.loss_ctc.best.pth") if path.is_dir() else path
     state = load_state(checkpoint)
     config = checkpoint.parent / "config.yaml"

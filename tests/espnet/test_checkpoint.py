@@ -66,6 +66,14 @@ def test_another_token_list_is_named(trained):
         checkpoint.read_initial(trained.exp, [token.replace("B", "BB") if token == "B" else token for token in TOKENS])
 
 
+def test_one_of_several_best_models_has_to_be_named(tmp_path):
+    for name in ("valid.acc.best.pth", "valid.loss.best.pth"):
+        torch.save({"a": torch.zeros(1)}, tmp_path / name)
+    with pytest.raises(UserError, match="valid.acc.best.pth, valid.loss.best.pth; name the one"):
+        checkpoint.read_initial(tmp_path, TOKENS)
+    assert checkpoint.read_initial(tmp_path / "valid.loss.best.pth", TOKENS)[1].keys() == {"a"}
+
+
 def test_differences_are_named(tmp_path):
     ours = {"a": torch.zeros(2), "b": torch.zeros(3), "c": torch.zeros(1)}
     theirs = {"a": torch.zeros(2), "b": torch.zeros(4), "d": torch.zeros(1)}

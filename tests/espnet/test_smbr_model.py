@@ -70,6 +70,9 @@ def test_the_reference_may_be_another_model(build, tmp_path):  # noqa: F811
     storage.save(AcousticModel(dataclasses.replace(config, frame_stride=3)), tmp_path / "other")
     with pytest.raises(UserError, match="frame stride 3, expected 7 and 1"):
         build("dirnet_smbr", reference=str(tmp_path / "other")).align(**batch)
+    torch.save({"encoder.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="other.pth is of another architecture"):
+        build("dirnet_smbr", reference=str(tmp_path / "other.pth")).align(**batch)
 
 
 WORKER = """
