@@ -52,8 +52,8 @@ def table(rows: dict[tuple, dict], control: str = "dense") -> str:
     against, dense = groups[control].get("after"), next(iter(groups["dense"].get("after", {}).values()), None)
     lines = [
         f"| method | params | R | bytes | R (bytes) | PER before | PER | PER against {control} | WER before | WER "
-        "| seeds |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        f"| WER against {control} | seeds |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     sortable = []
     for method, stages in groups.items():
@@ -65,12 +65,14 @@ def table(rows: dict[tuple, dict], control: str = "dense") -> str:
         ratios = (dense["params"] / params, dense["bytes"] / size) if dense else (float("nan"),) * 2
         per = rate(after, "phone_errors", "phones")
         shared = {seed: (after[seed], against[seed]) for seed in after if against and seed in against}
-        gap = "" if method == control or not shared else difference(shared)
+        paired, spoken = method != control and bool(shared), "words" in row
         cells = [
             method, f"{params:,.0f}", f"{ratios[0]:.2f}", f"{size:,.0f}", f"{ratios[1]:.2f}",
-            shown(rate(stages["before"], "phone_errors", "phones")), shown(per), gap,
-            shown(rate(stages["before"], "word_errors", "words")) if "words" in row else "",
-            shown(rate(after, "word_errors", "words")) if "words" in row else "", str(len(after)),
+            shown(rate(stages["before"], "phone_errors", "phones")), shown(per),
+            difference(shared) if paired else "",
+            shown(rate(stages["before"], "word_errors", "words")) if spoken else "",
+            shown(rate(after, "word_errors", "words")) if spoken else "",
+            difference(shared, "word_errors") if paired and spoken else "", str(len(after)),
         ]  # fmt: skip
         sortable.append((method != "dense", per[0], "| " + " | ".join(cells) + " |"))
     return "\n".join(lines + [line for *_, line in sorted(sortable)])

@@ -33,6 +33,15 @@ def test_rates_are_pooled_over_seeds_and_compared_in_pairs(program, tmp_path):
     assert low == high == 10.0  # every utterance has the same rate
 
 
+def test_words_are_compared_in_pairs_too(program, tmp_path):
+    rows = [row(name, size, 0, stage, [1, 2, 1], 100) | {"word_errors": words, "words": [5, 5, 10]}
+            for name, size, words in (("dense", "1x", [1, 1, 2]), ("svd", "8x", [2, 2, 4]))
+            for stage in ("before", "after")]  # fmt: skip
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    line = next(line for line in program(accuracy_table.main, tmp_path)[1].splitlines() if line.startswith("| svd"))
+    assert line.endswith("| 40.00 [40.00, 40.00] | +100.0 % [+100.0, +100.0] | 1 |") and "| +0.0 % [" in line
+
+
 def test_a_folder_without_results_is_refused(program, tmp_path):
     status, _, error = program(accuracy_table.main, tmp_path)
     assert status == 2 and "run bench/accuracy.py first" in error
