@@ -13,7 +13,8 @@ def test_programs_are_exported_once_and_again_when_damaged_or_changed(model_of, 
     expected = model(features[None], torch.tensor([32]))[0][0]
     first = stock_programs.stock_program(model, "int8", 1)
     assert first.metadata["dtype"] == "int8" and "export: dense int8 program" in capsys.readouterr().err
-    found = first.stream(features).log_softmax(dim=-1)
+    logits = first.stream(features)  # now: on ExecuTorch 1.4.1 loading another program once changed what this one says
+    found = logits.log_softmax(dim=-1)
     assert 1e-6 < (found - expected).norm() / (expected - expected.mean(0)).norm() < 0.1
     assert stock_programs.stock_program(model, "int8", 1).sha256 == first.sha256
     assert capsys.readouterr().err == ""  # from the cache
@@ -23,7 +24,7 @@ def test_programs_are_exported_once_and_again_when_damaged_or_changed(model_of, 
     model.output.bias += 1
     changed = stock_programs.stock_program(model, "int8", 1)
     assert list(tmp_path.rglob("*.pte")) == [changed.path] != [first.path]  # the older one went
-    torch.testing.assert_close(changed.stream(features), first.stream(features) + 1, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(changed.stream(features), logits + 1, atol=1e-5, rtol=1e-5)
 
 
 def test_the_key_knows_dtype_chunk_and_weights(model_of):
