@@ -70,16 +70,16 @@ def test_missing_features_count_as_unusable(folders):
     assert run(folders).skipped == {"train-000": "it has no features"}
 
 
+def prepare_often(barrier, folders):
+    barrier.wait()
+    for _ in range(40):
+        run(folders)
+
+
 def test_processes_of_one_training_may_prepare_at_the_same_time(folders):
-    context = multiprocessing.get_context("fork")
-    barrier = context.Barrier(3)
-
-    def prepare_often():
-        barrier.wait()
-        for _ in range(40):
-            run(folders)
-
-    processes = [context.Process(target=prepare_often) for _ in range(3)]
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(3, timeout=60)  # what it prepares takes a second
+    processes = [context.Process(target=prepare_often, args=(barrier, folders)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:

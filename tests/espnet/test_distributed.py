@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,23 +22,19 @@ ENCODERS = {
 }
 
 
-@pytest.fixture
-def model():
-    """`model(kind) -> PhoneCTCModel` over features, two layers of 24 units; codes of compressed layers half zeros."""
+def build(kind: str) -> nn.Module:
+    """A `PhoneCTCModel` over features, two layers of 24 units; codes of compressed layers half zeros."""
     from espnet2.asr.ctc import CTC
 
     from dirnet.espnet.ctc_model import PhoneCTCModel
     from dirnet.espnet.encoder import RecurrentEncoder
 
-    def build(kind: str) -> PhoneCTCModel:
-        torch.manual_seed(0)
-        encoder = RecurrentEncoder(FEATURES, hidden_size=24, num_layers=2, **ENCODERS[kind])
-        return PhoneCTCModel(
-            vocab_size=len(TOKENS), token_list=TOKENS, frontend=None, specaug=None, normalize=None, preencoder=None,
-            encoder=encoder, postencoder=None, decoder=None, ctc=CTC(len(TOKENS), 24), joint_network=None,
-        )  # fmt: skip
-
-    return build
+    torch.manual_seed(0)
+    encoder = RecurrentEncoder(FEATURES, hidden_size=24, num_layers=2, **ENCODERS[kind])
+    return PhoneCTCModel(
+        vocab_size=len(TOKENS), token_list=TOKENS, frontend=None, specaug=None, normalize=None, preencoder=None,
+        encoder=encoder, postencoder=None, decoder=None, ctc=CTC(len(TOKENS), 24), joint_network=None,
+    )  # fmt: skip
 
 
 def batch(rows: slice = slice(None)) -> dict[str, torch.Tensor]:
@@ -51,52 +48,53 @@ def batch(rows: slice = slice(None)) -> dict[str, torch.Tensor]:
     return {name: value[rows] for name, value in whole.items()}
 
 
-def half(rank: int, model: nn.Module, meeting: str, results) -> None:
+def half(rank: int, folder: Path) -> None:
     """One of two processes: loss and gradients of its half of the batch, as ESPnet's trainer makes them under DDP."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", world_size=2, rank=rank)
-    parallel = nn.parallel.DistributedDataParallel(model)
-    loss, _, weight = parallel(**batch(slice(2 * rank, 2 * rank + 2)))
-    total = weight.clone()
-    torch.distributed.all_reduce(total)
-    loss = (loss * weight).sum() / total
-    (loss * 2).backward()  # DDP averages
-    mean = loss.detach().clone()
-    torch.distributed.all_reduce(mean)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    optimizer.step()
-    gradients = {name: value.grad.numpy() for name, value in model.named_parameters()}
-    results.put((rank, float(mean), gradients, {name: value.numpy() for name, value in model.state_dict().items()}))
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", world_size=2, rank=rank)
+    answers = {}
+    for kind in ENCODERS:
+        model = build(kind)
+        parallel = nn.parallel.DistributedDataParallel(model)
+        loss, _, weight = parallel(**batch(slice(2 * rank, 2 * rank + 2)))
+        total = weight.clone()
+        torch.distributed.all_reduce(total)
+        loss = (loss * weight).sum() / total
+        (loss * 2).backward()  # DDP averages
+        mean = loss.detach().clone()
+        torch.distributed.all_reduce(mean)
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+        gradients = {name: value.grad for name, value in model.named_parameters()}
+        answers[kind] = {"loss": float(mean), "gradients": gradients, "state": model.state_dict()}
+    torch.save(answers, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """What two processes made: `answers[rank][kind]` with `loss`, `gradients` and `state` after a step."""
+    folder = tmp_path_factory.mktemp("two")
+    torch.multiprocessing.spawn(half, (folder,), nprocs=2)  # forks of a process with threads may wait for ever
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_two_processes_have_the_loss_and_gradients_of_one(model, kind, tmp_path):
-    context = torch.multiprocessing.get_context("fork")  # ESPnet is loaded here; spawned ones would import it again
-    results = context.Queue()
-    processes = [
-        context.Process(target=half, args=(rank, model(kind), str(tmp_path / "meeting"), results)) for rank in (0, 1)
-    ]
-    for process in processes:
-        process.start()
-    answers = sorted((results.get(timeout=120) for _ in processes), key=lambda answer: answer[0])
-    for process in processes:
-        process.join()
-    alone = model(kind)
+def test_two_processes_have_the_loss_and_gradients_of_one(answers, kind):
+    alone = build(kind)
     loss, _, _ = alone(**batch())
     loss.backward()
     torch.optim.SGD(alone.parameters(), lr=0.1).step()
-    for _, theirs, gradients, state in answers:
-        assert theirs == pytest.approx(loss.item(), rel=1e-5)
+    for theirs in (answer[kind] for answer in answers):
+        assert theirs["loss"] == pytest.approx(loss.item(), rel=1e-5)
         for name, value in alone.named_parameters():
-            torch.testing.assert_close(torch.from_numpy(gradients[name]), value.grad, rtol=0, atol=1e-4)
+            torch.testing.assert_close(theirs["gradients"][name], value.grad, rtol=0, atol=1e-4)
         for name, value in alone.state_dict().items():  # the step too
-            torch.testing.assert_close(torch.from_numpy(state[name]), value, rtol=0, atol=1e-4)
+            torch.testing.assert_close(theirs["state"][name], value, rtol=0, atol=1e-4)
     if kind == "compressed":
         groups = [group for group in alone.encoder.rnn.groups if hasattr(group, "code_matrix")]
         assert groups
         for name in alone.state_dict():
             if "codes" in name or "index" in name:
-                assert (answers[0][3][name] == answers[1][3][name]).all()
+                assert torch.equal(*(answer[kind]["state"][name] for answer in answers))
 
 
 def test_the_place_among_several_processes(monkeypatch):
