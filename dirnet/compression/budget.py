@@ -107,13 +107,12 @@ class Price:
         return cost
 
     def room(self, atoms: int | None, budget: int) -> int:
-        """The most codes, in whole blocks, that fit beside D (N, atoms); they may be more than Z has."""
-        empty = self.factors(atoms, 0)
-        many = 1000 * self.block  # of one block the price in whole units may be rounded
-        blocks = (budget - empty) * 1000 // max(self.factors(atoms, many) - empty, 1)
-        while blocks > 0 and self.factors(atoms, blocks * self.block) > budget:
-            blocks -= 1
-        return max(blocks, 0) * self.block
+        """The most codes, in whole blocks, that fit beside D (N, atoms), or one block more than Z has."""
+        low, high = 0, (self.rows if atoms is None else atoms) * self.columns // self.block + 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.factors(atoms, middle * self.block) <= budget else (low, middle - 1)
+        return low * self.block
 
     def nonzeros(self, atoms: int | None, budget: int) -> int:
         """The most codes that fit beside D (N, atoms), a multiple of the block and no more than Z has."""

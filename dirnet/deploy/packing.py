@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from dirnet.factorization.shift import Shifts
-from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.coded import CodedMatrix, from_mask, is_masked, to_mask
 
 BLOCKS = (1, 2, 4, 8, 16)
 PANEL = 16
-HEADER_BYTES, ALIGNMENT, MAGIC = 128, 64, 0x314C4E44
+HEADER_BYTES, ALIGNMENT, MAGIC = 128, 64, 0x324C4E44
 _GROUP = 4  # rows that a dot product instruction adds up
 
 
@@ -84,8 +84,8 @@ def stored_matrix(group: CodedMatrix, start: int, stop: int, bias: Tensor | None
         places = torch.arange(group.code_rows * width)
         row, column, values = places // width, places % width, codes.reshape(-1, group.block)
     else:
-        row, values = tensors["rows"].long(), codes
-        column = torch.repeat_interleave(torch.arange(width), tensors["counts"].long())
+        row, column, _ = group.column_order()
+        values = codes
     if offsets is not None:
         row = group.shifts.positions(offsets) * group.code_rows + row
     divisor = math.gcd(group.block, start, stop)
@@ -122,7 +122,7 @@ def unpack(weights: Tensor) -> tuple[StoredMatrix, StoredMatrix]:
     """What `pack` was given."""
     reader = _Reader(weights)
     header = reader.content[:HEADER_BYTES].view("<i4").tolist()
-    return _read_matrix(reader, *header[2:13]), _read_matrix(reader, *header[13:24])
+    return _read_matrix(reader, *header[2:14]), _read_matrix(reader, *header[14:26])
 
 
 def _fields(matrix: StoredMatrix) -> list[int]:
@@ -130,8 +130,9 @@ def _fields(matrix: StoredMatrix) -> list[int]:
     blocks = 0 if matrix.index is None else len(matrix.index)
     circular, scaled = matrix.shifts.kind == "circular", matrix.row_scales is not None
     most = 0 if matrix.counts is None else int(matrix.counts.max())
+    masked = matrix.index is not None and is_masked(matrix.code_rows, len(matrix.counts), blocks)
     return [matrix.rows, matrix.atoms, matrix.columns, matrix.block, blocks, most, matrix.codes.element_size(),
-            matrix.shifts.reach, int(circular), int(matrix.bias is not None), int(scaled)]  # fmt: skip
+            matrix.shifts.reach, int(circular), int(matrix.bias is not None), int(scaled), int(masked)]  # fmt: skip
 
 
 def _sections(matrix: StoredMatrix) -> Iterator[Tensor]:
@@ -149,14 +150,18 @@ def _sections(matrix: StoredMatrix) -> Iterator[Tensor]:
         blocks = torch.cat([torch.arange(stop - n, stop) for stop, n in _ends(matrix.counts, order)])
         yield torch.bincount(counts).to(torch.uint16)
         yield order.to(torch.uint16)
-        yield matrix.index[blocks].to(_index_dtype(matrix.code_rows))
+        if is_masked(matrix.code_rows, len(counts), len(blocks)):
+            column = torch.repeat_interleave(torch.arange(len(counts)), counts)
+            yield to_mask(matrix.index[blocks], column, matrix.code_rows, len(counts)).reshape(-1)
+        else:
+            yield matrix.index[blocks].to(_index_dtype(matrix.code_rows))
         yield torch.cat([_panel(column) for column in _block_columns(matrix.codes[blocks], counts)])
     if matrix.bias is not None:
         yield matrix.bias
 
 
 def _read_matrix(
-    reader: _Reader, rows, atoms, columns, block, blocks, most, width, reach, circular, has_bias, has_scales
+    reader: _Reader, rows, atoms, columns, block, blocks, most, width, reach, circular, has_bias, has_scales, masked
 ) -> StoredMatrix:
     shifts = Shifts(reach, "circular" if circular else "zero")
     code_rows = atoms * len(shifts) if atoms else rows
@@ -170,7 +175,11 @@ def _read_matrix(
     if block:
         histogram = reader.section(most + 1, torch.uint16).long()
         order = reader.section(columns // block, torch.uint16).long()
-        index = reader.section(blocks, _index_dtype(code_rows)).long()
+        if masked:
+            mask = reader.section(columns // block * -(-code_rows // 8), torch.uint8)
+            index, _ = from_mask(mask.view(columns // block, -1), code_rows)
+        else:
+            index = reader.section(blocks, _index_dtype(code_rows)).long()
         counts = torch.repeat_interleave(torch.arange(most + 1), histogram)
         stored = reader.section(blocks * block, values).split((counts * block).tolist())
         codes, place = torch.cat([_from_panel(column, block) for column in stored]), order.argsort()

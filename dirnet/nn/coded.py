@@ -202,10 +202,11 @@ class CodedMatrix(nn.Module):
         return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, self.offsets is not None)
 
     def packed(self) -> dict[str, Tensor]:
-        """The matrix as it is stored: `dictionary`, `codes`; `rows` and `counts` if sparse; `offsets` if shifted.
+        """The matrix as it is stored: `dictionary`, `codes`; `mask` or `rows`, and `counts` if sparse; `offsets`.
 
         Blocks go column by column: `counts[c]` (uint16) blocks in block column c, `rows` (uint8 for p <= 256, else
-        uint16) their rows of Z, ascending in a column. `offsets` (int8) go with the blocks. In int8 also bfloat16
+        uint16) their rows of Z, ascending in a column. Where that takes fewer bytes, `mask` (M / block, p / 8) uint8
+        says it with a bit for every row. `offsets` (int8) of shifted atoms go with the blocks. In int8 also bfloat16
         scales: `dictionary_scales` (p,) of the atoms, `code_scales` (p,) of the rows of Z.
         """
         tensors = {} if self.dictionary is None else {"dictionary": self.dictionary.detach()}
@@ -219,15 +220,23 @@ class CodedMatrix(nn.Module):
             tensors["offsets"] = self.offsets
         if self.index is None:
             return tensors | {"codes": codes}
-        width = self.columns // self.block
-        row, column = self.index.long() // width, self.index.long() % width
-        order = torch.argsort(column * self.code_rows + row)
+        width, (row, column, order) = self.columns // self.block, self.column_order()
         tensors["codes"] = codes[order]
         if self.offsets is not None:
             tensors["offsets"] = self.offsets[order]
-        tensors["rows"] = row[order].to(_row_dtype(self.code_rows))
+        if is_masked(self.code_rows, width, len(row)):
+            tensors["mask"] = to_mask(row, column, self.code_rows, width)
+        else:
+            tensors["rows"] = row.to(_row_dtype(self.code_rows))
         tensors["counts"] = torch.bincount(column, minlength=width).to(torch.uint16)
         return tensors
+
+    def column_order(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row of Z and block column of every kept block, column by column; and which of `codes` each is."""
+        index, width = self.index.long(), self.columns // self.block
+        row, column = index // width, index % width
+        order = torch.argsort(column * self.code_rows + row)
+        return row[order], column[order], order
 
     def load_packed(self, tensors: dict[str, Tensor]) -> None:
         """Take what `packed()` gave; another shape or an impossible index is a `UserError`."""
@@ -247,8 +256,13 @@ class CodedMatrix(nn.Module):
             counts = tensors["counts"].long()
             if int(counts.sum()) != len(codes):
                 raise UserError(f"tensor counts adds up to {int(counts.sum())} blocks, expected {len(codes)}")
-            places = tensors["rows"].long() * width + torch.repeat_interleave(torch.arange(width), counts)
-            places, order = places.sort()
+            if "mask" in tensors:
+                rows, found = from_mask(tensors["mask"], self.code_rows)
+                if len(rows) != len(codes) or not torch.equal(found, counts):
+                    raise UserError("tensor mask does not fit counts, which says how many bits each of its rows has")
+            else:
+                rows = tensors["rows"].long()
+            places, order = (rows * width + torch.repeat_interleave(torch.arange(width), counts)).sort()
             if len(places) and (int(places[-1]) >= self.code_rows * width or bool((places.diff() == 0).any())):
                 raise UserError(f"tensor rows names a row twice or one beyond {self.code_rows - 1}")
             self.index.copy_(places)
@@ -282,7 +296,35 @@ def index_bytes(code_rows: int, columns: int, blocks: int | None, block: int, sh
     moves = (code_rows * columns // block if blocks is None else blocks) * torch.int8.itemsize if shifted else 0
     if blocks is None:
         return moves
-    return moves + blocks * _row_dtype(code_rows).itemsize + columns // block * torch.uint16.itemsize
+    width = columns // block
+    rows = _mask_bytes(code_rows, width) if is_masked(code_rows, width, blocks) else _row_bytes(code_rows, blocks)
+    return moves + rows + width * torch.uint16.itemsize
+
+
+def is_masked(code_rows: int, width: int, blocks: int) -> bool:
+    """Whether a bit for each place takes fewer bytes than a number for each block: from 1 in 8 kept on, if p <= 256."""
+    return _mask_bytes(code_rows, width) < _row_bytes(code_rows, blocks)
+
+
+def to_mask(rows: Tensor, columns: Tensor, code_rows: int, width: int) -> Tensor:
+    """(width, code_rows / 8) uint8: bit k % 8 of byte k / 8 tells whether a block column has row k."""
+    bits = torch.zeros(width, -(-code_rows // 8), 8, dtype=torch.uint8, device=rows.device)
+    bits.view(width, -1)[columns, rows] = 1
+    return (bits << torch.arange(8, device=bits.device)).sum(dim=2).to(torch.uint8)
+
+
+def from_mask(mask: Tensor, code_rows: int) -> tuple[Tensor, Tensor]:
+    """The rows, one block column after the other, and how many each has; bits beyond the last row count, too."""
+    bits = (mask.unsqueeze(2) >> torch.arange(8, device=mask.device) & 1).flatten(1)
+    return bits[:, :code_rows].nonzero()[:, 1], bits.sum(dim=1)
+
+
+def _mask_bytes(code_rows: int, width: int) -> int:
+    return width * -(-code_rows // 8)
+
+
+def _row_bytes(code_rows: int, blocks: int) -> int:
+    return blocks * _row_dtype(code_rows).itemsize
 
 
 def _block_offsets(offsets: Tensor, codes: Tensor, block: int) -> Tensor:

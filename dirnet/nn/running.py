@@ -2,7 +2,7 @@
 
 The counts follow our kernels (`dirnet/deploy/csrc/kernels.h`): what the recurrence needs runs frame by frame
 (`single`), everything else with the weights shared by a few frames (`tiled`); sparse codes cost by the block executed,
-int8 has rates of its own.
+masks by the place, once a call, int8 has rates of its own.
 The rates are measured by `dirnet cost`.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from dirnet.config import from_mapping
 from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModelConfig
+from dirnet.nn.coded import is_masked
 from dirnet.nn.grouping import GATES
 
 BLOCKS = (16, 8, 4, 2, 1)  # that the kernels execute; others are cut into the widest of these
@@ -41,6 +42,8 @@ def group_counts(
         else:
             counts[f"codes{executed}_{mode}"] += nonzeros * share
             counts[f"columns_{mode}"] += columns / executed * share
+    if nonzeros is not None and is_masked(code_rows, columns // executed, nonzeros // executed):
+        counts["masked"] = code_rows * columns // executed
     return Counter({f"int8_{name}": count for name, count in counts.items()}) if int8 else counts
 
 

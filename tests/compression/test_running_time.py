@@ -18,7 +18,7 @@ from dirnet.nn.running import CostModel, frame_seconds, model_counts
 RATES = {
     "dense_single": 5e-11, "dense_tiled": 2e-11, "columns_single": 5e-10, "columns_tiled": 0.0, "layers": 3e-7,
     "codes1_single": 4e-10, "codes1_tiled": 6e-11, "codes8_single": 7e-11, "codes8_tiled": 2e-11,
-    "lstm_units": 1e-9, "model": 5e-7, "window": 8e-12,
+    "lstm_units": 1e-9, "model": 5e-7, "window": 8e-12, "masked": 1e-11,
 }  # fmt: skip
 COST = CostModel("a processor", 1, 16, RATES, {})
 
@@ -52,12 +52,14 @@ def test_a_real_time_factor_is_a_size(text):
 
 
 @pytest.mark.parametrize("unit", ["bytes", "fs"])
-@pytest.mark.parametrize("atoms", [3, 17, None])
+@pytest.mark.parametrize("atoms", [3, 17, 40, None])
 def test_room_is_all_that_fits(unit, atoms):
-    price = Price(unit, 48, 384, 8, 4, *((COST, 0.5) if unit == "fs" else ()))
+    price = Price(unit, 48, 384, 8, 4, **({"running": COST, "recurrent": 0.5} if unit == "fs" else {}))
     budget = price.factors(atoms, 384) + price.dense // 3
     room = price.room(atoms, budget)
-    assert room % 8 == 0 and price.factors(atoms, room) <= budget < price.factors(atoms, room + 8) + 2
+    most = (atoms or 48) * 384 + 8
+    assert room % 8 == 0 and price.factors(atoms, room) <= budget
+    assert room == most or budget < price.factors(atoms, room + 8)
     rank = price.rank(budget)
     assert price.factors(rank, None) <= budget < price.factors(rank + 1, None) + 2
 

@@ -102,7 +102,7 @@ static void append_dense(Bytes* to, const Values& v, int rows, int columns, bool
   }
 }
 
-static void append_matrix(Bytes* to, const Plain& m, int block, int32_t* fields) {
+static void append_matrix(Bytes* to, const Plain& m, int block, bool masked, int32_t* fields) {
   int blocks = 0, most = 0;
   if (m.atoms) align(to), append_dense(to, m.dictionary, m.rows, m.atoms, m.quantised);
   if (m.quantised) {
@@ -133,9 +133,15 @@ static void append_matrix(Bytes* to, const Plain& m, int block, int32_t* fields)
       for (int number : *numbers) append(to, static_cast<uint16_t>(number));
     }
     align(to);
-    for (int j : order)
-      for (int k : kept[j])
-        m.code_rows() <= 256 ? append(to, static_cast<uint8_t>(k)) : append(to, static_cast<uint16_t>(k));
+    for (int j : order) {
+      std::vector<uint8_t> mask((m.code_rows() + 7) / 8);
+      for (int k : kept[j]) mask[k / 8] |= 1 << k % 8;
+      if (masked)
+        to->insert(to->end(), mask.begin(), mask.end());
+      else
+        for (int k : kept[j])
+          m.code_rows() <= 256 ? append(to, static_cast<uint8_t>(k)) : append(to, static_cast<uint16_t>(k));
+    }
     align(to);
     for (int j : order) append_panel(to, m.codes, m.columns, kept[j], j * block, block, m.quantised);
   } else {
@@ -147,17 +153,18 @@ static void append_matrix(Bytes* to, const Plain& m, int block, int32_t* fields)
     for (float b : m.bias) append(to, b);
   }
   const int32_t header[] = {m.rows,  m.atoms,    m.columns,       block,      blocks, most, m.quantised ? 1 : 4,
-                            m.reach, m.circular, !m.bias.empty(), m.quantised};
+                            m.reach, m.circular, !m.bias.empty(), m.quantised, masked};
   std::memcpy(fields, header, sizeof header);
 }
 
 // A layer in memory of its own size and alignment.
 struct Packed {
-  Packed(const Plain& input, int input_block, const Plain& recurrent, int recurrent_block) {
+  Packed(const Plain& input, int input_block, const Plain& recurrent, int recurrent_block,
+         bool masked = generator() % 2) {
     Bytes bytes(kHeaderBytes);
     int32_t header[2 + 2 * kMatrixFields] = {kMagic};
-    append_matrix(&bytes, input, input_block, header + 2);
-    append_matrix(&bytes, recurrent, recurrent_block, header + 2 + kMatrixFields);
+    append_matrix(&bytes, input, input_block, masked && input_block, header + 2);
+    append_matrix(&bytes, recurrent, recurrent_block, masked && recurrent_block, header + 2 + kMatrixFields);
     header[1] = static_cast<int32_t>(bytes.size());
     std::memcpy(bytes.data(), header, sizeof header);
     size = bytes.size();
@@ -194,7 +201,7 @@ static void test_project(const Kernels& kernels, const Plain& m, int block) {
     const Values x = random_values(static_cast<size_t>(frames) * m.rows, 1);
     Values y(static_cast<size_t>(frames) * m.columns), expected;
     std::vector<char> scratch(scratch_bytes(packed.layer.input));
-    kernels.project(packed.layer.input, x.data(), frames, y.data(), scratch.data());
+    failures += !kernels.project(packed.layer.input, x.data(), frames, y.data(), scratch.data());
     for (int t = 0; t < frames; ++t) {
       const Values row = write(m, read(m, Values(&x[t * m.rows], &x[t * m.rows] + m.rows)));
       expected.insert(expected.end(), row.begin(), row.end());
@@ -212,7 +219,8 @@ static void test_layer(const Kernels& kernels, Cell cell, int n, int atoms, int 
   Values u = random_values(recurrent.code_rows(), 1), memory = random_values(n, 1), u2 = u, memory2 = memory;
   Values y(static_cast<size_t>(frames) * (coded ? u.size() : n));
   std::vector<char> scratch(scratch_bytes(packed.layer));
-  kernels.rnn_layer(cell, packed.layer, x.data(), frames, n, coded, u.data(), memory.data(), y.data(), scratch.data());
+  failures += !kernels.rnn_layer(cell, packed.layer, x.data(), frames, n, coded, u.data(), memory.data(), y.data(),
+                                 scratch.data());
   const Values expected = reference::rnn_layer(cell, input, recurrent, x, n, coded, &u2, &memory2);
   const float limit = limit_of(recurrent) * (quantised ? 3 : 1);
   compare("layer", kernels.name, recurrent, block, y, expected, limit);
@@ -226,11 +234,27 @@ static void test_damage(const Kernels& kernels, const Packed& packed) {  // pars
     const size_t size = k % 4 ? packed.size : generator() % packed.size;
     std::unique_ptr<uint8_t[]> bytes(new uint8_t[size]);
     std::memcpy(bytes.get(), packed.memory.get(), size);
-    if (k % 4 && size > 96) bytes[generator() % 96] ^= 1 << generator() % 8;
+    if (k % 4 && size > 104) bytes[generator() % 104] ^= 1 << generator() % 8;
     Layer layer;
     refused += !kernels.parse(bytes.get(), size, &layer);
   }
   if (refused < 300) std::printf("%s refuses only %d of 400 damaged layers\n", kernels.name, refused), ++failures;
+}
+
+static void test_damaged_mask(const Kernels& kernels, int rows, int block) {  // any one bit, also beyond the last row
+  const Plain m = random_matrix(rows, 0, 48, block, false);
+  const Packed packed(m, block, m, block, true);
+  auto* mask = const_cast<uint8_t*>(packed.layer.input.mask);
+  const Values x = random_values(rows, 1);
+  Values y(m.columns);
+  std::vector<char> scratch(scratch_bytes(packed.layer.input));
+  int taken = 0;
+  for (int bit = 0; bit < 8 * mask_bytes(packed.layer.input) * m.columns / block; ++bit) {
+    mask[bit / 8] ^= 1 << bit % 8;
+    taken += kernels.project(packed.layer.input, x.data(), 1, y.data(), scratch.data());
+    mask[bit / 8] ^= 1 << bit % 8;
+  }
+  if (taken) std::printf("%s takes %d damaged masks\n", kernels.name, taken), ++failures;
 }
 
 int main(int argc, char**) {
@@ -263,6 +287,8 @@ int main(int argc, char**) {
       const Plain m = random_matrix(60, 33, 48, block, block == 8);
       test_damage(*kernels, Packed(m, block, m, block));
     }
+    for (int rows : {7, 60, 256, 259})
+      for (int block : {1, 8}) test_damaged_mask(*kernels, rows, block);
     std::printf("%s: %d comparisons\n", kernels->name, compared);
   }
   std::printf("%s\n", failures ? "FAILED" : "all equal");

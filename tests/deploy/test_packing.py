@@ -39,7 +39,7 @@ def test_shifts_are_kept_beside_the_atoms_once(kind, blocks):
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize("atoms, blocks, block", [(None, None, 1), (5, None, 1), (5, 9, 8), (7, 40, 1), (None, 11, 4),
-                                                  (300, 50, 2)])  # fmt: skip
+                                                  (300, 50, 2), (7, 90, 1), (300, 900, 2)])  # fmt: skip
 def test_a_layer_comes_back_from_its_bytes(atoms, blocks, block, dtype):
     group = CodedMatrix(19, 48, atoms, blocks, block, dtype, Shifts(1) if atoms == 5 else Shifts())
     inputs = stored_matrix(CodedMatrix(7, 48, None, None, 1, dtype), 0, 48, None, True)
@@ -53,12 +53,14 @@ def test_a_layer_comes_back_from_its_bytes(atoms, blocks, block, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_a_layer_takes_its_counted_bytes(dtype):
-    """Header and alignment aside: eleven sections at most. The bytes of biases and of what is stored are all."""
-    group = CodedMatrix(64, 256, 20, 150, 8, dtype)
+@pytest.mark.parametrize("atoms, blocks", [(20, 70), (20, 300), (300, 800), (300, 3000)])
+def test_a_layer_takes_its_counted_bytes(atoms, blocks, dtype):
+    """Header, histograms and alignment of eleven sections aside, the bytes of biases and of what is stored are all."""
+    group = CodedMatrix(64, 256, atoms, blocks, 8, dtype)
     matrix = stored_matrix(group, 0, 256, torch.randn(256), True)
     extra = pack(matrix, matrix).numel() - 2 * (group.stored_bytes() + 256 * 4)
-    assert HEADER_BYTES <= extra <= HEADER_BYTES + 11 * ALIGNMENT
+    histograms = 2 * 2 * (int(matrix.counts.max()) + 1)
+    assert HEADER_BYTES <= extra <= HEADER_BYTES + histograms + 11 * ALIGNMENT
 
 
 def test_empty_codes_are_stored_as_nothing():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import struct
 
@@ -83,24 +84,45 @@ def test_coded_bytes_equal_what_is_stored(model):
         assert matrix.stored_bytes() == sum(t.numel() * t.element_size() for t in packed.values())
         if "rows" in packed:
             assert packed["rows"].dtype == (torch.uint8 if matrix.code_rows <= 256 else torch.uint16)
+        assert matrix.index is None or ("mask" in packed) != ("rows" in packed)
 
 
-def test_blocks_are_stored_column_by_column():
+@pytest.mark.parametrize("atoms,blocks,how", [(5, 7, "mask"), (5, 3, "rows"), (300, 150, "mask"), (300, 70, "rows")])
+def test_blocks_are_stored_column_by_column_by_their_rows_or_by_bits_whichever_is_less(atoms, blocks, how):
     torch.manual_seed(0)
-    matrix = CodedMatrix(3, 8, atoms=5, blocks=7, block=2)
-    places = torch.randperm(20)[:7].sort().values
+    matrix = CodedMatrix(3, 8, atoms, blocks, block=2)
+    places = torch.randperm(4 * atoms)[:blocks].sort().values
     matrix.index.copy_(places)
     packed = matrix.packed()
-    rebuilt = torch.zeros(5, 8)
+    assert set(packed) == {"dictionary", "codes", "counts", how}
+    as_rows, as_bits = blocks * (1 if atoms <= 256 else 2), 4 * math.ceil(atoms / 8)
+    assert packed[how].nbytes == min(as_rows, as_bits)
+    rebuilt = torch.zeros(atoms, 8)
     position = 0
     for column, count in enumerate(packed["counts"].tolist()):
-        rows = packed["rows"][position : position + count].tolist()
-        assert rows == sorted(rows)
+        if how == "rows":
+            rows = packed["rows"][position : position + count].tolist()
+        else:
+            number = int.from_bytes(bytes(packed["mask"][column].tolist()), "little")
+            rows = [row for row in range(atoms) if number >> row & 1]
+        assert rows == sorted(rows) and len(rows) == count
         for row in rows:
             rebuilt[row, 2 * column : 2 * column + 2] = packed["codes"][position]
             position += 1
     assert torch.equal(rebuilt, matrix.code_matrix())
     torch.testing.assert_close(matrix.matrix(), matrix.dictionary @ rebuilt)
+    again = CodedMatrix(3, 8, atoms, blocks, block=2)
+    again.load_packed(packed)
+    assert torch.equal(again.matrix(), matrix.matrix())
+
+
+def test_a_mask_that_does_not_fit_is_named():
+    matrix = CodedMatrix(3, 8, atoms=5, blocks=16)
+    for byte, bit in ((0, 7), (3, 0)):  # beyond the last row; a bit more or less than counts says
+        packed = matrix.packed()
+        packed["mask"][byte, 0] ^= 1 << bit
+        with pytest.raises(UserError, match="tensor mask does not fit counts"):
+            matrix.load_packed(packed)
 
 
 def test_damage_is_named(model, tmp_path):
@@ -146,7 +168,10 @@ def test_a_wrong_program_is_caught(model, tmp_path):
     refused(lambda t: t.update({"output.bias": torch.zeros(4)}), "output.bias is .*expected")
     refused(lambda t: t["output.bias"].fill_(float("nan")), "output.bias holds NaN")
     if model.config.compression and model.config.compression[0][1]:
-        refused(lambda t: t["rnn.groups.0.rows"].fill_(200), "rows names a row twice or one beyond 3")
+        if "rows" in model.rnn.groups[0].packed():
+            refused(lambda t: t["rnn.groups.0.rows"].fill_(200), "rows names a row twice or one beyond 3")
+        else:
+            refused(lambda t: t["rnn.groups.0.mask"].fill_(3), "mask does not fit counts")
         refused(lambda t: t["rnn.groups.0.counts"].view(torch.int16).add_(1), "counts adds up to")
 
 

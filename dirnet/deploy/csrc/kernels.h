@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cell.h"
+#include "mask.h"
 #include "matrix_float.h"
 #include "matrix_int8.h"
 
@@ -61,8 +62,7 @@ inline void read_dictionary(const Matrix& m, const float* x, int frames, float* 
   }
 }
 
-inline void project(const Matrix& m, const float* x, int frames, float* y, void* memory) {
-  Scratch scratch(memory);
+inline void project_frames(const Matrix& m, const float* x, int frames, float* y, Scratch scratch) {
   float* read = m.atoms ? scratch.take<float>(static_cast<size_t>(kTile) * m.code_rows()) : nullptr;
   const auto tile = [&](int f, int count, auto codes) {
     const float* u = x + static_cast<size_t>(f) * m.rows;
@@ -74,17 +74,27 @@ inline void project(const Matrix& m, const float* x, int frames, float* y, void*
       [&](int f) { tile(f, 1, [&](const float* u, float* to) { codes_of<1>(m, u, to, scratch); }); });
 }
 
-inline void rnn_layer(Cell cell, const Layer& layer, const float* x, int frames, int n, bool coded, float* u,
+inline bool project(const Matrix& m, const float* x, int frames, float* y, void* memory) {
+  Scratch scratch(memory);
+  Matrix indexed;
+  if (!with_indices(m, &indexed, &scratch)) return false;
+  project_frames(indexed, x, frames, y, scratch);
+  return true;
+}
+
+inline bool rnn_layer(Cell cell, const Layer& layer, const float* x, int frames, int n, bool coded, float* u,
                       float* memory, float* y, void* scratch_memory) {
-  const Matrix &input = layer.input, &recurrent = layer.recurrent;
-  const int width = kGates[cell] * n, out_size = coded ? recurrent.code_rows() : n;
   Scratch scratch(scratch_memory);
+  Matrix input, recurrent;
+  if (!with_indices(layer.input, &input, &scratch)) return false;
+  if (!with_indices(layer.recurrent, &recurrent, &scratch)) return false;
+  const int width = kGates[cell] * n, out_size = coded ? recurrent.code_rows() : n;
   float* gates = scratch.take<float>(static_cast<size_t>(kChunk) * width);
   float* returned = scratch.take<float>(width);
   float* h = recurrent.atoms ? scratch.take<float>(n) : u;
   for (int first = 0; first < frames; first += kChunk) {
     const int count = frames - first < kChunk ? frames - first : kChunk;
-    project(input, x + static_cast<size_t>(first) * input.rows, count, gates, scratch.take<char>(0));
+    project_frames(input, x + static_cast<size_t>(first) * input.rows, count, gates, scratch);
     for (int t = 0; t < count; ++t) {
       codes_of<1>(recurrent, u, returned, scratch);
       cell_step(cell, n, gates + static_cast<size_t>(t) * width, returned, h, memory);
@@ -93,6 +103,7 @@ inline void rnn_layer(Cell cell, const Layer& layer, const float* x, int frames,
       y += out_size;
     }
   }
+  return true;
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 //   header     int32: magic, size in bytes, then of the input and of the recurrent matrix rows N, atoms p (0: no
 //              dictionary), columns M, block (0: dense codes), blocks, the most blocks of a block column, bytes per
 //              value (4: float, 1: int8), reach of the shifts, 1 if these are circular, 1 if there is a bias, 1 if
-//              there are scales; zeros up to kHeaderBytes
+//              there are scales, 1 if there is a mask; zeros up to kHeaderBytes
 //   of either matrix, input first:
 //   dictionary (N, p) in panels
 //   scales     bfloat16, of int8: of the p atoms, then of the p rows of Z; of its N rows where there is no dictionary.
@@ -13,6 +13,7 @@
 //   order      uint16: the block columns by their number of blocks, so that loops of one length follow one another
 //   index      rows of Z of the blocks, column by column: uint8 where Z has at most 256, else uint16. A pair of shift s
 //              and atom j is row s * p + j.
+//   mask       instead of index, where many are kept: a bit for every row of Z, a whole number of bytes a block column
 //   codes      dense in panels, or block by block
 //   bias       float (M)
 //
@@ -30,9 +31,9 @@ namespace dirnet {
 enum Cell { kLstm = 0, kGru = 1, kRnn = 2 };
 constexpr int kGates[] = {4, 3, 1};
 
-constexpr int32_t kMagic = 0x314c4e44;  // "DNL1"
+constexpr int32_t kMagic = 0x324c4e44;  // "DNL2"
 constexpr size_t kAlignment = 64, kHeaderBytes = 128;
-constexpr int kMatrixFields = 11, kWidestBlock = 16;
+constexpr int kMatrixFields = 12, kWidestBlock = 16;
 
 constexpr int kTile = 4;  // frames that share one pass over the weights of an input matrix
 constexpr int kChunk =
@@ -44,7 +45,7 @@ struct Matrix {
   const void* dictionary = nullptr;
   const uint16_t *atom_scales = nullptr, *row_scales = nullptr;  // bfloat16, int8 only
   const uint16_t *histogram = nullptr, *order = nullptr;
-  const uint8_t* index8 = nullptr;
+  const uint8_t *mask = nullptr, *index8 = nullptr;  // mask.h makes an index of a mask
   const uint16_t* index16 = nullptr;
   const void* codes = nullptr;
   const float* bias = nullptr;
@@ -59,6 +60,10 @@ struct Layer {
 };
 
 namespace {  // every file compiles its own copies: they may use other instructions
+
+// Bytes of a block column's mask; and how many indices are written beyond those that it stands for.
+inline int mask_bytes(const Matrix& m) { return (m.code_rows() + 7) / 8; }
+inline size_t mask_slack(const Matrix& m) { return static_cast<size_t>(mask_bytes(m) + 1) * 8; }
 
 // The columns of one panel of a dense matrix of which `left` columns are left.
 inline int panel_width(int left) {
@@ -97,7 +102,7 @@ inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
     *m = Matrix();
     m->rows = field[0], m->atoms = field[1], m->columns = field[2], m->block = field[3], m->blocks = field[4];
     m->most = field[5], m->value_bytes = field[6], m->reach = field[7], m->circular = field[8];
-    const int bias = field[9], scaled = field[10];
+    const int bias = field[9], scaled = field[10], masked = field[11];
     const int b = m->block;
     if (!m->rows || !m->columns || !(b == 0 || b == 1 || b == 2 || b == 4 || b == 8 || b == 16)) return false;
     if ((b && m->columns % b) || (m->value_bytes != 1 && m->value_bytes != 4)) return false;
@@ -112,8 +117,11 @@ inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
     const int block_columns = b ? m->columns / b : 0;
     m->histogram = reinterpret_cast<const uint16_t*>(section(b, m->most + 1, sizeof(uint16_t)));
     m->order = reinterpret_cast<const uint16_t*>(section(b, block_columns, sizeof(uint16_t)));
-    const uint8_t* index = section(b, m->blocks, rows <= 256 ? sizeof(uint8_t) : sizeof(uint16_t));
-    if (rows <= 256)
+    const size_t index_bytes = rows <= 256 ? sizeof(uint8_t) : sizeof(uint16_t);
+    const uint8_t* index = masked ? section(b, block_columns, mask_bytes(*m)) : section(b, m->blocks, index_bytes);
+    if (masked)
+      m->mask = index;
+    else if (rows <= 256)
       m->index8 = index;
     else
       m->index16 = reinterpret_cast<const uint16_t*>(index);
@@ -125,8 +133,9 @@ inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
     for (size_t count = 0; count <= static_cast<size_t>(m->most); ++count)
       columns += m->histogram[count], blocks += m->histogram[count] * count;
     if (columns != static_cast<size_t>(block_columns) || blocks != static_cast<size_t>(m->blocks)) return false;
-    const size_t last = m->index8 ? largest(m->index8, m->blocks) : largest(m->index16, m->blocks);
-    if (last >= rows || largest(m->order, block_columns) >= static_cast<size_t>(block_columns)) return false;
+    if (largest(m->order, block_columns) >= static_cast<size_t>(block_columns)) return false;
+    if (m->index8 && largest(m->index8, m->blocks) >= rows) return false;
+    if (m->index16 && largest(m->index16, m->blocks) >= rows) return false;
   }
   return true;
 }
@@ -138,12 +147,13 @@ struct Kernels {
   const char* name;
   // As above.
   bool (*parse)(const uint8_t* bytes, size_t size, Layer* layer);
-  // y (frames, columns) = Z^T D^T x + bias of x (frames, rows).
-  void (*project)(const Matrix& m, const float* x, int frames, float* y, void* scratch);
+  // y (frames, columns) = Z^T D^T x + bias of x (frames, rows). This and rnn_layer are false, and nothing is computed,
+  // if a mask does not fit its matrix, which parse leaves open.
+  bool (*project)(const Matrix& m, const float* x, int frames, float* y, void* scratch);
   // The recurrence over x (frames, input.rows). `u` (recurrent.code_rows()) is what the recurrent codes read, `memory`
   // (n) is c of an LSTM, else h; both come in and go out. y[t] is u_t if `coded`, for a consumer that shares the
   // dictionary (one D^T h serves both), else h_t (n).
-  void (*rnn_layer)(Cell cell, const Layer& layer, const float* x, int frames, int n, bool coded, float* u,
+  bool (*rnn_layer)(Cell cell, const Layer& layer, const float* x, int frames, int n, bool coded, float* u,
                     float* memory, float* y, void* scratch);
 };
 
