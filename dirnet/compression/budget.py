@@ -103,7 +103,8 @@ class Price:
         if self.unit == "bytes":
             cost += self.scale_bytes * ((atoms or 0) + code_rows)
             blocks = None if nonzeros is None else nonzeros // self.block
-            cost += index_bytes(code_rows, self.columns, blocks, self.block, self.shifted and atoms is not None)
+            shape = code_rows, self.columns, blocks
+            cost += index_bytes(*shape, self.block, self.value_bytes, self.shifted and atoms is not None)
         return cost
 
     def room(self, atoms: int | None, budget: int) -> int:

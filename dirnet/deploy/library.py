@@ -22,7 +22,7 @@ SOURCES = Path(__file__).parent / "csrc"
 OPERATORS = ("dirnet::splice.out", "dirnet::rnn_layer.out")
 FLAGS = ("-std=c++17", "-O3", "-fopenmp-simd", "-fPIC", "-Wall", "-Wextra")
 _AVX2 = ("-mavx2", "-mfma")
-_AVX512 = tuple(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi"))
+_AVX512 = tuple(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi", "vbmi2"))
 _DOTPROD = ("-march=armv8.2-a+dotprod",)
 _PATHS: dict[str, tuple[str, ...]] = (  # which of them runs is chosen when the library is loaded
     {"kernels_avx2.cpp": _AVX2, "kernels_avx512.cpp": (*_AVX2, *_AVX512, "-mprefer-vector-width=512")}

@@ -55,6 +55,14 @@ class StoredMatrix:
         return self.codes.shape[1] if self.index is None else len(self.counts) * self.codes.shape[1]
 
     @property
+    def masked(self) -> bool:
+        """Whether bits say what `index` does."""
+        codes = self.codes
+        if self.index is None:
+            return False
+        return is_masked(self.code_rows, len(self.counts), len(codes), codes.shape[1], codes.element_size())
+
+    @property
     def block(self) -> int:
         """Consecutive columns of a stored code, 0 for dense codes."""
         return 0 if self.index is None else self.codes.shape[1]
@@ -130,9 +138,9 @@ def _fields(matrix: StoredMatrix) -> list[int]:
     blocks = 0 if matrix.index is None else len(matrix.index)
     circular, scaled = matrix.shifts.kind == "circular", matrix.row_scales is not None
     most = 0 if matrix.counts is None else int(matrix.counts.max())
-    masked = matrix.index is not None and is_masked(matrix.code_rows, len(matrix.counts), blocks)
     return [matrix.rows, matrix.atoms, matrix.columns, matrix.block, blocks, most, matrix.codes.element_size(),
-            matrix.shifts.reach, int(circular), int(matrix.bias is not None), int(scaled), int(masked)]  # fmt: skip
+            matrix.shifts.reach, int(circular), int(matrix.bias is not None), int(scaled),
+            int(matrix.masked)]  # fmt: skip
 
 
 def _sections(matrix: StoredMatrix) -> Iterator[Tensor]:
@@ -150,7 +158,7 @@ def _sections(matrix: StoredMatrix) -> Iterator[Tensor]:
         blocks = torch.cat([torch.arange(stop - n, stop) for stop, n in _ends(matrix.counts, order)])
         yield torch.bincount(counts).to(torch.uint16)
         yield order.to(torch.uint16)
-        if is_masked(matrix.code_rows, len(counts), len(blocks)):
+        if matrix.masked:
             column = torch.repeat_interleave(torch.arange(len(counts)), counts)
             yield to_mask(matrix.index[blocks], column, matrix.code_rows, len(counts)).reshape(-1)
         else:

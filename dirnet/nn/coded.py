@@ -192,22 +192,22 @@ class CodedMatrix(nn.Module):
         """Bytes of the values, as floats, and indices."""
         values = sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
         shifted = self.offsets is not None
-        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, shifted)
+        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, 4, shifted)
 
     def stored_bytes(self) -> int:
         """Bytes of the values, scales and indices that `packed()` returns."""
         if self.dtype == "float32":
             return self.float_bytes()
         values = self.params() + SCALE_BYTES * ((self.atoms or 0) + self.code_rows)
-        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, self.offsets is not None)
+        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, 1, self.offsets is not None)
 
     def packed(self) -> dict[str, Tensor]:
         """The matrix as it is stored: `dictionary`, `codes`; `mask` or `rows`, and `counts` if sparse; `offsets`.
 
         Blocks go column by column: `counts[c]` (uint16) blocks in block column c, `rows` (uint8 for p <= 256, else
-        uint16) their rows of Z, ascending in a column. Where that takes fewer bytes, `mask` (M / block, p / 8) uint8
-        says it with a bit for every row. `offsets` (int8) of shifted atoms go with the blocks. In int8 also bfloat16
-        scales: `dictionary_scales` (p,) of the atoms, `code_scales` (p,) of the rows of Z.
+        uint16) their rows of Z, ascending in a column. Of single int8 codes, where that takes fewer bytes, `mask`
+        (M, p / 8) uint8 says it with a bit for every row. `offsets` (int8) of shifted atoms go with the blocks. In int8
+        also bfloat16 scales: `dictionary_scales` (p,) of the atoms, `code_scales` (p,) of the rows of Z.
         """
         tensors = {} if self.dictionary is None else {"dictionary": self.dictionary.detach()}
         codes = self.codes.detach()
@@ -224,7 +224,7 @@ class CodedMatrix(nn.Module):
         tensors["codes"] = codes[order]
         if self.offsets is not None:
             tensors["offsets"] = self.offsets[order]
-        if is_masked(self.code_rows, width, len(row)):
+        if is_masked(self.code_rows, width, len(row), self.block, codes.element_size()):
             tensors["mask"] = to_mask(row, column, self.code_rows, width)
         else:
             tensors["rows"] = row.to(_row_dtype(self.code_rows))
@@ -288,22 +288,29 @@ class CodedMatrix(nn.Module):
         return f"{shape}, dtype={self.dtype}{shifts}"
 
 
-def index_bytes(code_rows: int, columns: int, blocks: int | None, block: int, shifted: bool = False) -> int:
+def index_bytes(
+    code_rows: int, columns: int, blocks: int | None, block: int, value_bytes: int = 4, shifted: bool = False
+) -> int:
     """Bytes of the indices of `blocks` kept blocks of a (code_rows, columns) Z; none for a dense Z (None).
 
-    shifted: every block has its offset, too, also where Z is dense.
+    value_bytes: of a code, 4 or 1 (int8). shifted: every block has its offset, too, also where Z is dense.
     """
     moves = (code_rows * columns // block if blocks is None else blocks) * torch.int8.itemsize if shifted else 0
     if blocks is None:
         return moves
     width = columns // block
-    rows = _mask_bytes(code_rows, width) if is_masked(code_rows, width, blocks) else _row_bytes(code_rows, blocks)
+    masked = is_masked(code_rows, width, blocks, block, value_bytes)
+    rows = _mask_bytes(code_rows, width) if masked else _row_bytes(code_rows, blocks)
     return moves + rows + width * torch.uint16.itemsize
 
 
-def is_masked(code_rows: int, width: int, blocks: int) -> bool:
-    """Whether a bit for each place takes fewer bytes than a number for each block: from 1 in 8 kept on, if p <= 256."""
-    return _mask_bytes(code_rows, width) < _row_bytes(code_rows, blocks)
+def is_masked(code_rows: int, width: int, blocks: int, block: int, value_bytes: int) -> bool:
+    """Whether bits tell the rows: of single int8 codes, from 1 in 8 kept on if p <= 256.
+
+    There they save up to half of the bytes. Of floats and of wider blocks they save little, and bits take time.
+    """
+    single = block == 1 and value_bytes == 1
+    return single and _mask_bytes(code_rows, width) < _row_bytes(code_rows, blocks)
 
 
 def to_mask(rows: Tensor, columns: Tensor, code_rows: int, width: int) -> Tensor:

@@ -42,8 +42,8 @@ def group_counts(
         else:
             counts[f"codes{executed}_{mode}"] += nonzeros * share
             counts[f"columns_{mode}"] += columns / executed * share
-    if nonzeros is not None and is_masked(code_rows, columns // executed, nonzeros // executed):
-        counts["masked"] = code_rows * columns // executed
+    if nonzeros is not None and is_masked(code_rows, columns, nonzeros, executed, 1 if int8 else 4):
+        counts["masked"] = code_rows * columns
     return Counter({f"int8_{name}": count for name, count in counts.items()}) if int8 else counts
 
 

@@ -18,7 +18,7 @@ from dirnet.nn.running import CostModel, frame_seconds, model_counts
 RATES = {
     "dense_single": 5e-11, "dense_tiled": 2e-11, "columns_single": 5e-10, "columns_tiled": 0.0, "layers": 3e-7,
     "codes1_single": 4e-10, "codes1_tiled": 6e-11, "codes8_single": 7e-11, "codes8_tiled": 2e-11,
-    "lstm_units": 1e-9, "model": 5e-7, "window": 8e-12, "masked": 1e-11,
+    "lstm_units": 1e-9, "model": 5e-7, "window": 8e-12,
 }  # fmt: skip
 COST = CostModel("a processor", 1, 16, RATES, {})
 

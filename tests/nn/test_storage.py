@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import struct
 
@@ -87,16 +86,21 @@ def test_coded_bytes_equal_what_is_stored(model):
         assert matrix.index is None or ("mask" in packed) != ("rows" in packed)
 
 
-@pytest.mark.parametrize("atoms,blocks,how", [(5, 7, "mask"), (5, 3, "rows"), (300, 150, "mask"), (300, 70, "rows")])
-def test_blocks_are_stored_column_by_column_by_their_rows_or_by_bits_whichever_is_less(atoms, blocks, how):
+@pytest.mark.parametrize(
+    "atoms,blocks,block,dtype,how",
+    [(5, 7, 2, "int8", "rows"), (5, 30, 1, "float32", "rows"), (5, 9, 1, "int8", "mask"), (5, 8, 1, "int8", "rows"),
+     (300, 152, 1, "int8", "rows"), (300, 153, 1, "int8", "mask")],
+)  # fmt: skip
+def test_blocks_are_stored_column_by_column_single_bytes_by_bits_where_that_is_less(atoms, blocks, block, dtype, how):
+    """8 columns of 5 rows are 8 bytes of bits, of 300 rows 304 bytes, as 152 numbers of two bytes are."""
     torch.manual_seed(0)
-    matrix = CodedMatrix(3, 8, atoms, blocks, block=2)
-    places = torch.randperm(4 * atoms)[:blocks].sort().values
+    matrix = CodedMatrix(3, 8, atoms, blocks, block, dtype)
+    width = 8 // block
+    places = torch.randperm(width * atoms)[:blocks].sort().values
     matrix.index.copy_(places)
     packed = matrix.packed()
-    assert set(packed) == {"dictionary", "codes", "counts", how}
-    as_rows, as_bits = blocks * (1 if atoms <= 256 else 2), 4 * math.ceil(atoms / 8)
-    assert packed[how].nbytes == min(as_rows, as_bits)
+    assert set(packed) - {"dictionary_scales", "code_scales"} == {"dictionary", "codes", "counts", how}
+    codes = packed["codes"].float()
     rebuilt = torch.zeros(atoms, 8)
     position = 0
     for column, count in enumerate(packed["counts"].tolist()):
@@ -107,17 +111,18 @@ def test_blocks_are_stored_column_by_column_by_their_rows_or_by_bits_whichever_i
             rows = [row for row in range(atoms) if number >> row & 1]
         assert rows == sorted(rows) and len(rows) == count
         for row in rows:
-            rebuilt[row, 2 * column : 2 * column + 2] = packed["codes"][position]
+            scale = packed["code_scales"][row].float() if dtype == "int8" else 1
+            rebuilt[row, block * column : block * (column + 1)] = codes[position] * scale
             position += 1
-    assert torch.equal(rebuilt, matrix.code_matrix())
-    torch.testing.assert_close(matrix.matrix(), matrix.dictionary @ rebuilt)
-    again = CodedMatrix(3, 8, atoms, blocks, block=2)
+    torch.testing.assert_close(rebuilt, matrix.code_matrix())
+    torch.testing.assert_close(matrix.matrix(), matrix.dictionary_values() @ rebuilt)
+    again = CodedMatrix(3, 8, atoms, blocks, block, dtype)
     again.load_packed(packed)
     assert torch.equal(again.matrix(), matrix.matrix())
 
 
 def test_a_mask_that_does_not_fit_is_named():
-    matrix = CodedMatrix(3, 8, atoms=5, blocks=16)
+    matrix = CodedMatrix(3, 8, 5, 16, dtype="int8")
     for byte, bit in ((0, 7), (3, 0)):  # beyond the last row; a bit more or less than counts says
         packed = matrix.packed()
         packed["mask"][byte, 0] ^= 1 << bit

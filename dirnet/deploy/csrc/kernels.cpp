@@ -27,7 +27,8 @@ const Kernels* available_kernels() {
       const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
       const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                          __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+                          __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
+                          __builtin_cpu_supports("avx512vbmi2");
       if (avx2 && avx512) *next++ = kernels_avx512;
       if (avx2) *next++ = kernels_avx2;
 #elif defined(__aarch64__)

@@ -61,9 +61,9 @@ struct Layer {
 
 namespace {  // every file compiles its own copies: they may use other instructions
 
-// Bytes of a block column's mask; and how many indices are written beyond those that it stands for.
+// Bytes of a block column's mask; and how many indices may be written beyond those that it stands for.
 inline int mask_bytes(const Matrix& m) { return (m.code_rows() + 7) / 8; }
-inline size_t mask_slack(const Matrix& m) { return static_cast<size_t>(mask_bytes(m) + 1) * 8; }
+inline size_t mask_slack(const Matrix& m) { return static_cast<size_t>(mask_bytes(m)) * 8 + kAlignment; }
 
 // The columns of one panel of a dense matrix of which `left` columns are left.
 inline int panel_width(int left) {

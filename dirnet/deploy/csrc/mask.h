@@ -7,27 +7,6 @@
 namespace dirnet {
 namespace {
 
-// Of every byte the places of its bits, one a byte from the lowest on, then zeros; and how many they are.
-struct Bits {
-  uint64_t places[256] = {};
-  uint8_t count[256] = {};
-  constexpr Bits() {
-    for (int byte = 0; byte < 256; ++byte)
-      for (int bit = 0; bit < 8; ++bit)
-        if (byte >> bit & 1) places[byte] |= static_cast<uint64_t>(bit) << 8 * count[byte]++;
-  }
-};
-constexpr Bits kBits;
-
-// Eight indices, of which the first ones count: `places` + first.
-inline void put(uint64_t places, int first, uint8_t* to) { store(places + first * 0x0101010101010101u, to); }
-
-inline void put(uint64_t places, int first, uint16_t* to) {
-  typedef uint8_t Bytes __attribute__((vector_size(8)));
-  typedef uint16_t Words __attribute__((vector_size(16)));
-  store(__builtin_convertvector(load<Bytes>(&places), Words) + static_cast<uint16_t>(first), to);
-}
-
 // The indices of `m`, in the order of its blocks; false if a column has not as many bits as it has blocks, or one
 // beyond the last row. `to` has room for mask_slack(m) more than there are blocks.
 template <class Index>
@@ -36,12 +15,7 @@ inline bool indices(const Matrix& m, Index* to) {
   const uint8_t* mask = m.mask;
   int wrong = 0;
   block_columns<1>(m, [&](int count, int) {
-    Index* next = to;
-    for (int k = 0; k < bytes; ++k) {
-      put(kBits.places[mask[k]], 8 * k, next);
-      next += kBits.count[mask[k]];
-    }
-    wrong |= (next - to != count) | mask[bytes - 1] >> last_bits;
+    wrong |= (places_of(mask, bytes, to) != count) | mask[bytes - 1] >> last_bits;
     to += count;  // not `next`: a wrong mask must not lead out of the memory
     mask += bytes;
   });
