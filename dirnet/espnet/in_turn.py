@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run every line of the list."""
     parser = Parser(prog="python -m dirnet.espnet.in_turn", description=__doc__)
     parser.add_argument("list", metavar="LIST", help="file of modules with their arguments, one a line")
-    for line in read_lines(parser.parse_args(argv).list):
+    for line in filter(str.strip, read_lines(parser.parse_args(argv).list)):
         name, *arguments = line.split()
         if not name.startswith("dirnet."):
             raise UserError(f"{name!r} is no program of this package; a line begins with its module, as dirnet.X.Y")

@@ -141,7 +141,7 @@ def test_smaller_models_are_within_the_size():
 
 def test_programs_run_in_turn_until_one_fails(program, tmp_path):
     jobs = tmp_path / "jobs.list"
-    jobs.write_text(f"dirnet.espnet.perplexity --exp {tmp_path} --data {tmp_path}\ndirnet.nowhere\n")
+    jobs.write_text(f"\ndirnet.espnet.perplexity --exp {tmp_path} --data {tmp_path}\ndirnet.nowhere\n")
     status, _, error = program(in_turn.main, jobs)
     assert status == 2 and "text does not exist" in error and "nowhere" not in error
     jobs.write_text("os.system now\n")

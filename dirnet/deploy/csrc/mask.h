@@ -16,7 +16,7 @@ inline bool indices(const Matrix& m, Index* to) {
   int wrong = 0;
   block_columns<1>(m, [&](int count, int) {
     wrong |= (places_of(mask, bytes, to) != count) | mask[bytes - 1] >> last_bits;
-    to += count;  // not `next`: a wrong mask must not lead out of the memory
+    to += count;  // whatever was found: a wrong mask must not lead out of the memory
     mask += bytes;
   });
   return !wrong;
