@@ -57,10 +57,8 @@ class StoredMatrix:
     @property
     def masked(self) -> bool:
         """Whether bits say what `index` does."""
-        codes = self.codes
-        if self.index is None:
-            return False
-        return is_masked(self.code_rows, len(self.counts), len(codes), codes.shape[1], codes.element_size())
+        shape = self.code_rows, self.columns, len(self.codes), self.block, self.codes.element_size()
+        return self.index is not None and is_masked(*shape)
 
     @property
     def block(self) -> int:
@@ -91,9 +89,11 @@ def stored_matrix(group: CodedMatrix, start: int, stop: int, bias: Tensor | None
     if group.index is None:  # of a dense Z every block has its shift
         places = torch.arange(group.code_rows * width)
         row, column, values = places // width, places % width, codes.reshape(-1, group.block)
+    elif "mask" in tensors:
+        row, column, values = group.index.long() // width, group.index.long() % width, codes
     else:
-        row, column, _ = group.column_order()
-        values = codes
+        row, values = tensors["rows"].long(), codes
+        column = torch.repeat_interleave(torch.arange(width), tensors["counts"].long())
     if offsets is not None:
         row = group.shifts.positions(offsets) * group.code_rows + row
     divisor = math.gcd(group.block, start, stop)
@@ -136,9 +136,10 @@ def unpack(weights: Tensor) -> tuple[StoredMatrix, StoredMatrix]:
 def _fields(matrix: StoredMatrix) -> list[int]:
     """The matrix in the header."""
     blocks = 0 if matrix.index is None else len(matrix.index)
+    block = 0 if matrix.masked else matrix.block
     circular, scaled = matrix.shifts.kind == "circular", matrix.row_scales is not None
-    most = 0 if matrix.counts is None else int(matrix.counts.max())
-    return [matrix.rows, matrix.atoms, matrix.columns, matrix.block, blocks, most, matrix.codes.element_size(),
+    most = int(matrix.counts.max()) if block else 0
+    return [matrix.rows, matrix.atoms, matrix.columns, block, blocks, most, matrix.codes.element_size(),
             matrix.shifts.reach, int(circular), int(matrix.bias is not None), int(scaled),
             int(matrix.masked)]  # fmt: skip
 
@@ -150,7 +151,15 @@ def _sections(matrix: StoredMatrix) -> Iterator[Tensor]:
     if matrix.row_scales is not None:
         own = [] if matrix.atom_scales is None else [matrix.atom_scales]
         yield torch.cat([*own, matrix.row_scales])
-    if matrix.index is None:
+    if matrix.masked:
+        places = _places(matrix.code_rows, matrix.columns)
+        column = torch.repeat_interleave(torch.arange(matrix.columns), matrix.counts)
+        code = torch.full((len(places),), -1)
+        code[matrix.index * matrix.columns + column] = torch.arange(len(column))
+        code = code[places]
+        yield to_mask(code >= 0)
+        yield matrix.codes[code[code >= 0]].reshape(-1)
+    elif matrix.index is None:
         yield _panels(matrix.codes)
     else:
         order = matrix.counts.argsort(stable=True)
@@ -158,11 +167,7 @@ def _sections(matrix: StoredMatrix) -> Iterator[Tensor]:
         blocks = torch.cat([torch.arange(stop - n, stop) for stop, n in _ends(matrix.counts, order)])
         yield torch.bincount(counts).to(torch.uint16)
         yield order.to(torch.uint16)
-        if matrix.masked:
-            column = torch.repeat_interleave(torch.arange(len(counts)), counts)
-            yield to_mask(matrix.index[blocks], column, matrix.code_rows, len(counts)).reshape(-1)
-        else:
-            yield matrix.index[blocks].to(_index_dtype(matrix.code_rows))
+        yield matrix.index[blocks].to(_index_dtype(matrix.code_rows))
         yield torch.cat([_panel(column) for column in _block_columns(matrix.codes[blocks], counts)])
     if matrix.bias is not None:
         yield matrix.bias
@@ -180,14 +185,16 @@ def _read_matrix(
     if has_scales:
         scales = reader.section(2 * atoms or rows, torch.bfloat16)
         found["atom_scales"], found["row_scales"] = (scales[:atoms] if atoms else None), scales[atoms:]
-    if block:
+    if masked:
+        kept = from_mask(reader.section(-(-code_rows * columns // 8), torch.uint8))[: code_rows * columns]
+        places = _places(code_rows, columns)[kept]
+        order = (places % columns * code_rows + places // columns).argsort()
+        index, counts = places[order] // columns, torch.bincount(places % columns, minlength=columns)
+        found |= {"counts": counts, "index": index, "codes": reader.section(blocks, values)[order, None]}
+    elif block:
         histogram = reader.section(most + 1, torch.uint16).long()
         order = reader.section(columns // block, torch.uint16).long()
-        if masked:
-            mask = reader.section(columns // block * -(-code_rows // 8), torch.uint8)
-            index, _ = from_mask(mask.view(columns // block, -1), code_rows)
-        else:
-            index = reader.section(blocks, _index_dtype(code_rows)).long()
+        index = reader.section(blocks, _index_dtype(code_rows)).long()
         counts = torch.repeat_interleave(torch.arange(most + 1), histogram)
         stored = reader.section(blocks * block, values).split((counts * block).tolist())
         codes, place = torch.cat([_from_panel(column, block) for column in stored]), order.argsort()
@@ -222,6 +229,11 @@ def _from_panels(values: Tensor, columns: int) -> Tensor:
     widths = _widths(columns)
     pieces = values.split([values.numel() // columns * width for width in widths])
     return torch.cat([_from_panel(piece, width) for piece, width in zip(pieces, widths, strict=True)], dim=1)
+
+
+def _places(code_rows: int, columns: int) -> Tensor:
+    """The places of Z, row by row, in the order in which int8 panels hold them."""
+    return _panels(torch.arange(code_rows * columns).view(code_rows, columns))
 
 
 def _panel(values: Tensor) -> Tensor:

@@ -202,12 +202,13 @@ class CodedMatrix(nn.Module):
         return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, 1, self.offsets is not None)
 
     def packed(self) -> dict[str, Tensor]:
-        """The matrix as it is stored: `dictionary`, `codes`; `mask` or `rows`, and `counts` if sparse; `offsets`.
+        """The matrix as it is stored: `dictionary`, `codes`; `rows` and `counts`, or `mask`, if sparse; `offsets`.
 
         Blocks go column by column: `counts[c]` (uint16) blocks in block column c, `rows` (uint8 for p <= 256, else
-        uint16) their rows of Z, ascending in a column. Of single int8 codes, where that takes fewer bytes, `mask`
-        (M, p / 8) uint8 says it with a bit for every row. `offsets` (int8) of shifted atoms go with the blocks. In int8
-        also bfloat16 scales: `dictionary_scales` (p,) of the atoms, `code_scales` (p,) of the rows of Z.
+        uint16) their rows of Z, ascending in a column. Single int8 codes, where that takes fewer bytes, go row by row:
+        `mask` (p M / 8) uint8 has a bit for every place, the lowest of a byte first. `offsets` (int8) of shifted atoms
+        go with the blocks. In int8 also bfloat16 scales: `dictionary_scales` (p,) of the atoms, `code_scales` (p,) of
+        the rows of Z.
         """
         tensors = {} if self.dictionary is None else {"dictionary": self.dictionary.detach()}
         codes = self.codes.detach()
@@ -220,23 +221,19 @@ class CodedMatrix(nn.Module):
             tensors["offsets"] = self.offsets
         if self.index is None:
             return tensors | {"codes": codes}
-        width, (row, column, order) = self.columns // self.block, self.column_order()
-        tensors["codes"] = codes[order]
-        if self.offsets is not None:
-            tensors["offsets"] = self.offsets[order]
-        if is_masked(self.code_rows, width, len(row), self.block, codes.element_size()):
-            tensors["mask"] = to_mask(row, column, self.code_rows, width)
-        else:
-            tensors["rows"] = row.to(_row_dtype(self.code_rows))
-        tensors["counts"] = torch.bincount(column, minlength=width).to(torch.uint16)
-        return tensors
-
-    def column_order(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Row of Z and block column of every kept block, column by column; and which of `codes` each is."""
+        if is_masked(self.code_rows, self.columns, self.blocks, self.block, codes.element_size()):
+            kept = torch.zeros(self.code_rows * self.columns, dtype=torch.bool, device=codes.device)
+            kept[self.index.long()] = True
+            return tensors | {"codes": codes, "mask": to_mask(kept)}
         index, width = self.index.long(), self.columns // self.block
         row, column = index // width, index % width
         order = torch.argsort(column * self.code_rows + row)
-        return row[order], column[order], order
+        tensors["codes"] = codes[order]
+        if self.offsets is not None:
+            tensors["offsets"] = self.offsets[order]
+        tensors["rows"] = row[order].to(_row_dtype(self.code_rows))
+        tensors["counts"] = torch.bincount(column, minlength=width).to(torch.uint16)
+        return tensors
 
     def load_packed(self, tensors: dict[str, Tensor]) -> None:
         """Take what `packed()` gave; another shape or an impossible index is a `UserError`."""
@@ -253,18 +250,19 @@ class CodedMatrix(nn.Module):
             raise UserError(f"tensor offsets moves an atom by more than {self.shifts.reach} rows")
         if self.index is not None:
             width = self.columns // self.block
-            counts = tensors["counts"].long()
-            if int(counts.sum()) != len(codes):
-                raise UserError(f"tensor counts adds up to {int(counts.sum())} blocks, expected {len(codes)}")
             if "mask" in tensors:
-                rows, found = from_mask(tensors["mask"], self.code_rows)
-                if len(rows) != len(codes) or not torch.equal(found, counts):
-                    raise UserError("tensor mask does not fit counts, which says how many bits each of its rows has")
+                places = from_mask(tensors["mask"]).nonzero().squeeze(1)
+                if len(places) != len(codes):
+                    raise UserError(f"tensor mask has {len(places)} bits, expected {len(codes)}")
             else:
-                rows = tensors["rows"].long()
-            places, order = (rows * width + torch.repeat_interleave(torch.arange(width), counts)).sort()
+                counts = tensors["counts"].long()
+                if int(counts.sum()) != len(codes):
+                    raise UserError(f"tensor counts adds up to {int(counts.sum())} blocks, expected {len(codes)}")
+                places = tensors["rows"].long() * width + torch.repeat_interleave(torch.arange(width), counts)
+            places, order = places.sort()
             if len(places) and (int(places[-1]) >= self.code_rows * width or bool((places.diff() == 0).any())):
-                raise UserError(f"tensor rows names a row twice or one beyond {self.code_rows - 1}")
+                name = "mask" if "mask" in tensors else "rows"
+                raise UserError(f"tensor {name} names a row twice or one beyond {self.code_rows - 1}")
             self.index.copy_(places)
             codes, row = codes[order], places // width
             offsets = None if offsets is None else offsets[order]
@@ -298,40 +296,37 @@ def index_bytes(
     moves = (code_rows * columns // block if blocks is None else blocks) * torch.int8.itemsize if shifted else 0
     if blocks is None:
         return moves
-    width = columns // block
-    masked = is_masked(code_rows, width, blocks, block, value_bytes)
-    rows = _mask_bytes(code_rows, width) if masked else _row_bytes(code_rows, blocks)
-    return moves + rows + width * torch.uint16.itemsize
+    masked = is_masked(code_rows, columns, blocks, block, value_bytes)
+    return moves + (_mask_bytes(code_rows, columns) if masked else _row_bytes(code_rows, columns, blocks, block))
 
 
-def is_masked(code_rows: int, width: int, blocks: int, block: int, value_bytes: int) -> bool:
-    """Whether bits tell the rows: of single int8 codes, from 1 in 8 kept on if p <= 256.
+def is_masked(code_rows: int, columns: int, blocks: int, block: int, value_bytes: int) -> bool:
+    """Whether bits tell the places of the codes: of single int8 ones, from about 1 in 8 kept on if p <= 256.
 
-    There they save up to half of the bytes. Of floats and of wider blocks they save little, and bits take time.
+    There they save up to half of all bytes; of floats and of wider blocks little.
     """
-    single = block == 1 and value_bytes == 1
-    return single and _mask_bytes(code_rows, width) < _row_bytes(code_rows, blocks)
+    fewer = _mask_bytes(code_rows, columns) < _row_bytes(code_rows, columns, blocks, block)
+    return block == 1 and value_bytes == 1 and fewer
 
 
-def to_mask(rows: Tensor, columns: Tensor, code_rows: int, width: int) -> Tensor:
-    """(width, code_rows / 8) uint8: bit k % 8 of byte k / 8 tells whether a block column has row k."""
-    bits = torch.zeros(width, -(-code_rows // 8), 8, dtype=torch.uint8, device=rows.device)
-    bits.view(width, -1)[columns, rows] = 1
-    return (bits << torch.arange(8, device=bits.device)).sum(dim=2).to(torch.uint8)
+def to_mask(kept: Tensor) -> Tensor:
+    """Bits of `kept` (places,) bool as uint8, the lowest of a byte first; what is left of the last byte is 0."""
+    bits = torch.zeros(-(-len(kept) // 8), 8, dtype=torch.uint8, device=kept.device)
+    bits.view(-1)[: len(kept)] = kept
+    return (bits << torch.arange(8, device=bits.device)).sum(dim=1).to(torch.uint8)
 
 
-def from_mask(mask: Tensor, code_rows: int) -> tuple[Tensor, Tensor]:
-    """The rows, one block column after the other, and how many each has; bits beyond the last row count, too."""
-    bits = (mask.unsqueeze(2) >> torch.arange(8, device=mask.device) & 1).flatten(1)
-    return bits[:, :code_rows].nonzero()[:, 1], bits.sum(dim=1)
+def from_mask(mask: Tensor) -> Tensor:
+    """The bits of `mask`, bool, eight a byte."""
+    return (mask.unsqueeze(1) >> torch.arange(8, device=mask.device) & 1).flatten().bool()
 
 
-def _mask_bytes(code_rows: int, width: int) -> int:
-    return width * -(-code_rows // 8)
+def _mask_bytes(code_rows: int, columns: int) -> int:
+    return -(-code_rows * columns // 8)
 
 
-def _row_bytes(code_rows: int, blocks: int) -> int:
-    return blocks * _row_dtype(code_rows).itemsize
+def _row_bytes(code_rows: int, columns: int, blocks: int, block: int) -> int:
+    return blocks * _row_dtype(code_rows).itemsize + columns // block * torch.uint16.itemsize
 
 
 def _block_offsets(offsets: Tensor, codes: Tensor, block: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 The counts follow our kernels (`dirnet/deploy/csrc/kernels.h`): what the recurrence needs runs frame by frame
 (`single`), everything else with the weights shared by a few frames (`tiled`); sparse codes cost by the block executed,
-masks by the place, once a call, int8 has rates of its own.
+with a mask as dense ones and the mask by the place, int8 has rates of its own.
 The rates are measured by `dirnet cost`.
 """
 
@@ -36,14 +36,14 @@ def group_counts(
         counts["dense_single" if recurrent else "dense_tiled"] += rows * atoms
     code_rows = rows if atoms is None else atoms
     executed = next(size for size in BLOCKS if block % size == 0)
+    if nonzeros is not None and is_masked(code_rows, columns, nonzeros, executed, 1 if int8 else 4):
+        counts["masked"], nonzeros = code_rows * columns, None  # their zeros are put back, once a call
     for mode, share in (("single", recurrent), ("tiled", 1 - recurrent)):
         if nonzeros is None:
             counts[f"dense_{mode}"] += code_rows * columns * share
         else:
             counts[f"codes{executed}_{mode}"] += nonzeros * share
             counts[f"columns_{mode}"] += columns / executed * share
-    if nonzeros is not None and is_masked(code_rows, columns, nonzeros, executed, 1 if int8 else 4):
-        counts["masked"] = code_rows * columns
     return Counter({f"int8_{name}": count for name, count in counts.items()}) if int8 else counts
 
 

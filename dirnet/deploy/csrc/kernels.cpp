@@ -42,20 +42,21 @@ const Kernels* available_kernels() {
   return list.kernels;
 }
 
-static size_t index_bytes(const Matrix& m) {
-  return m.mask ? (m.blocks + mask_slack(m)) * sizeof(uint16_t) + kAlignment : 0;
+// Of the codes that a mask left out.
+static size_t inflated_bytes(const Matrix& m) {
+  return m.mask ? static_cast<size_t>(m.code_rows()) * m.columns + kInflateSlack + kAlignment : 0;
 }
 
 size_t scratch_bytes(const Matrix& m) {
   const size_t rows = m.rows, read = m.code_rows(), shifts = m.shifts();
   const size_t floats = kTile * read + (m.reach ? shifts * rows : 0) + (kTile + 1) * std::max({rows, read});
   const size_t bytes = kTile * (std::max({rows, read, size_t{256}}) + m.blocks);
-  return index_bytes(m) + floats * sizeof(float) + bytes + 32 * 2 * kAlignment;
+  return inflated_bytes(m) + floats * sizeof(float) + bytes + 32 * 2 * kAlignment;
 }
 
 size_t scratch_bytes(const Layer& layer) {
   const size_t width = layer.recurrent.columns, n = layer.recurrent.rows, gates = (kChunk + 1) * width + n;
-  return index_bytes(layer.input) + index_bytes(layer.recurrent) + gates * sizeof(float) +
+  return inflated_bytes(layer.input) + inflated_bytes(layer.recurrent) + gates * sizeof(float) +
          std::max({scratch_bytes(layer.input), scratch_bytes(layer.recurrent)}) + 4 * kAlignment;
 }
 

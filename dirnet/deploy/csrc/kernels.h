@@ -76,9 +76,9 @@ inline void project_frames(const Matrix& m, const float* x, int frames, float* y
 
 inline bool project(const Matrix& m, const float* x, int frames, float* y, void* memory) {
   Scratch scratch(memory);
-  Matrix indexed;
-  if (!with_indices(m, &indexed, &scratch)) return false;
-  project_frames(indexed, x, frames, y, scratch);
+  Matrix whole;
+  if (!unmasked(m, &whole, &scratch)) return false;
+  project_frames(whole, x, frames, y, scratch);
   return true;
 }
 
@@ -86,8 +86,7 @@ inline bool rnn_layer(Cell cell, const Layer& layer, const float* x, int frames,
                       float* memory, float* y, void* scratch_memory) {
   Scratch scratch(scratch_memory);
   Matrix input, recurrent;
-  if (!with_indices(layer.input, &input, &scratch)) return false;
-  if (!with_indices(layer.recurrent, &recurrent, &scratch)) return false;
+  if (!unmasked(layer.input, &input, &scratch) || !unmasked(layer.recurrent, &recurrent, &scratch)) return false;
   const int width = kGates[cell] * n, out_size = coded ? recurrent.code_rows() : n;
   float* gates = scratch.take<float>(static_cast<size_t>(kChunk) * width);
   float* returned = scratch.take<float>(width);

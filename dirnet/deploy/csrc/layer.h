@@ -13,8 +13,9 @@
 //   order      uint16: the block columns by their number of blocks, so that loops of one length follow one another
 //   index      rows of Z of the blocks, column by column: uint8 where Z has at most 256, else uint16. A pair of shift s
 //              and atom j is row s * p + j.
-//   mask       instead of index, where many are kept: a bit for every row of Z, a whole number of bytes a block column
-//   codes      dense in panels, or block by block
+//   mask       of single int8 codes, where that is less than histogram, order and index: a bit for every value of dense
+//              codes in their panels, set where it is kept
+//   codes      dense in panels, with a mask only what is kept of them, or block by block
 //   bias       float (M)
 //
 // Panels: 16 columns each, the rest in panels of 8, 4, 2, 1. A float panel (and a float block) holds its rows one after
@@ -35,6 +36,8 @@ constexpr int32_t kMagic = 0x324c4e44;  // "DNL2"
 constexpr size_t kAlignment = 64, kHeaderBytes = 128;
 constexpr int kMatrixFields = 12, kWidestBlock = 16;
 
+constexpr size_t kInflateSlack = 64;  // bytes that may be written beyond codes whose zeros are put back
+
 constexpr int kTile = 4;  // frames that share one pass over the weights of an input matrix
 constexpr int kChunk =
     16;  // frames whose gates wait for the recurrence at a time: more would push weights out of cache
@@ -45,7 +48,7 @@ struct Matrix {
   const void* dictionary = nullptr;
   const uint16_t *atom_scales = nullptr, *row_scales = nullptr;  // bfloat16, int8 only
   const uint16_t *histogram = nullptr, *order = nullptr;
-  const uint8_t *mask = nullptr, *index8 = nullptr;  // mask.h makes an index of a mask
+  const uint8_t *mask = nullptr, *index8 = nullptr;
   const uint16_t* index16 = nullptr;
   const void* codes = nullptr;
   const float* bias = nullptr;
@@ -60,10 +63,6 @@ struct Layer {
 };
 
 namespace {  // every file compiles its own copies: they may use other instructions
-
-// Bytes of a block column's mask; and how many indices may be written beyond those that it stands for.
-inline int mask_bytes(const Matrix& m) { return (m.code_rows() + 7) / 8; }
-inline size_t mask_slack(const Matrix& m) { return static_cast<size_t>(mask_bytes(m)) * 8 + kAlignment; }
 
 // The columns of one panel of a dense matrix of which `left` columns are left.
 inline int panel_width(int left) {
@@ -109,7 +108,8 @@ inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
     if ((m->quantised() && m->atoms && !scaled) || m->shifts() > m->rows) return false;
     const size_t rows = m->atoms ? static_cast<size_t>(m->atoms) * m->shifts() : m->rows;
     if (rows > 65536) return false;
-    const size_t stored = b ? static_cast<size_t>(m->blocks) * b : rows * m->columns;
+    if (masked && (b || !m->quantised())) return false;
+    const size_t stored = masked ? m->blocks : b ? static_cast<size_t>(m->blocks) * b : rows * m->columns;
     m->dictionary = section(m->atoms, static_cast<size_t>(m->rows) * m->atoms, m->value_bytes);
     const uint8_t* scales = section(scaled, m->atoms ? 2 * m->atoms : m->rows, sizeof(uint16_t));
     m->atom_scales = m->atoms ? reinterpret_cast<const uint16_t*>(scales) : nullptr;
@@ -117,14 +117,12 @@ inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
     const int block_columns = b ? m->columns / b : 0;
     m->histogram = reinterpret_cast<const uint16_t*>(section(b, m->most + 1, sizeof(uint16_t)));
     m->order = reinterpret_cast<const uint16_t*>(section(b, block_columns, sizeof(uint16_t)));
-    const size_t index_bytes = rows <= 256 ? sizeof(uint8_t) : sizeof(uint16_t);
-    const uint8_t* index = masked ? section(b, block_columns, mask_bytes(*m)) : section(b, m->blocks, index_bytes);
-    if (masked)
-      m->mask = index;
-    else if (rows <= 256)
+    const uint8_t* index = section(b, m->blocks, rows <= 256 ? sizeof(uint8_t) : sizeof(uint16_t));
+    if (rows <= 256)
       m->index8 = index;
     else
       m->index16 = reinterpret_cast<const uint16_t*>(index);
+    m->mask = section(masked, (rows * m->columns + 7) / 8, 1);
     m->codes = section(true, stored, m->value_bytes);
     m->bias = reinterpret_cast<const float*>(section(bias, m->columns, sizeof(float)));
     if (!fits) return false;
@@ -133,9 +131,8 @@ inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
     for (size_t count = 0; count <= static_cast<size_t>(m->most); ++count)
       columns += m->histogram[count], blocks += m->histogram[count] * count;
     if (columns != static_cast<size_t>(block_columns) || blocks != static_cast<size_t>(m->blocks)) return false;
-    if (largest(m->order, block_columns) >= static_cast<size_t>(block_columns)) return false;
-    if (m->index8 && largest(m->index8, m->blocks) >= rows) return false;
-    if (m->index16 && largest(m->index16, m->blocks) >= rows) return false;
+    const size_t last = m->index8 ? largest(m->index8, m->blocks) : largest(m->index16, m->blocks);
+    if (last >= rows || largest(m->order, block_columns) >= static_cast<size_t>(block_columns)) return false;
   }
   return true;
 }
@@ -148,7 +145,7 @@ struct Kernels {
   // As above.
   bool (*parse)(const uint8_t* bytes, size_t size, Layer* layer);
   // y (frames, columns) = Z^T D^T x + bias of x (frames, rows). This and rnn_layer are false, and nothing is computed,
-  // if a mask does not fit its matrix, which parse leaves open.
+  // if a mask has not as many bits as there are codes, which parse leaves open.
   bool (*project)(const Matrix& m, const float* x, int frames, float* y, void* scratch);
   // The recurrence over x (frames, input.rows). `u` (recurrent.code_rows()) is what the recurrent codes read, `memory`
   // (n) is c of an LSTM, else h; both come in and go out. y[t] is u_t if `coded`, for a consumer that shares the

@@ -1,4 +1,4 @@
-// Which rows of Z the blocks read, where a matrix tells it by a bit for each: turned into indices, once a call.
+// Dense int8 codes of which only those that are not zero are stored, with a bit for each place: put back once a call.
 #pragma once
 
 #include "vec.h"
@@ -7,34 +7,46 @@
 namespace dirnet {
 namespace {
 
-// The indices of `m`, in the order of its blocks; false if a column has not as many bits as it has blocks, or one
-// beyond the last row. `to` has room for mask_slack(m) more than there are blocks.
-template <class Index>
-inline bool indices(const Matrix& m, Index* to) {
-  const int bytes = mask_bytes(m), last_bits = m.code_rows() - 8 * (bytes - 1);
-  const uint8_t* mask = m.mask;
-  int wrong = 0;
-  block_columns<1>(m, [&](int count, int) {
-    wrong |= (places_of(mask, bytes, to) != count) | mask[bytes - 1] >> last_bits;
-    to += count;  // whatever was found: a wrong mask must not lead out of the memory
-    mask += bytes;
-  });
-  return !wrong;
+// Of every byte the rank of each bit among those that are set, 255 where it is not, from the lowest on; and how many
+// are set.
+struct Bits {
+  uint64_t ranks[256] = {};
+  uint8_t count[256] = {};
+  constexpr Bits() {
+    for (int byte = 0; byte < 256; ++byte)
+      for (int bit = 0; bit < 8; ++bit)
+        ranks[byte] |= static_cast<uint64_t>(byte >> bit & 1 ? count[byte]++ : 255) << 8 * bit;
+  }
+};
+constexpr Bits kBits;
+
+// `to` = the next of the `left` values at `from` for every bit of `mask` that is set, 0 for every other one; false
+// unless all values have found a place. No value beyond them is read.
+template <class Value>
+inline bool inflate(const uint8_t* mask, size_t bytes, const Value* from, size_t left, Value* to) {
+  for (size_t k = 0; k < bytes; ++k, to += 8) {
+    const size_t count = kBits.count[mask[k]];
+    if (count > left) return false;
+    uint64_t values = 0;
+    if (left >= 8)
+      values = load<uint64_t>(from);
+    else
+      __builtin_memcpy(&values, from, left);
+    store(pick(values, kBits.ranks[mask[k]]), to);
+    from += count, left -= count;
+  }
+  return left == 0;
 }
 
-// `m` with indices in any case; false as above.
-inline bool with_indices(const Matrix& m, Matrix* to, Scratch* scratch) {
+// `m` without a mask, its codes in scratch memory if it had one; false as above, or if there are bits beyond the end.
+inline bool unmasked(const Matrix& m, Matrix* to, Scratch* scratch) {
   *to = m;
   if (!m.mask) return true;
-  const size_t room = m.blocks + mask_slack(m);
-  if (m.code_rows() <= 256) {
-    auto* found = scratch->take<uint8_t>(room);
-    to->index8 = found;
-    return indices(m, found);
-  }
-  auto* found = scratch->take<uint16_t>(room);
-  to->index16 = found;
-  return indices(m, found);
+  const size_t places = static_cast<size_t>(m.code_rows()) * m.columns, bytes = (places + 7) / 8;
+  auto* codes = scratch->take<int8_t>(places + kInflateSlack);
+  to->mask = nullptr, to->codes = codes;
+  const bool beyond = places % 8 && m.mask[bytes - 1] >> places % 8;
+  return !beyond && inflate(m.mask, bytes, static_cast<const int8_t*>(m.codes), m.blocks, codes);
 }
 
 }  // namespace

@@ -46,6 +46,10 @@ inline int32_t dot(const int8_t* w, const uint8_t* x, int n) {
   return sum;
 }
 
+inline uint64_t pick(uint64_t bytes, uint64_t ranks) {
+  return _mm_cvtsi128_si64(_mm_shuffle_epi8(_mm_cvtsi64_si128(bytes), _mm_cvtsi64_si128(ranks)));
+}
+
 inline void expand(const uint8_t* from, int, const uint8_t* index, int n, uint8_t* to) {
   expand_one_by_one(from, index, n, to);
 }

@@ -1,5 +1,5 @@
 // Int8 with AVX-512 VNNI, VBMI and VBMI2: four products a lane and instruction, 64 table look-ups in one to four, the
-// places of 64 bits in one. Products are of unsigned by signed bytes, so activations are stored with 128 added; what
+// zeros of 64 places put back in one. Products are of unsigned by signed bytes, so activations are stored with 128 added; what
 // that adds to the sums is 128 times the sum of the weights, counted along and taken off.
 #pragma once
 
@@ -67,22 +67,22 @@ inline void expand(const uint8_t* from, int rows, const uint8_t* index, int n, u
   }
 }
 
-// As that of vec.h for any index, 64 bits at a time.
-inline int places_of(const uint8_t* mask, int bytes, uint8_t* to) {
-  alignas(64) static constexpr uint8_t kFirst[64] = {
-      0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
-      22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
-      44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
-  __m512i places = load<__m512i>(kFirst);
-  uint8_t* const start = to;
-  for (int k = 0; k < bytes; k += 8) {
+inline uint64_t pick(uint64_t bytes, uint64_t ranks) {
+  return _mm_cvtsi128_si64(_mm_shuffle_epi8(_mm_cvtsi64_si128(bytes), _mm_cvtsi64_si128(ranks)));
+}
+
+// As that of mask.h for any value, 64 places at a time.
+inline bool inflate(const uint8_t* mask, size_t bytes, const int8_t* from, size_t left, int8_t* to) {
+  for (size_t k = 0; k < bytes; k += 8, to += 64) {
     const __mmask16 there = bytes - k >= 8 ? 0xff : (1 << (bytes - k)) - 1;
-    const uint64_t bits = _mm_cvtsi128_si64(_mm_maskz_loadu_epi8(there, mask + k));
-    _mm512_storeu_si512(to, _mm512_maskz_compress_epi8(bits, places));
-    to += __builtin_popcountll(bits);
-    places = _mm512_add_epi8(places, _mm512_set1_epi8(64));
+    const __mmask64 bits = _mm_cvtsi128_si64(_mm_maskz_loadu_epi8(there, mask + k));
+    const size_t count = __builtin_popcountll(bits);
+    if (count > left) return false;
+    const __m512i values = _mm512_maskz_loadu_epi8(left >= 64 ? ~0ull : (1ull << left) - 1, from);
+    _mm512_storeu_si512(to, _mm512_maskz_expand_epi8(bits, values));
+    from += count, left -= count;
   }
-  return static_cast<int>(to - start);
+  return left == 0;
 }
 
 }  // namespace

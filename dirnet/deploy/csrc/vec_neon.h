@@ -49,6 +49,10 @@ inline int32_t dot(const int8_t* w, const uint8_t* x, int n) {
   return sum;
 }
 
+inline uint64_t pick(uint64_t bytes, uint64_t ranks) {
+  return vget_lane_u64(vreinterpret_u64_u8(vtbl1_u8(vcreate_u8(bytes), vcreate_u8(ranks))), 0);
+}
+
 inline void expand(const uint8_t* from, int rows, const uint8_t* index, int n, uint8_t* to) {
   const uint8x16x4_t a = vld1q_u8_x4(from), b = vld1q_u8_x4(from + 64);
   const uint8x16x4_t c = vld1q_u8_x4(from + 128), d = vld1q_u8_x4(from + 192);

@@ -29,6 +29,16 @@ inline int32_t dot(const int8_t* w, const uint8_t* x, int n) {
   return sum;
 }
 
+// Byte i of the result is the one of `bytes` that byte i of `ranks` names, 0 where that is 255.
+inline uint64_t pick(uint64_t bytes, uint64_t ranks) {
+  uint64_t picked = 0;
+  for (int i = 0; i < 64; i += 8) {
+    const uint64_t rank = ranks >> i & 255;
+    if (rank < 8) picked |= (bytes >> 8 * rank & 255) << i;
+  }
+  return picked;
+}
+
 inline void expand(const uint8_t* from, int, const uint8_t* index, int n, uint8_t* to) {
   expand_one_by_one(from, index, n, to);
 }
