@@ -1,10 +1,11 @@
 // A recurrent layer as it lies in a program: one contiguous block of bytes, every section on a multiple of 64, in the
-// order in which it is read, so nothing is repacked at load and a .pte may stay mapped. ../packing.py writes it.
+// order in which it is read, so nothing is repacked at load and a .pte may stay mapped. ../packing.py writes it. Only
+// codes with a mask get their zeros back in scratch memory, once a call (mask.h).
 //
 //   header     int32: magic, size in bytes, then of the input and of the recurrent matrix rows N, atoms p (0: no
-//              dictionary), columns M, block (0: dense codes), blocks, the most blocks of a block column, bytes per
-//              value (4: float, 1: int8), reach of the shifts, 1 if these are circular, 1 if there is a bias, 1 if
-//              there are scales, 1 if there is a mask; zeros up to kHeaderBytes
+//              dictionary), columns M, block (0: dense codes, with or without a mask), blocks (with a mask: codes),
+//              the most blocks of a block column, bytes per value (4: float, 1: int8), reach of the shifts, 1 if these
+//              are circular, 1 if there is a bias, 1 if there are scales, 1 if there is a mask; zeros up to kHeaderBytes
 //   of either matrix, input first:
 //   dictionary (N, p) in panels
 //   scales     bfloat16, of int8: of the p atoms, then of the p rows of Z; of its N rows where there is no dictionary.
