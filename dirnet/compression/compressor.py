@@ -95,7 +95,7 @@ def compress(
             tell(1.0, "done")
             seconds = round(time.monotonic() - started, 2)
             found = found if whole else guide.restored(at, found)
-            return found, {"budget": budget, "seconds": seconds, "solver": told}
+            return found.balanced(), {"budget": budget, "seconds": seconds, "solver": told}
 
         solved = list(mapped(factorize, range(total), plan.groups, plan.prices, plan.budgets))
     if guide.statistics:

@@ -89,9 +89,11 @@ class MovingSupport:
                 self.masks[at] = shrunk(matrix.codes, self.masks[at], kept, progress, matrix.block)
             elif due and matrix.codes.grad is not None:
                 share = self.schedule.regrow * (1 + math.cos(math.pi * progress)) / 2
+                lengths = 1 if matrix.dictionary is None else matrix.dictionary.norm(dim=0)[:, None]  # as of unit atoms
                 self.masks[at] = exchanged(
-                    matrix.codes, matrix.codes.grad, self.masks[at], kept, round(share * kept), matrix.block
-                )
+                    matrix.codes * lengths, matrix.codes.grad / lengths, self.masks[at], kept, round(share * kept),
+                    matrix.block,
+                )  # fmt: skip
             matrix.codes.mul_(self.masks[at])
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,20 @@ class Factors:
     def reconstruct(self) -> Tensor:
         """The (N, M) matrix that the factors stand for."""
         return self.codes if self.dictionary is None else self.shifts.reconstruct(self.dictionary, self.wide)
+
+    def balanced(self) -> Factors:
+        """The same matrix, each atom scaled to the root mean square of its codes, and they against it, for training.
+
+        Adam moves every value by about its rate. Beside atoms of unit norm, whose values are small, the codes would
+        hardly move.
+        """
+        if self.dictionary is None:
+            return self
+        kept = self.codes.count_nonzero(dim=1).clamp_min(1)
+        sizes = self.codes.norm(dim=1) / kept.sqrt(), self.dictionary.norm(dim=0) / len(self.dictionary) ** 0.5
+        scales = (sizes[0] / sizes[1]).sqrt()
+        scales = torch.where(scales.isfinite() & (scales > 0), scales, 1.0)  # an atom without codes stays as it is
+        return replace(self, dictionary=self.dictionary * scales, codes=self.codes / scales[:, None])
 
     @property
     def params(self) -> int:
