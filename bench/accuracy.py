@@ -18,6 +18,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ def _run(work, tasks: list[tuple], jobs: int, setting: tuple) -> None:
             work(*task)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, _start, setting) as pool:
+    with context.Pool(jobs, _begin, setting) as pool:
         for _ in pool.imap_unordered(_Star(work), tasks):
             pass
 
@@ -129,6 +130,17 @@ class _Star:
 
     def __call__(self, task: tuple) -> None:
         self.work(*task)
+
+
+def _begin(*setting) -> None:
+    """`_start` in a process of its own that ends with its parent, which may be killed before it can end the pool."""
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    _start(*setting)
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _start(

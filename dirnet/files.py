@@ -1,11 +1,16 @@
-"""Files that are either whole or absent: write to a temporary name, then rename; a torn record counts as absent."""
+"""Files that are either whole or absent: write to a temporary name, then rename; a torn record counts as absent.
+
+A temporary's name tells its process. What one that was killed left goes when its target is written again.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +28,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=_fresh_prefix(path))
     try:
         encoding = None if "b" in mode else "utf-8"
         with os.fdopen(descriptor, mode, encoding=encoding) as stream:
@@ -44,7 +49,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling folder that replaces the folder `path` when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_fresh_prefix(path)))
     try:
         yield temporary
         os.chmod(temporary, 0o755)
@@ -55,6 +60,36 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         name_full_disk(error, path)
         raise
+
+
+def _fresh_prefix(path: Path) -> str:
+    """How names of this process's temporaries of `path` begin; those of processes that are gone are removed."""
+    prefix = f".{path.name}.{_here()}."
+    for left in [entry for entry in path.parent.iterdir() if entry.name.startswith(prefix)]:
+        pid, _, drawn = left.name.removeprefix(prefix).partition(".")
+        if drawn and pid.isdecimal() and _is_gone(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                left.unlink()
+    return f"{prefix}{os.getpid()}."
+
+
+@functools.cache
+def _here() -> str:
+    """This start of this machine and its process numbers: those of other nodes and containers mean other processes."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+        return f"{boot}-{os.stat('/proc/self/ns/pid').st_ino:x}"
+    except OSError:
+        return secrets.token_hex(4)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError) as error:  # one that may not be signalled is another user's
+        return isinstance(error, ProcessLookupError)
+    return False
 
 
 def name_full_disk(error: BaseException, path: str | Path) -> None:

@@ -2,7 +2,8 @@
 """Kaldi data dirs as they come, DIR/train, DIR/dev and DIR/test*, to data dirs of the recipe.
 
 Audio paths become absolute (a relative one starts from its data dir or from DIR), transcripts and the words of
-DIR/lexicon.txt become upper case. Without DIR/dev a tenth of the training speakers makes the dev set.
+DIR/lexicon.txt, else of DIR/lexiconp.txt, become upper case. Without DIR/dev a tenth of the training speakers makes the
+dev set.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.options import Parser
+
+LEXICONS = ("lexicon.txt", "lexiconp.txt")
 
 
 @one_line_errors
@@ -48,8 +51,9 @@ def main(argv: list[str] | None = None) -> int:
         train, dev, remark = split_off(sets["train"], arguments.dev_fraction)
         sets = {"train": train, "dev": dev} | {name: sets[name] for name in sets if name != "train"}
         print(remark)
-    if (root / "lexicon.txt").is_file():
-        _copy_lexicon(root / "lexicon.txt", arguments.out / "local" / "dict" / "lexicon.txt")
+    lexicon = next((path for name in LEXICONS if (path := root / name).is_file()), None)
+    if lexicon:
+        _copy_lexicon(lexicon, arguments.out / "local" / "dict" / "lexicon.txt")
     write_sets(arguments.out, sets)
     return 0
 

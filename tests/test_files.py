@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from dirnet import files
 from dirnet.files import atomic_folder, atomic_write
 
 
@@ -41,6 +42,34 @@ def test_a_file_size_limit_in_the_middle_leaves_the_old_file(tmp_path):
     shown = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert shown.returncode != 0 and "File too large" in shown.stderr
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["big.bin"]
+
+
+@pytest.mark.parametrize("writer", [atomic_write, atomic_folder])
+def test_what_a_killed_process_left_goes_with_the_next_write_of_the_same_target(tmp_path, writer):
+    code = (
+        "import sys, time\nfrom dirnet import files\n"
+        f"with files.{writer.__name__}(sys.argv[1]):\n    print('begun', flush=True)\n    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", code]
+    with (
+        subprocess.Popen([*command, tmp_path / "a"], stdout=subprocess.PIPE) as killed,
+        subprocess.Popen([*command, tmp_path / "a"], stdout=subprocess.PIPE) as alive,
+        subprocess.Popen([*command, tmp_path / "a.b"], stdout=subprocess.PIPE) as other,
+    ):
+        processes = (killed, alive, other)
+        for process in processes:
+            process.stdout.readline()
+        names = {process: next(n for n in os.listdir(tmp_path) if f".{process.pid}." in n) for process in processes}
+        killed.kill()
+        other.kill()
+        killed.wait()
+        other.wait()
+        elsewhere = names[killed].replace(files._here(), "another-node")
+        (tmp_path / elsewhere).mkdir()
+        with writer(tmp_path / "a"):
+            pass
+        assert sorted(os.listdir(tmp_path)) == sorted([names[alive], names[other], elsewhere, "a"])
+        alive.kill()
 
 
 @pytest.mark.parametrize("writer", [atomic_write, atomic_folder])

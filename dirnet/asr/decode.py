@@ -242,7 +242,11 @@ def _decode_one(name: str) -> _Row:
 
 
 def decode_all(posteriors: Matrices, decoder: Decoder, jobs: int = 1) -> Iterator[_Row]:
-    """Decode every utterance of `posteriors` in `jobs` processes, in its order."""
+    """Decode every utterance of `posteriors` in `jobs` processes, in its order.
+
+    They are forks, so that the graph, gigabytes for a large corpus, is in memory once. More than one job is therefore
+    for programs without threads of their own, as `main`: a fork may wait for ever for what a thread held.
+    """
     global _work
     _work = (posteriors, decoder)
     if jobs == 1:

@@ -32,24 +32,28 @@ OUTPUTS = (BLANK, *PHONES)  # the outputs of a deployed model, in order
 EXTRA = ("<unk>", "<sos/eos>")  # ESPnet adds two that are never trained
 TOKENS = (*OUTPUTS, *EXTRA)
 RESERVED = re.compile(r"<eps>|<s>|</s>|#\d+")  # labels that the decoding graph needs for itself
+PROBABILITY = re.compile(r"\d+(\.\d*)?(e[-+]?\d+)?")
 SILENCE = ("none", "ends", "words")
 
 Pronunciations = dict[str, list[tuple[str, ...]]]  # word -> its distinct pronunciations, the preferred one first
 
 
 def read_lexicon(path: str | Path) -> Pronunciations:
-    """Read `WORD P1 P2 ...` lines, plain or .gz.
+    """Read `WORD P1 P2 ...` lines, plain or .gz; Kaldi's lexiconp.txt, `WORD 0.5 P1 P2 ...`, too.
 
-    Stress digits are removed and pronunciations that are then equal merged; `WORD(2)` is WORD; lines that start with
-    `;;;` or `# ` and the rest of a line after ` #` are comments. A word without phones, an unknown phone and a lexicon
-    without words are `UserError`s.
+    Probabilities, and those of silence that may follow them, only tell which pronunciation of a word comes first: the
+    graph takes all as equally likely. Stress digits are removed and pronunciations that are then equal merged;
+    `WORD(2)` is WORD; lines that start with `;;;` or `# ` and the rest of a line after ` #` are comments. A word
+    without phones, an unknown phone and a lexicon without words are `UserError`s.
     """
-    lexicon: Pronunciations = {}
+    found: dict[str, dict[tuple[str, ...], float]] = {}  # word -> its pronunciations -> probability
     for number, fields in read_fields(path):
         if not fields or fields[0] == "#" or fields[0].startswith(";;;"):
             continue
         word = re.sub(r"(?<=.)\(\d+\)$", "", fields[0])
-        phones = tuple(re.sub(r"[0-2]$", "", p) for p in itertools.takewhile(lambda f: f[0] != "#", fields[1:]))
+        said = list(itertools.takewhile(lambda f: f[0] != "#", fields[1:]))
+        numbers = list(itertools.takewhile(PROBABILITY.fullmatch, said))
+        phones = tuple(re.sub(r"[0-2]$", "", p) for p in said[len(numbers) :])
         if RESERVED.fullmatch(word):
             raise UserError(f"{path}:{number}: {word!r} is reserved for the decoding graph; remove the line")
         if not phones:
@@ -59,10 +63,11 @@ def read_lexicon(path: str | Path) -> Pronunciations:
                 raise UserError(
                     f"{path}:{number}: {phone!r} in {word!r} is no phone; expected ARPAbet (AA, B, CH ...), SIL or SPN"
                 )
-        _add(lexicon, word, phones)
-    if not lexicon:
+        known = found.setdefault(word, {})
+        known[phones] = max(known.get(phones, 0.0), float(numbers[0]) if numbers else 1.0)
+    if not found:
         raise UserError(f"lexicon {path} holds no words, expected lines `WORD P1 P2 ...`")
-    return lexicon
+    return {word: sorted(known, key=known.__getitem__, reverse=True) for word, known in found.items()}
 
 
 def read_spellings(lang: str | Path) -> Pronunciations:
@@ -185,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", required=True, help="folder of the Kaldi data dirs")
     parser.add_argument("--sets", nargs="+", required=True, help="names of the data dirs in it, the first for training")
     parser.add_argument("--lang", required=True, help="folder to write to")
-    parser.add_argument("--lexicon", default="", help="lines `WORD P1 P2 ...`; default: the CMU dictionary")
+    parser.add_argument("--lexicon", default="", help="lines `WORD P1 P2 ...`, or lexiconp.txt; default: cmudict")
     parser.add_argument("--oov", default="g2p", choices=("g2p", "spn", "error"), help="words without pronunciation")
     parser.add_argument("--lm_text", nargs="*", default=[], help="sentence files whose words are needed too")
     parser.add_argument("--arpa", default="", help="language model whose words are needed too")

@@ -12,18 +12,23 @@ from dirnet.provenance import cpu_name
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Refuse a method that the configuration lacks and a size that cannot be understood."""
+    """Refuse no method at all, one that the configuration lacks, and a size that cannot be understood."""
     parser = Parser(prog="python -m dirnet.compression.request", description=__doc__)
     parser.add_argument("--config", required=True, help="methods, as conf/compress.yaml")
-    parser.add_argument("--methods", required=True, help="names, separated by blanks; may be empty")
+    parser.add_argument("--methods", required=True, help="names, separated by blanks")
     parser.add_argument("--sizes", required=True, help="7.9x, 1.3M, 2MB or rtf=0.001, separated by blanks")
     parser.add_argument("--cost_model", help="cost.json of `dirnet cost`, for sizes in rtf")
     arguments = parser.parse_args(argv)
     known = load_methods(arguments.config)
+    if not arguments.methods.split():
+        raise UserError(
+            f"--methods is empty, so there is nothing to compress; {arguments.config} has {', '.join(known)};"
+            " for the dense model alone leave the stage of compression out"
+        )
     for name in arguments.methods.split():
         if name not in known:
             raise UserError(f"method {name!r} is unknown; {arguments.config} has {', '.join(known)}")
-    if arguments.methods.split() and not arguments.sizes.split():
+    if not arguments.sizes.split():
         raise UserError("no size is given; expected a ratio (7.9x), parameters (1.3M) or bytes (2MB)")
     if arguments.cost_model:
         load_cost_model(arguments.cost_model, cpu_name(), 1)

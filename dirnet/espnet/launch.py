@@ -13,7 +13,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,23 @@ def parse(parser: Parser, argv: list[str] | None) -> tuple[argparse.Namespace, l
     return arguments, [word for word in overrides if word != "--"]
 
 
-def fingerprint(config: dict[str, Any], overrides: list[str], state: dict[str, torch.Tensor] | None) -> str:
-    """A sha256 of everything that makes two trainings differ: options, weights to start from, data as read."""
+def fingerprint(
+    config: dict[str, Any],
+    overrides: list[str],
+    state: dict[str, torch.Tensor] | None,
+    made: Mapping[str, Path] = types.MappingProxyType({}),
+) -> str:
+    """A sha256 of everything that makes two trainings differ: options, weights to start from, data as read.
+
+    made: where files of the configuration are as long as they are not in their places.
+    """
     pairs = [word.strip() for word in " ".join(overrides).split("--") if re.split(r"[ =]", word)[0] not in ("", *FREE)]
     fixed = {key: value for key, value in config.items() if key not in FREE}
     summary = hashlib.sha256(json.dumps([fixed, pairs], sort_keys=True, default=str).encode())
     for key, value in sorted((state or {}).items()):
         summary.update(key.encode() + value.contiguous().numpy().tobytes())
     for path in _contents(config):
-        with open(path, "rb") as stream:
+        with open(made.get(path, path), "rb") as stream:
             summary.update(hashlib.file_digest(stream, "sha256").digest())
     return summary.hexdigest()
 

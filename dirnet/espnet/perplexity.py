@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         if not known:
             result = {"key": key, "set": arguments.data.name, **evaluate(exp, text, out)}
             with atomic_write(out / "ppl.json") as stream:
-                json.dump(result, stream, indent=1)
+                json.dump(result, stream, indent=1, allow_nan=False)
         interval = f"[{result['low']:.2f}, {result['high']:.2f}]"
         done = ", already done" if known else ""
         print(f"{exp}: perplexity {result['perplexity']:.2f} {interval}, {result['tokens']:,} words{done}", flush=True)
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 def evaluate(exp: Path, text: Path, out: Path) -> dict[str, Any]:
     """Perplexity of the model in `exp`, its 95 % bootstrap interval over sentences, and each sentence's loss in nats.
 
-    ESPnet leaves `ppl`, `utt2ppl` and `utt2ntokens` in `out`.
+    ESPnet leaves `ppl`, `utt2ppl` and `utt2ntokens` in `out`. A sentence without a finite perplexity is a `UserError`.
     """
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # its remarks
         importlib.import_module("dirnet.espnet.lm_task")  # registers compressed models
@@ -65,6 +66,10 @@ def evaluate(exp: Path, text: Path, out: Path) -> dict[str, Any]:
     with logged(out / "perplexity.log"):
         program.main([str(option) for option in options])
     told = [dict(line.split() for line in (out / name).read_text().splitlines()) for name in ("utt2ppl", "utt2ntokens")]
+    bad = next((name for name, value in told[0].items() if not math.isfinite(float(value))), None)
+    if bad is not None:
+        raise UserError(f"{exp}: the perplexity of sentence {bad} is {told[0][bad]}, the model has diverged; remove "
+                        "the folder and train again with a lower learning rate")  # fmt: skip
     words = np.array([int(told[1][name]) for name in told[0]])
     nats = np.log([float(value) for value in told[0].values()]) * words
     low, high = interval(nats, words)

@@ -33,19 +33,19 @@ def take_objective(config: dict[str, Any], smbr: Mapping[str, Any], where: Path)
     config["early_stopping_criterion"], config["best_model_criterion"] = CRITERION, [CRITERION]
 
 
-def fill(config: dict[str, Any], arguments: argparse.Namespace, phones: Sequence[str]) -> None:
+def fill(config: dict[str, Any], arguments: argparse.Namespace, phones: Sequence[str], made: Path) -> None:
     """Complete `model_conf`: make the phone n-gram of the order asked for; name the reference.
 
+    The n-gram is estimated on `made/data/train/text` and written to `made`, named as if it were in the experiment.
     The reference is the dense model (`--dense`) for a compressed one, else the model that training starts from.
     """
     conf = config["model_conf"] = dict(config.get("model_conf") or {})
     if arguments.smbr_order is not None:
         conf["smbr_order"] = arguments.smbr_order
     if "phone_ngram" not in conf:
-        path = arguments.exp / "phone_ngram.npz"
-        said = lattices(arguments.data / arguments.train, arguments.lang, arguments.exp / "data/train/text", phones)
-        PhoneNgram.estimate(said, len(phones), conf.get("smbr_order", 2)).save(path)
-        conf["phone_ngram"] = str(path)
+        said = lattices(arguments.data / arguments.train, arguments.lang, made / "data/train/text", phones)
+        PhoneNgram.estimate(said, len(phones), conf.get("smbr_order", 2)).save(made / "phone_ngram.npz")
+        conf["phone_ngram"] = str(arguments.exp / "phone_ngram.npz")
     if arguments.dense:
         conf.setdefault("reference", str(arguments.dense))
     elif arguments.init:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import importlib
 import io
+import json
 import logging
 import lzma
 import tarfile
@@ -24,6 +26,7 @@ from dirnet.config import read_yaml
 from dirnet.errors import UserError
 from dirnet.espnet import versions
 from dirnet.espnet.checkpoint import check_fits, load_state
+from dirnet.files import atomic_write, read_json
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz")
 # ESPnet's configs do not name their task; each has keys that no other has. The class of the task, and its keys.
@@ -153,10 +156,22 @@ def _files(text: str) -> tuple[Path, Path]:
 
 
 def _unpacked(path: Path) -> tuple[Path, Path]:
-    """The two files in a package, unpacked into a folder beside it."""
+    """The two files in a package, unpacked into a folder beside it, once: jobs of an array may read it together."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; {ALSO}")
-    return _model_in(unpack(path, path.with_name(f"{path.name}.unpacked")), path)
+    folder = path.absolute().with_name(f"{path.name}.unpacked")  # ESPnet writes this path into the configuration
+    record, stat = folder / ".unpacked.json", path.stat()
+    of = [str(folder), stat.st_size, stat.st_mtime_ns]
+    folder.mkdir(exist_ok=True)
+    with open(folder / ".lock", "a") as lock:
+        with contextlib.suppress(OSError):  # of a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        found = read_json(record)
+        if found is None or found["of"] != of:
+            found = {"of": of, "files": unpack(path, folder)}
+            with atomic_write(record) as stream:
+                json.dump(found, stream)
+    return _model_in(found["files"], path)
 
 
 def unpack(path: Path, folder: Path) -> dict[str, str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +79,20 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
         shape = checkpoint.encoder_conf(storage.load(arguments.shape))
         config["encoder_conf"] = {**(config.get("encoder_conf") or {}), **shape}
     exp.mkdir(parents=True, exist_ok=True)
-    fill(config, arguments, tokens)
-    finetuning.take_support(config, moving and moving[1])
-    teacher = finetuning.take_teacher(config, arguments.dense)
-    read = {"teacher_sha256": teacher, "reference_sha256": smbr_setup.reference_digest(config)}
-    digest = fingerprint({**config, **{key: value for key, value in read.items() if value}}, overrides, state)
-    if finished(exp, digest):
-        print(f"{exp}: already trained; remove the folder to train again")
-        return
-    refuse_other(exp, digest)
+    with tempfile.TemporaryDirectory(dir=exp, prefix=".data.") as made:  # another training's stay if this is refused
+        files = fill(config, arguments, tokens, Path(made))
+        finetuning.take_support(config, moving and moving[1])
+        teacher = finetuning.take_teacher(config, arguments.dense)
+        read = {"teacher_sha256": teacher, "reference_sha256": smbr_setup.reference_digest(config)}
+        known = {**config, **{key: value for key, value in read.items() if value}}
+        digest = fingerprint(known, overrides, state, files)
+        if finished(exp, digest):
+            print(f"{exp}: already trained; remove the folder to train again")
+            return
+        refuse_other(exp, digest)
+        for place, path in files.items():
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, place)
     rank = rank_of(overrides)
     log = exp / (f"train.rank{rank}.log" if rank else LOG)
     if not rank:
@@ -99,8 +106,11 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
         finish(exp, digest, arguments.init)
 
 
-def fill(config: dict[str, Any], arguments: argparse.Namespace, tokens: list[str]) -> None:
-    """Add to the user's `config` what the recipe knows: data, tokens, statistics, and files it needs made."""
+def fill(config: dict[str, Any], arguments: argparse.Namespace, tokens: list[str], made: Path) -> dict[str, Path]:
+    """Add to the user's `config` what the recipe knows: data, tokens, statistics, and files it needs made.
+
+    They are made in the folder `made`; returned is where each of them belongs: place -> file.
+    """
     mfcc = MfccConfig.read(arguments.mfcc_config) if arguments.mfcc_config else MfccConfig()
     stats = arguments.dump / arguments.train / "cmvn.npz"
     Statistics.read(stats)  # ESPnet would fail late
@@ -111,21 +121,22 @@ def fill(config: dict[str, Any], arguments: argparse.Namespace, tokens: list[str
     stride = (config.get("encoder_conf") or {}).get("frame_stride", 1)
     phones = [token for token in tokens if token not in checkpoint.EXTRA_TOKENS][1:]
     for role, name in (("train", arguments.train), ("valid", arguments.dev)):
-        out = arguments.exp / "data" / role
         kept = prepare(
-            arguments.data / name, arguments.dump / name, out, phones, mfcc.num_ceps, stride, arguments.max_frames
-        )
+            arguments.data / name, arguments.dump / name, made / "data" / role, phones, mfcc.num_ceps, stride,
+            arguments.max_frames,
+        )  # fmt: skip
         if kept.skipped:
             first, reason = next(iter(kept.skipped.items()))
             print(f"{name}: {len(kept.skipped)} utterances left out, {kept.utterances} kept; first: {first}: {reason}")
         config[f"{role}_data_path_and_name_and_type"] = [
             [str(kept.feats), "speech", "kaldi_ark"],
-            [str(kept.text), "text", "text"],
+            [str(arguments.exp / kept.text.relative_to(made)), "text", "text"],
         ]
-        config[f"{role}_shape_file"] = [str(kept.shape)]
+        config[f"{role}_shape_file"] = [str(arguments.exp / kept.shape.relative_to(made))]
     if config["model"] == "dirnet_smbr":
-        smbr_setup.fill(config, arguments, phones)
+        smbr_setup.fill(config, arguments, phones, made)
     config.update(resume=True, use_matplotlib=False, use_tensorboard=False, num_att_plot=0)
+    return {str(arguments.exp / path.relative_to(made)): path for path in made.rglob("*") if path.is_file()}
 
 
 def finish(exp: Path, digest: str, initial: Path | None) -> None:

@@ -84,13 +84,17 @@ class Row:
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
-    """The JSON file `path`, None where it is absent, a `UserError` where it is damaged."""
+    """The JSON file `path`, None where it is absent, a `UserError` where it is damaged or holds NaN or infinity."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); delete it and run its stage again") from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it holds {constant}")  # JSON has no such number, and no table shows it
 
 
 def measured(path: Path, model: Path) -> dict[str, Any] | None:

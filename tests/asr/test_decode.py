@@ -4,7 +4,9 @@ import itertools
 import json
 import os
 import shutil
-import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from dirnet.asr.ark import write_ark
 from dirnet.asr.transcripts import read_transcripts
 from dirnet.errors import UserError
 
+ROOT = Path(__file__).parent.parent.parent
 WORDS = {"SEE": "S IY", "SEA": "S IY", "SEAT": "S IY T", "TEA": "T IY", "EAT": "IY T"}
 SENTENCES = ["SEE TEA", "EAT SEAT", "TEA SEE SEAT", "SEE SEAT", "EAT TEA EAT"]
 
@@ -107,6 +110,16 @@ def test_unfinished_words_are_kept_and_flagged(lang):
     assert not result.complete and result.words[:1] == ["EAT"]
 
 
+def fresh(_, *arguments, before: str = "") -> tuple[int, str, str]:
+    """As `program`, in a process of its own after the lines `before`: forks of one with threads may wait for ever."""
+    command = [sys.executable, "-c", f"import os\nfrom dirnet.asr import decode\n{before}\ndecode.main()"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.fixture
 def scp(tmp_path):
     """posteriors.scp of the sentences and the sentences by utterance."""
@@ -122,7 +135,8 @@ def test_program(lang, scp, tmp_path, program, jobs):
     path, sentences = scp
     (tmp_path / "decode.yaml").write_text("beam: 12\nmax_active: 500\n")
     arguments = ["--lang", lang, "--posteriors", path, "--out", tmp_path / "out", "--nj", jobs]
-    status, out, _ = program(decode.main, *arguments, "--config", tmp_path / "decode.yaml")
+    started = program if jobs == 1 else fresh
+    status, out, _ = started(decode.main, *arguments, "--config", tmp_path / "decode.yaml")
     assert status == 0 and "RTF = " in out
     assert read_transcripts(tmp_path / "out" / "text") == {name: s.split() for name, s in sentences.items()}
     phones = {name: " ".join(WORDS[w] for w in s.split()).split() for name, s in sentences.items()}
@@ -148,15 +162,17 @@ def test_bad_posteriors_are_named(lang, tmp_path, program, matrix, said, jobs):
         writer.write("good", posteriors(frames("SEE TEA")))
         writer.write("bad", matrix)
     arguments = ["--lang", lang, "--posteriors", tmp_path / "p.scp", "--out", tmp_path / "out", "--nj", jobs]
-    status, _, err = program(decode.main, *arguments)
+    started = program if jobs == 1 else fresh
+    status, _, err = started(decode.main, *arguments)
     assert status == 2 and said in err and not list((tmp_path / "out").glob("*"))
 
 
-def test_a_process_that_is_killed_ends_the_run(lang, scp, tmp_path, program, monkeypatch):
+def test_a_process_that_is_killed_ends_the_run(lang, scp, tmp_path):
     """As by the kernel where memory is short; nobody would ever answer for what it was to decode."""
-    monkeypatch.setattr(decode, "greedy_phones", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     arguments = ["--lang", lang, "--posteriors", scp[0], "--out", tmp_path / "out", "--nj", 2]
-    status, _, error = program(decode.main, *arguments)
+    status, _, error = fresh(
+        decode.main, *arguments, before="decode.greedy_phones = lambda *_: os.kill(os.getpid(), 9)"
+    )
     assert status == 2 and "one of 2 processes was killed" in error and error.count("\n") == 1
     assert not list((tmp_path / "out").iterdir())
 

@@ -47,6 +47,19 @@ def test_stress_is_removed_and_equal_pronunciations_are_merged(data):
     }
 
 
+def test_probabilities_of_pronunciations_tell_their_order(data):
+    """Kaldi's lexiconp.txt and lexiconp_silprob.txt."""
+    (data / "lexiconp.txt").write_text("READ 0.5 R EH1 D\nREAD 1.0\tR IY1 D\nTHE 1 DH AH0\nCAT 1e-3 K AE1 T\n")
+    lines = "READ 0.5 0.2 1.1 0.9 R EH1 D\nREAD 1.0 0.2 1.1 0.9 R IY1 D\nTHE 1 0.1 1 1 DH AH0\nCAT 1 0 0 0 K AE T\n"
+    (data / "lexiconp_silprob.txt").write_text(lines)
+    expected = {**lexicon.read_lexicon(data / "lexicon"), "READ": [("R", "IY", "D"), ("R", "EH", "D")]}
+    for name in ("lexiconp.txt", "lexiconp_silprob.txt"):
+        assert lexicon.read_lexicon(data / name) == expected
+    (data / "bare").write_text("READ 0.5\n")
+    with pytest.raises(UserError, match="word 'READ' has no phones"):
+        lexicon.read_lexicon(data / "bare")
+
+
 def test_the_tokens_are_the_ones_every_model_is_built_on():
     assert len(lexicon.ARPABET) == 39 and list(lexicon.ARPABET) == sorted(lexicon.ARPABET)
     assert len(lexicon.PHONES) == 41

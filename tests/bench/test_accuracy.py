@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import torch
 
@@ -42,6 +48,35 @@ def test_dense_models_start_from_another_model(work, program):
     one, two = (storage.load(work / name / "dense_0").state_dict() for name in ("one", "two"))
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
     assert "holds no model" in program(accuracy.main, *folders, "dense", "--init", work, "--out", work / "three")[2]
+
+
+def test_workers_end_with_a_parent_that_is_killed(work):
+    """Otherwise each would go on to the end of its task, for hours, and nobody would take the result."""
+    config = (work / "config.yaml").read_text().replace("epochs: 6", "epochs: 1000000")
+    (work / "config.yaml").write_text(config)
+    command = [sys.executable, "-m", "bench.accuracy", "--workdir", work, "--config", work / "config.yaml", "--out",
+               work / "out", "--seeds", 0, 1, "--methods", "dense", "--device", "cpu", "--jobs", 2]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, env=environment) as parent:
+        assert "dense" in parent.stderr.readline()
+        workers = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        assert len(workers) == 3  # one of them counts the resources of the others
+        parent.kill()
+        ended = time.monotonic() + 60
+        while alive := [pid for pid in workers if running(pid)]:
+            if time.monotonic() > ended:
+                for pid in alive:
+                    os.kill(int(pid), signal.SIGKILL)
+                raise AssertionError(f"processes {alive} go on without their parent")
+            time.sleep(0.1)
+
+
+def running(pid: str) -> bool:
+    """Whether the process is there and no zombie, which waits for an `init` that may not care."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_what_is_missing_is_told(work, program):

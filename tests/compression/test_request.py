@@ -13,7 +13,8 @@ from dirnet.provenance import cpu_name
     ("methods", "sizes", "status", "message"),
     [
         ("dirnet_b8  svd", "7.9x 2MB", 0, ""),
-        ("", "", 0, ""),
+        ("", "7.9x", 2, "--methods is empty, so there is nothing to compress; "),
+        (" ", "7.9x", 2, "has svd, dirnet_b8, whole; for the dense model alone"),
         ("svd sdv", "7.9x", 2, "method 'sdv' is unknown"),
         ("svd", "7.9x 0.5x", 2, "size '0.5x' would grow the model"),
         ("svd", "", 2, "no size is given"),

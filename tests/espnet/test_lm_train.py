@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -85,6 +86,18 @@ def test_perplexity_is_that_of_the_neutral_model(trained, program, work):
         assert float((folder / "ppl_test/ppl").read_text()) == pytest.approx(told["perplexity"], rel=1e-5)
     status, said, _ = program(perplexity.main, "--exp", *folders, "--data", work / "data/test")
     assert status == 0 and said.count("already done") == 2
+
+
+def test_a_perplexity_that_is_not_finite_is_said(trained, program, work, tmp_path):
+    for name in ("config.yaml", "model.pth"):
+        shutil.copyfile(trained / "lm" / name, tmp_path / name)
+    state = torch.load(tmp_path / "model.pth")
+    words = len(state["lm.decoder.bias"])
+    for told, bias in (("nan", torch.full((words,), math.nan)), ("inf", torch.arange(words) * -1e4)):
+        torch.save({**state, "lm.decoder.bias": bias}, tmp_path / "model.pth")
+        status, _, error = program(perplexity.main, "--exp", tmp_path, "--data", work / "data/test")
+        assert status == 2 and f"the perplexity of sentence s0 is {told}, the model has diverged" in error
+        assert len(error.splitlines()) == 1 and not (tmp_path / "ppl_test/ppl.json").exists()
 
 
 def test_fine_tuning_keeps_the_zeros(trained):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from stock_models import make_data, make_model
 from torch import nn
 
 from dirnet.errors import UserError
-from dirnet.espnet import versions
+from dirnet.espnet import source, versions
 from dirnet.espnet.source import find
 
 
@@ -43,21 +46,47 @@ def refused(text: object, fault: str, build: bool = False) -> None:
     assert len(str(found.value)) < 700
 
 
-def test_the_three_ways_to_name_a_model_give_the_same(root, tmp_path):
+def packed(root: Path, path: Path) -> Path:
+    """The model `blstmp_ctc_bpe` as a package."""
     from espnet2.bin import pack
 
+    folder = root / "blstmp_ctc_bpe"
+    pack.main(["asr", "--asr_train_config", str(folder / "config.yaml"), "--asr_model_file",
+               str(folder / "valid.loss.best.pth"), "--option", str(root / "bpe.model"),
+               "--option", str(root / "feats_stats.npz"), "--outpath", str(path)])  # fmt: skip
+    return path
+
+
+def test_the_three_ways_to_name_a_model_give_the_same(root, tmp_path):
     folder = root / "blstmp_ctc_bpe"
     by_folder, by_files = find(str(folder)), find(f"{folder}/config.yaml,{folder}/valid.loss.best.pth")
     assert by_folder == by_files and by_folder.task == "asr"
     assert {path.name for path in by_folder.files.values()} == {"bpe.model", "feats_stats.npz"}
-    pack.main(["asr", "--asr_train_config", str(folder / "config.yaml"), "--asr_model_file",
-               str(folder / "valid.loss.best.pth"), "--option", str(root / "bpe.model"),
-               "--option", str(root / "feats_stats.npz"), "--outpath", str(tmp_path / "packed.zip")])  # fmt: skip
-    by_package = find(str(tmp_path / "packed.zip"))
+    by_package = find(str(packed(root, tmp_path / "packed.zip")))
     models = [one.build() for one in (by_folder, by_package)]
     assert type(models[0]) is type(models[1]) and not models[0].training
     assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in models), strict=True))
     assert find(str(root / "lm_lstm")).task == "lm"
+
+
+def test_a_package_is_unpacked_once_for_all_who_ask_for_it(root, tmp_path, monkeypatch):
+    """Jobs of an array do: one would read what another one is writing."""
+    path, unpacked = packed(root, tmp_path / "packed.zip"), []
+    unpack = source.unpack
+
+    def slowly(*arguments):
+        unpacked.append(arguments)
+        time.sleep(0.3)
+        return unpack(*arguments)
+
+    monkeypatch.setattr(source, "unpack", slowly)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(find, [str(path)] * 3))
+    assert found[0] == found[1] == found[2] and len(unpacked) == 1
+    monkeypatch.chdir(tmp_path)
+    assert find("packed.zip") == found[0] and len(unpacked) == 1
+    os.utime(path, (1, 1))  # as if it were another one
+    assert find("packed.zip") == found[0] and len(unpacked) == 2
 
 
 def test_relative_paths_hold_from_the_recipe_as_in_espnet(root, tmp_path):

@@ -65,9 +65,14 @@ def test_a_rerun_does_nothing_and_says_so(trained, capfd):
 
 
 def test_another_training_in_the_same_folder_is_refused(trained, tmp_path, capfd):
+    def times():
+        return {path: path.stat().st_mtime_ns for path in trained.exp.rglob("*")}
+
+    before = times()
     config = write_config(tmp_path / "other.yaml", encoder_conf={"hidden_size": 30})
-    assert trained.train(config, trained.exp) == 2
+    assert trained.train(config, trained.exp, "--max_frames", 3000) == 2
     assert "holds a training with other options, data or paths" in capfd.readouterr().err
+    assert times() == before  # its data too, which a training may be reading
 
 
 @pytest.mark.parametrize("changed", ["text", "shape", "cmvn.npz"])

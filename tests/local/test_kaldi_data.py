@@ -57,6 +57,10 @@ def test_lexicon_is_copied_in_upper_case(prepare, root, tmp_path):
     assert prepare(root)[0] == 0
     copied = tmp_path / "data" / "local" / "dict" / "lexicon.txt"
     assert copied.read_text() == "HELLO HH AH0 L OW1\nWORLD W ER1 L D\n"
+    (root / "lexicon.txt").rename(root / "lexiconp.txt")
+    (root / "lexiconp.txt").write_text("hello 1.0 HH AH0 L OW1\n")
+    assert prepare(root)[0] == 0
+    assert copied.read_text() == "HELLO 1.0 HH AH0 L OW1\n"  # as `dirnet.asr.lexicon` reads it
     (root / "lexicon.txt").write_text("hello HH AH0\nworld\n")
     status, _, error = prepare(root)
     assert status == 2 and f"{root}/lexicon.txt:2: word 'world' has no phones" in error

@@ -78,6 +78,7 @@ def test_a_rerun_does_nothing(recipe):
         (["--lm_config", "conf/none.yaml"], 2, "--lm_config conf/none.yaml does not exist; correct the path"),
         (["--stage", "9"], 2, "--stage 9 comes after --stop_stage 7"),
         (["--methods", "svd foo"], 2, "method 'foo' is unknown"),
+        (["--methods", ""], 2, "--methods is empty, so there is nothing to compress"),
         (["--size", "banana"], 2, "size 'banana' is not understood"),
         (["all"], 1, "unexpected argument 'all'"),
     ],

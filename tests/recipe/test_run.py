@@ -172,6 +172,7 @@ def test_a_mistaken_corpus_does_not_hold_the_work_folder(tmp_path):
         (["--stage", "abc"], 2, "option --stage is 'abc', expected a whole number"),
         (["--stage", "12"], 2, "--stage 12 comes after --stop_stage 10"),
         (["--methods", "svd foo"], 2, "method 'foo' is unknown"),
+        (["--methods", ""], 2, "--methods is empty, so there is nothing to compress"),
         (["--size", "7.9x banana"], 2, "size 'banana' is not understood"),
         (["--workdir", "/proc/work"], 2, "the folder /proc/work/data cannot be made or written to"),
         (["--workdir", "a folder"], 2, "'a folder/data' has blanks in its path"),

@@ -105,6 +105,10 @@ def test_missing_and_damaged_files_are_named(experiments, tmp_path):
     (tmp_path / "rtf.json").write_text("{")
     with pytest.raises(UserError, match="rtf.json is not JSON"):
         results.read_result(tmp_path / "rtf.json")
+    for number in ("NaN", "Infinity", "-Infinity"):
+        (tmp_path / "rtf.json").write_text(f'{{"rtf": {number}}}')
+        with pytest.raises(UserError, match=f"rtf.json is not JSON .it holds {number}.; delete it"):
+            results.read_result(tmp_path / "rtf.json")
 
 
 def test_a_figure_of_an_older_model_is_left_out_and_said(experiments, tmp_path, capsys):
