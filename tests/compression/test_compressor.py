@@ -85,6 +85,15 @@ def test_sizes_are_kept_and_reports_are_true(method, size):
     json.dumps(report, allow_nan=False)
 
 
+@pytest.mark.parametrize("method", ["dirnet", "svd", "odl", "dirnet_b8"])
+def test_atoms_and_codes_start_fine_tuning_at_one_scale(method):
+    model, _ = dirnet.compress(low_rank_lstm(), "4x", method, progress=False)
+    for coded in model.groups:
+        codes = coded.latent_codes().detach()
+        sizes = codes.square().sum(1) / codes.count_nonzero(1), coded.dictionary.detach().square().mean(0)
+        torch.testing.assert_close(*sizes, rtol=1e-4, atol=1e-8)
+
+
 INT8 = [(method, "6kB") for method in ("dirnet", "svd", "odl", "prune", *BLOCKED)]
 INT8 += [("svd", "4.5x"), ("prune", "4.5x")]
 

@@ -133,6 +133,26 @@ def test_regrowth_moves_the_support_at_a_constant_size(block):
     assert all(moved), moved
 
 
+def test_regrowth_does_not_depend_on_how_atoms_and_codes_share_their_scale():
+    model = pruned(lstm(), "4x", support="regrow", solver="dirnet")
+    kept = loosen(model)
+    other, inputs = copy.deepcopy(model), torch.randn(9, 4, 16)
+    with torch.no_grad():
+        for matrix in coded_matrices(other):
+            scales = torch.rand(matrix.atoms) * 4 + 0.2
+            matrix.dictionary.mul_(scales)
+            matrix.codes.div_(scales[:, None])
+    masks = []
+    for one in (model, other):
+        support = MovingSupport(one, SupportSchedule("regrow", kept, regrow=0.5))
+        before = [mask.clone() for mask in support.masks]
+        one(inputs)[0].square().sum().backward()
+        support.step(0.1)
+        masks.append(support.masks)
+        assert any(not torch.equal(old, new) for old, new in zip(before, support.masks, strict=True))
+    assert all(torch.equal(old, new) for old, new in zip(*masks, strict=True))
+
+
 def index_of(matrix):
     """The support (p, M) of a coded matrix."""
     return matrix.code_matrix().detach() != 0
