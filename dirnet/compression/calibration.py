@@ -97,8 +97,11 @@ def calibrate(
     finally:
         for parameter in asking:
             parameter.requires_grad_(True)
-    if not steps or not all(layer.steps for stack in layers.values() for layer in stack):
-        raise UserError("calibration data is empty or reaches no RNN; give at least one input of the model")
+    if not steps:
+        raise UserError("calibration data is empty; give at least one input of the model")
+    if unread := [name for name, stack in layers.items() if not all(layer.steps for layer in stack)]:
+        raise UserError(f"calibration data does not reach {unread[0] or 'the RNN'}; give inputs for which the model "
+                        "runs it, or compress without data")  # fmt: skip
     found = {name: [_summary(layers[name], group, gradients) for group in groups_of(rnn)] for name, rnn in rnns.items()}
     for name, statistics in found.items():
         if not all(bool(one.moment.isfinite().all() and one.gains.isfinite().all()) for one in statistics):
@@ -145,6 +148,8 @@ def likelihood(model: nn.Module, output: Any, generator: torch.Generator) -> Ten
         log_posteriors, steps = output
         valid = torch.arange(log_posteriors.shape[1]) < steps.cpu()[:, None]
         posteriors = log_posteriors.detach().exp().cpu().flatten(0, 1)
+        if not posteriors.isfinite().all():
+            raise UserError("calibration gave posteriors of NaN or infinity; look at the inputs")
         drawn = torch.multinomial(posteriors, 1, generator=generator).view(valid.shape)
         chosen = log_posteriors.gather(2, drawn[..., None].to(log_posteriors.device))[..., 0]
         return (chosen * valid.to(chosen.device)).sum()

@@ -30,12 +30,15 @@ from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.cells import in_place_of, origin
 from dirnet.nn.grouping import groups_of
+from dirnet.nn.language import LanguageModel
 from dirnet.nn.quantised import DTYPES, check_dtype
 from dirnet.nn.recurrent import coded_class
 from dirnet.nn.running import CostModel, frame_seconds, load_cost_model, model_counts
 from dirnet.options import Parser, seed
 from dirnet.progress import Meter
 from dirnet.provenance import cpu_name
+
+Reader = Callable[[str, int, int], Iterable[Any]]  # (feats.scp, utterances, seed) -> (features, lengths) batches
 
 PLANNING = 0.2  # of a group's time goes into its share of the budget
 
@@ -52,6 +55,7 @@ def compress(
     data: Iterable[Any] | None = None,
     nj: int = 1,
     cost_model: CostModel | None = None,
+    states_inside: bool = False,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Compress every nn.LSTM, nn.GRU, nn.RNN and cell of `model`, in place; returns the model and a report.
 
@@ -60,10 +64,11 @@ def compress(
     `cost_model` (see `dirnet.nn.running.load_cost_model`); the result is at most this. method: a name of `METHODS`,
     or a `Method`. block, preset, dtype: instead of the method's; with `int8` fine-tuning is quantisation-aware,
     biases and all else stay float32. Equal seeds give equal models. data: calibration data for methods that use it,
-    an iterable of inputs of the model (see `dirnet.compression.calibration.calibrate`). Where the method reorders
-    hidden units, the output stays, the states' order is told in the report. Raises UserError for an unknown method,
-    a size out of reach, or a model without RNNs. Solver `small` leaves `model` alone and returns a new, untrained
-    one. nj: groups worked on at the same time, a core each; the result does not depend on it.
+    an iterable of inputs of the model (see `dirnet.compression.calibration.calibrate`). Raises UserError for an
+    unknown method, a size out of reach, or a model without RNNs. Solver `small` leaves `model` alone and returns a new,
+    untrained one. nj: groups worked on at the same time, a core each; the result does not depend on it.
+    states_inside: no RNN is given states but its own, and nothing else reads them (`h_n`); known of our own models. Only
+    then do methods with blocks reorder hidden units; the report tells the order.
     """
     name = method if isinstance(method, str) else method.solver
     method = _resolved(method, METHODS, block, preset, dtype)
@@ -76,7 +81,8 @@ def compress(
     total = sum(len(groups_of(rnn, method.grouping)) for rnn in rnns.values())
     with workers(nj) as mapped, Meter(total, "compress", "group", shown=progress) as meter:
         guide, orders = make_guide(model, method, data, seed), {}
-        if method.permute and method.block > 1:
+        inside = states_inside or isinstance(model, AcousticModel | LanguageModel)
+        if method.permute and method.block > 1 and inside:
             even = make_plan(model, wanted, dataclasses.replace(method, allocation="equal"), running=cost_model)
             guide, orders = reorder(model, method, even, guide)
 
@@ -98,9 +104,9 @@ def compress(
             return found.balanced(), {"budget": budget, "seconds": seconds, "solver": told}
 
         solved = list(mapped(factorize, range(total), plan.groups, plan.prices, plan.budgets))
-    if guide.statistics:
-        lost = [group.matrix - found.reconstruct() for group, (found, _) in zip(plan.groups, solved, strict=True)]
-        move_biases(rnns.values(), [guide.bias_step(at, matrix) for at, matrix in enumerate(lost)])
+        if guide.statistics:
+            lost = [group.matrix - found.reconstruct() for group, (found, _) in zip(plan.groups, solved, strict=True)]
+            move_biases(rnns.values(), [guide.bias_step(at, matrix) for at, matrix in enumerate(lost)])
     replacements, rows = {}, []
     groups = iter(zip(plan.groups, [detail for _, detail in solved], strict=True))
     ready = iter([found for found, _ in solved])
@@ -133,7 +139,6 @@ def compress(
     return model, report
 
 
-Reader = Callable[[str, int, int], Iterable[Any]]  # (feats.scp, utterances, seed) -> (features, lengths) batches
 def _running_time(cost: CostModel, dense: AcousticModelConfig, small: AcousticModelConfig) -> dict[str, Any]:
     """The real-time factors that the cost model predicts, and whose it is."""
     predicted = [cost.seconds(model_counts(config)) / frame_seconds(config) for config in (dense, small)]
@@ -267,6 +272,8 @@ def _resolved(
     changes = {"block": block, "preset": preset, "dtype": dtype if dtype is None else check_dtype(dtype)}
     if preset is not None and method.solver != "dirnet":
         raise UserError(f"--preset {preset} is one of solver dirnet, not of {method.solver}; leave it out")
+    if preset == "best" and method.preset == "paper":
+        changes |= {"weighting": "auto", "permute": True, "allocation": "error", "joint": True}
     if preset == "paper":  # as published
         changes |= {"weighting": "none", "permute": False, "allocation": "equal", "joint": False}
     return dataclasses.replace(method, **{name: value for name, value in changes.items() if value is not None})

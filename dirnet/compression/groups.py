@@ -40,7 +40,8 @@ def dense_rnns(model: nn.Module) -> dict[str, nn.RNNBase]:
     """The dense nn.LSTM, nn.GRU and nn.RNN in `model` by their module name ("" for the model itself).
 
     Their one-step cells are among them, as layers (see `as_layer`). What cannot be compressed is a `UserError`: a
-    projection, a quantised layer, another kind of recurrent module, a model without any or compressed already.
+    projection, a quantised layer, another kind of recurrent module, one parameter in two layers, a model without any or
+    compressed already.
     """
     rnns = {}
     for name, module in model.named_modules():
@@ -58,6 +59,12 @@ def dense_rnns(model: nn.Module) -> dict[str, nn.RNNBase]:
         compressed = any(isinstance(module, DirNetRecurrent | DirNetCell) for module in model.modules())
         why = "is compressed already; start from the dense model" if compressed else "has no nn.LSTM, nn.GRU or nn.RNN"
         raise UserError(f"{type(model).__name__} {why}")
+    owners: dict[int, str] = {}
+    for name, rnn in rnns.items():
+        for own, parameter in rnn.named_parameters():
+            if (other := owners.setdefault(id(parameter), name)) != name:
+                raise UserError(f"{name}.{own} is also a parameter of {other}, which compressed layers cannot share; "
+                                "give each layer its own")  # fmt: skip
     return rnns
 
 
@@ -78,6 +85,10 @@ def matrix_groups(rnn: nn.RNNBase, prefix: str = "", input_group: str | None = N
     model, and the layer where an error is felt most directly.
     """
     weights = {name: parameter.detach().float().cpu() for name, parameter in rnn.named_parameters()}
+    for name, weight in weights.items():
+        if broken := int((~weight.isfinite()).sum()):
+            raise UserError(f"{prefix}{name} has {broken} NaN or infinite of {weight.numel()} values; was the training "
+                            "unstable? Go back to an earlier checkpoint")  # fmt: skip
     return [
         MatrixGroup(prefix + group.name, gather(weights, group), group.name == "input", _recurrent(group))
         for group in groups_of(rnn, input_group)

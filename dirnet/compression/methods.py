@@ -227,7 +227,7 @@ def _dirnet(method, matrix, price, budget, seed, progress, recurrent) -> tuple[F
     if not room.widest(price.columns, fitting, price.block):
         return svd.truncated(matrix, rank), {"kept": "dense codes"}
     factors, report = dirnet.solve(matrix, nonzeros=fitting, **settings)
-    if rank and price.factors(rank, None) >= CLOSE * budget:
+    if rank and price.factors(rank, None) >= CLOSE * budget and not method.shifts:  # one set of shifts for a layer
         whole = svd.truncated(matrix, rank)
         if relative_error(matrix, whole) < report["relative_error"]:
             return whole, {"kept": "dense codes"}

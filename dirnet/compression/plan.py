@@ -56,18 +56,19 @@ def make_plan(
     which a size in rtf needs.
     """
     guide = guide or Guide()
-    groups = [
-        group
-        for name, rnn in dense_rnns(model).items()
-        for group in matrix_groups(rnn, f"{name}." if name else "", method.grouping)
-    ]
+    groups, floats = [], []  # and bytes of a value of each
+    for name, rnn in dense_rnns(model).items():
+        groups += matrix_groups(rnn, f"{name}." if name else "", method.grouping)
+        floats += [rnn.weight_ih_l0.element_size()] * (len(groups) - len(floats))
+    if size.unit == "fs" and method.shifts:
+        raise UserError(f"size {size.text!r} does not go with shifts {method.shifts}: the cost model does not know "
+                        "them; give params or bytes")  # fmt: skip
     dense = size_figures(model)
-    float_bytes = next(model.parameters()).element_size()
-    kept = (1, SCALE_BYTES) if method.dtype == "int8" else (float_bytes, 0)
+    kept = [(1, SCALE_BYTES) if method.dtype == "int8" else (size, 0) for size in floats]
     timed = [(running, recurrent) for _, _, recurrent in _timed_shapes(model, size, running)]
     prices = [
-        Price(size.unit, *group.shape, method.block, *kept, method.shifts > 0, *cost)
-        for group, cost in zip(groups, timed or [()] * len(groups), strict=True)
+        Price(size.unit, *group.shape, method.block, *values, method.shifts > 0, *cost)
+        for group, values, cost in zip(groups, kept, timed or [()] * len(groups), strict=True)
     ]
     for group in groups:
         if (columns := group.shape[1]) % method.block:
@@ -84,7 +85,9 @@ def make_plan(
         whole, limit = rest + sum(wholes), size.limit(dense["params"], frame)
     else:
         whole, limit, frame = dense[size.unit], size.limit(dense["params"]), 0.0
-        rest = whole - sum(Price(size.unit, *group.shape, 1, float_bytes).dense for group in groups)
+        rest = whole - sum(
+            Price(size.unit, *group.shape, 1, value).dense for group, value in zip(groups, floats, strict=True)
+        )
     if not rest + sum(least) <= limit <= whole:
         raise UserError(_infeasible(size, limit, rest + sum(least), whole, frame))
     available = min(limit - rest, sum(wholes))  # in int8 the whole model is smaller than the dense one

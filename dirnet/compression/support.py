@@ -57,7 +57,8 @@ class MovingSupport:
     """The masks over the codes of a loosened model; at first, and after a resume, what is not zero.
 
     `step` follows every optimizer step. Nothing but the parameters needs to be saved: masks can always be read off
-    the zeros. Equal parameters make equal decisions, so the processes of DDP stay in step.
+    the zeros; at the first step of a new object the support moves, as at the start of an epoch in ESPnet. Equal
+    parameters make equal decisions, so the processes of DDP stay in step.
     """
 
     def __init__(self, model: nn.Module, schedule: SupportSchedule):
@@ -122,7 +123,8 @@ def exchanged(codes: Tensor, gradient: Tensor, mask: Tensor, kept: int, exchange
     """
     outside = int((~mask).sum()) // block
     stay = blocks.largest(codes * mask, (kept - min(exchange, outside)) * block, block) & mask
-    grown = blocks.largest(gradient * ~mask, kept * block - int(stay.sum()), block) & ~mask
+    outside_first = (gradient.abs() + torch.finfo(gradient.dtype).tiny) * ~mask  # also where the gradient is zero
+    grown = blocks.largest(outside_first, kept * block - int(stay.sum()), block) & ~mask
     return stay | grown
 
 

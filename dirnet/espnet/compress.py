@@ -84,7 +84,9 @@ def main(argv: list[str] | None = None) -> int:
         print(describe_plan(plan, size_figures(model)))
         return 0
     with remarks_dropped():
-        model, report = compress(model, wanted, method, seed=arguments.seed, data=data, nj=arguments.nj)
+        model, report = compress(
+            model, wanted, method, seed=arguments.seed, data=data, nj=arguments.nj, states_inside=True
+        )  # ESPnet's recurrent layers hand states to themselves only
     what = "" if arguments.of == "model" else " of the recurrent layers"
     report |= {"method": arguments.method, "size": arguments.size + what, "request": request}
     folder.write(found, model, report, out)

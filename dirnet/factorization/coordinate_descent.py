@@ -36,11 +36,6 @@ def sweep(gram: Tensor, correlations: Tensor, codes: Tensor, penalties: Tensor |
     _tiled_sweep(gram, correlations, codes, move)
 
 
-def support_sweep(gram: Tensor, correlations: Tensor, codes: Tensor, support: Tensor) -> None:
-    """One cyclic step of least squares over the codes in `support` (p, M), 1 or 0 in the dtype of `codes`; in place."""
-    _tiled_sweep(gram, correlations, codes, lambda row, values: values * support[row])
-
-
 def _tiled_sweep(gram: Tensor, correlations: Tensor, codes: Tensor, move) -> None:
     diagonal = gram.diagonal()
     near_one = (diagonal - 1).abs() <= 4 * torch.finfo(gram.dtype).eps  # the rounding of unit atoms

@@ -2,7 +2,7 @@
 
 The sweeps are many small products, each waiting for the one before. A second thread gains next to nothing on an idle
 machine and costs a factor of ten on a busy one; and sums that are split differently would differ in their last bits.
-To use more cores, solve the groups of a model in as many processes.
+To use more cores, solve the groups of a model in as many threads (`compression.parallel`).
 """
 
 from __future__ import annotations

@@ -70,13 +70,16 @@ def _load(folder: Path, kind: str, model_class: type, config_class: type) -> Any
         raise UserError(f"{where} has {len(content)} bytes, expected {description['bytes']}: truncated? {again}")
     if hashlib.sha256(content).hexdigest() != description["sha256"]:
         raise UserError(f"{where} differs from the sha256 in {DESCRIPTION}: damaged or mixed up; {again}")
-    config = from_mapping(config_class, description["config"], str(folder / DESCRIPTION))
+    told = folder / DESCRIPTION
+    try:
+        model = model_class(from_mapping(config_class, description["config"], str(told)))
+    except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{told} describes no model ({' '.join(str(error).split())}); {again}") from None
     try:
         tensors = tensors_from_bytes(content)
     except SafetensorError as error:
         raise UserError(f"{where} is not a safetensors file ({error}); {again}") from None
     _refuse_not_finite(tensors, str(where))
-    model = model_class(config)
     _take(model, tensors, str(where))
     return model.eval()
 
@@ -147,5 +150,6 @@ def _refuse_not_finite(tensors: dict[str, Tensor], where: str) -> None:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; give a folder that holds {WEIGHTS} and {DESCRIPTION}") from None
+    except (FileNotFoundError, IsADirectoryError):
+        holding = f"give a folder that holds {WEIGHTS} and {DESCRIPTION}"
+        raise UserError(f"{path} does not exist as a file; {holding}") from None

@@ -36,6 +36,11 @@ def test_nonsense_is_refused(text):
         parse_size(text)
 
 
+def test_a_number_is_no_size():
+    with pytest.raises(UserError, match="size is 2.0, expected text: '7.9x'"):
+        parse_size(2.0)
+
+
 @pytest.mark.parametrize("atoms,nonzeros", [(5, 40), (300, 80), (None, 40), (5, None), (None, None), (5, 0)])
 @pytest.mark.parametrize("block", [1, 4])
 def test_a_price_is_what_a_coded_matrix_costs(atoms, nonzeros, block):

@@ -246,3 +246,16 @@ def test_an_output_without_gradient_is_named():
 
     with pytest.raises(UserError, match="has no gradient"):
         calibrate(Counted(), [torch.randn(5, 2, 3)])
+
+
+def test_an_rnn_that_the_data_does_not_reach_is_named():
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.spare = nn.LSTM(4, 4), nn.LSTM(4, 4)
+
+        def forward(self, inputs):
+            return self.used(inputs)[0]
+
+    with pytest.raises(UserError, match="does not reach spare"):
+        calibrate(Half(), [torch.randn(5, 2, 4)])

@@ -94,6 +94,45 @@ def test_atoms_and_codes_start_fine_tuning_at_one_scale(method):
         torch.testing.assert_close(*sizes, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.parametrize("first, second", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_a_budget_of_bytes_knows_the_type_of_each_layer(first, second):
+    model = nn.Sequential(nn.Linear(24, 24).to(first), low_rank_lstm().to(second))
+    limit = storage.stored_bytes(model) // 2
+    small, _ = dirnet.compress(model, f"{limit}B", progress=False)
+    assert 0.98 * limit <= storage.stored_bytes(small) <= limit
+
+
+def test_shifts_go_with_a_size_in_bytes():
+    torch.manual_seed(0)
+    gru = nn.GRU(60, 30, 2)
+    with torch.no_grad():
+        for weight in (gru.weight_ih_l0, gru.weight_hh_l1):
+            left, values, right = torch.linalg.svd(weight, full_matrices=False)
+            weight.copy_(left @ ((values[0] * 0.7 ** torch.arange(len(values)))[:, None] * right))
+    limit = round(0.6 * storage.stored_bytes(gru))
+    small, _ = dirnet.compress(gru, f"{limit}B", Method("dirnet", shifts=1), progress=False)
+    assert storage.stored_bytes(small) <= limit
+
+
+def test_a_preset_brings_what_belongs_to_it():
+    for method, preset, like in (("dirnet", "paper", "dirnet_paper"), ("dirnet_paper", "best", "dirnet")):
+        assert compressor._resolved(method, METHODS, preset=preset) == METHODS[like]
+
+
+def test_the_threads_of_the_caller_change_no_bit():
+    found, lstm, data = [], low_rank_lstm(), [torch.randn(40, 8, 24, generator=torch.Generator().manual_seed(1))]
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            method = Method("dirnet", weighting="activation")
+            small, _ = dirnet.compress(copy.deepcopy(lstm), "4x", method, progress=False, data=data)
+            found.append(small.state_dict())
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
 INT8 = [(method, "6kB") for method in ("dirnet", "svd", "odl", "prune", *BLOCKED)]
 INT8 += [("svd", "4.5x"), ("prune", "4.5x")]
 

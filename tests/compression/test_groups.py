@@ -101,3 +101,19 @@ def test_layers_that_do_more_than_torchs_are_refused():
     for module, fault in ((Louder(4, 4), "forward of its own"), (hooked, "hooks or"), (normed, "hooks or")):
         with pytest.raises(UserError, match=fault):
             dense_rnns(nn.Sequential(module))
+
+
+def test_weights_that_are_not_finite_are_named():
+    lstm = nn.LSTM(4, 4, 2)
+    with torch.no_grad():
+        lstm.weight_hh_l1[0, 2] = float("nan")
+    for method in ("dirnet", "dirnet_b4", "svd", "dense", "dirnet_paper"):
+        with pytest.raises(UserError, match=r"rnn.weight_hh_l1 has 1 NaN or infinite of 64 values"):
+            compress(nn.ModuleDict({"rnn": lstm}), "1x", method, progress=False)
+
+
+def test_one_parameter_in_two_layers_is_refused():
+    first, second = nn.LSTM(4, 4), nn.LSTM(4, 4)
+    second.weight_hh_l0 = first.weight_hh_l0
+    with pytest.raises(UserError, match="1.weight_hh_l0 is also a parameter of 0"):
+        compress(nn.Sequential(first, second), "2x", progress=False)

@@ -97,9 +97,29 @@ def test_statistics_are_those_of_the_reordered_model():
     torch.manual_seed(0)
     rnn, data = nn.GRU(6, 12, 2), [torch.randn(30, 4, 6)]
     method = Method("dirnet", block=4, permute=True, weighting="activation")
-    small, report = dirnet.compress(copy.deepcopy(rnn), "3x", method, progress=False, data=data)
+    small, report = dirnet.compress(copy.deepcopy(rnn), "3x", method, progress=False, data=data, states_inside=True)
     moved = copy.deepcopy(rnn)
     permute_units(moved, [torch.tensor(order) for order in report["unit_orders"][""]])
     method = Method("dirnet", block=4, weighting="activation")
     again, _ = dirnet.compress(moved, "3x", method, progress=False, data=data)
     assert torch.allclose(small(data[0])[0], again(data[0])[0], atol=1e-3)
+
+
+class Translator(nn.Module):
+    """Hands the states of one stack to another, where an order of units must not change."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.GRU(8, 16, 2), nn.GRU(8, 16, 2)
+
+    def forward(self, inputs):
+        return self.decoder(inputs, self.encoder(inputs)[1])[0]
+
+
+def test_units_stay_where_states_may_leave_their_layer():
+    torch.manual_seed(0)
+    model, inputs = Translator(), torch.randn(9, 3, 8)
+    before = model(inputs)
+    same, report = dirnet.compress(model, "1x", "dirnet_b8", progress=False)
+    assert report["unit_orders"] == {}
+    torch.testing.assert_close(same(inputs), before)

@@ -201,3 +201,26 @@ def test_nan_is_not_saved_and_an_interrupted_write_leaves_the_old_model(model, t
 
 def _interrupt(*_):
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("change", [
+    None, {"compression": [3, 5, 6]}, {"compression": [["a", None]] * 3}, {"compression": [[1e3, 2.5]] * 3},
+    {"cmvn_mean": ["a"] * 5}, {"hidden_size": -4}, {"num_layers": 5},
+], ids=str)  # fmt: skip
+def test_a_configuration_that_describes_no_model_is_named(tmp_path, change):
+    config = AcousticModelConfig(
+        rnn_type="lstm", hidden_size=8, num_layers=2, feature_size=5, context=1, num_outputs=3, phones=tuple("-ab"),
+        compression=([4, 20], [None, 30], [300, 41]), block=2,
+    )  # fmt: skip
+    storage.save(AcousticModel(config), tmp_path)
+    description = json.loads((tmp_path / storage.DESCRIPTION).read_text())
+    description["config"] = None if change is None else description["config"] | change
+    (tmp_path / storage.DESCRIPTION).write_text(json.dumps(description))
+    with pytest.raises(UserError, match=r"model\.json"):
+        storage.load(tmp_path)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    (tmp_path / storage.DESCRIPTION).mkdir()
+    with pytest.raises(UserError, match="does not exist as a file"):
+        storage.load(tmp_path)
