@@ -67,8 +67,8 @@ def compress(
     an iterable of inputs of the model (see `dirnet.compression.calibration.calibrate`). Raises UserError for an
     unknown method, a size out of reach, or a model without RNNs. Solver `small` leaves `model` alone and returns a new,
     untrained one. nj: groups worked on at the same time, a core each; the result does not depend on it.
-    states_inside: no RNN is given states but its own, and nothing else reads them (`h_n`); known of our own models. Only
-    then do methods with blocks reorder hidden units; the report tells the order.
+    states_inside: no RNN is given states but its own, and nothing else reads them (`h_n`); known of our own models.
+    Only then do methods with blocks reorder hidden units; the report tells the order.
     """
     name = method if isinstance(method, str) else method.solver
     method = _resolved(method, METHODS, block, preset, dtype)
