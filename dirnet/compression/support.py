@@ -90,7 +90,7 @@ class MovingSupport:
                 self.masks[at] = shrunk(matrix.codes, self.masks[at], kept, progress, matrix.block)
             elif due and matrix.codes.grad is not None:
                 share = self.schedule.regrow * (1 + math.cos(math.pi * progress)) / 2
-                lengths = 1 if matrix.dictionary is None else matrix.dictionary.norm(dim=0)[:, None]  # as of unit atoms
+                lengths = _lengths(matrix)  # codes are compared as of unit atoms
                 self.masks[at] = exchanged(
                     matrix.codes * lengths, matrix.codes.grad / lengths, self.masks[at], kept, round(share * kept),
                     matrix.block,
@@ -173,6 +173,13 @@ def _places(model: nn.Module) -> list[tuple[DirNetRecurrent | DirNetCell, int]]:
     if not owners:
         raise UserError(f"{type(model).__name__} has no compressed layer whose support could move; compress it first")
     return [(owner, place) for owner in owners for place in range(len(owner.groups))]
+
+
+def _lengths(matrix: CodedMatrix) -> Tensor | float:
+    """The norms (p, 1) of the atoms, one without a dictionary."""
+    if matrix.dictionary is None:
+        return 1.0
+    return matrix.dictionary.norm(dim=0)[:, None].clamp_min(torch.finfo(matrix.dictionary.dtype).tiny)
 
 
 def _weights(dense: nn.Module) -> list[Tensor]:

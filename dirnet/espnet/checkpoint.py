@@ -18,7 +18,7 @@ import yaml
 from torch import Tensor
 
 from dirnet.errors import UserError
-from dirnet.files import name_full_disk
+from dirnet.files import atomic_write, name_full_disk
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 
@@ -163,3 +163,9 @@ def recover(folder: Path) -> None:
     for path in folder.glob("*epoch.pth"):
         if not zipfile.is_zipfile(path):
             path.unlink()
+    if newest.exists():  # ESPnet writes it before the model of its epoch, and never asks for that again
+        state = torch.load(newest, map_location="cpu", weights_only=False)  # as ESPnet does, for its times
+        model = folder / f"{state['reporter']['epoch']}epoch.pth"
+        if not model.exists():
+            with atomic_write(model, "wb") as stream:
+                torch.save(state["model"], stream)

@@ -104,11 +104,23 @@ def test_damaged_and_missing_checkpoints(tmp_path):
 
 
 def test_a_write_that_was_killed_is_undone(tmp_path):
-    torch.save({"epoch": 3}, tmp_path / checkpoint.PREVIOUS)
+    state = {"reporter": {"epoch": 3}, "model": {"w": torch.ones(1)}}
+    torch.save(state, tmp_path / checkpoint.PREVIOUS)
     for name in (checkpoint.CHECKPOINT, "4epoch.pth"):
         (tmp_path / name).write_bytes(b"PK half a file")
     torch.save({"w": torch.zeros(1)}, tmp_path / "3epoch.pth")
     checkpoint.recover(tmp_path)
-    assert checkpoint.load_state(tmp_path / checkpoint.CHECKPOINT) == {"epoch": 3}
+    assert checkpoint.load_state(tmp_path / checkpoint.CHECKPOINT) == state
+    assert not checkpoint.load_state(tmp_path / "3epoch.pth")["w"].any()
     assert sorted(path.name for path in tmp_path.glob("*.pth")) == ["3epoch.pth", checkpoint.CHECKPOINT]
     checkpoint.recover(tmp_path)  # nothing left to do
+
+
+@pytest.mark.parametrize("left", [None, b"PK half a file"])
+def test_a_checkpoint_brings_back_the_model_of_its_epoch(tmp_path, left):
+    """Killed after ESPnet's checkpoint and before, or in, its model."""
+    torch.save({"reporter": {"epoch": 2}, "model": {"w": torch.ones(3)}}, tmp_path / checkpoint.CHECKPOINT)
+    if left:
+        (tmp_path / "2epoch.pth").write_bytes(left)
+    checkpoint.recover(tmp_path)
+    assert torch.equal(checkpoint.load_state(tmp_path / "2epoch.pth")["w"], torch.ones(3))

@@ -176,7 +176,8 @@ def test_smbr_raises_the_expected_accuracy_and_resumes(trained, tmp_path):
     )  # fmt: skip
     exp = tmp_path / "exp"
     assert trained.train(config, exp, "--init", trained.exp, "--smbr_order", 3, "--max_epoch", 1) == 0
-    (exp / "model.json").unlink()  # as if it had been killed
+    (exp / "model.json").unlink()  # as if it had been killed between the checkpoint and the model of its epoch
+    (exp / "1epoch.pth").unlink()
     assert trained.train(config, exp, "--init", trained.exp, "--smbr_order", 3) == 0
     curves = read_curves(exp)
     assert [record["epoch"] for record in curves] == [1, 2, 3]
