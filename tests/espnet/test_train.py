@@ -172,7 +172,7 @@ def test_fine_tuning_an_int8_model_is_aware_of_the_rounding(trained, tmp_path):
 def test_smbr_raises_the_expected_accuracy_and_resumes(trained, tmp_path):
     config = write_config(
         tmp_path / "smbr.yaml", "conf/mini/train_smbr.yaml", max_epoch=3, optim_conf={"lr": 2e-3},
-        encoder_conf={"dropout": 0.0},
+        encoder_conf={"dropout": 0.0}, keep_nbest_models=[3],
     )  # fmt: skip
     exp = tmp_path / "exp"
     assert trained.train(config, exp, "--init", trained.exp, "--smbr_order", 3, "--max_epoch", 1) == 0
