@@ -73,14 +73,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(description=__doc__)
     parser.add_argument("--out", default="data", type=Path, help="folder of the data dirs")
     parser.add_argument("--audio", default="downloads/mini", type=Path, help="folder of the flac files")
-    parser.add_argument("--size", default="400 60 60", help="training, dev and test utterances")
+    parser.add_argument("--mini_size", default="400 60 60", help="training, dev and test utterances")
     parser.add_argument("--text", default="", help="sentences, one a line, instead of the grammar's")
     parser.add_argument("--seed", type=seed, default=0, help="of sentences, voices and noise")
     parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel processes")
     arguments = parser.parse_args(argv)
-    sizes = arguments.size.split()
+    sizes = arguments.mini_size.split()
     if len(sizes) != len(SETS) or not all(size.isdigit() and int(size) > 0 for size in sizes):
-        raise UserError(f"--size is {arguments.size!r}, expected three numbers above 0: training, dev, test utterances")
+        raise UserError(f"--mini_size is {arguments.mini_size!r}, expected three numbers above 0: training, dev and "
+                        "test utterances")  # fmt: skip
     if arguments.nj < 1:
         raise UserError(f"--nj is {arguments.nj}, expected at least 1 process")
     number = sum(map(int, sizes))
@@ -120,7 +121,7 @@ def drawn(path: str, number: int, seed: int) -> list[str]:
     """`number` different sentences of the text file `path`, in an order that `seed` decides."""
     sentences = list(dict.fromkeys(" ".join(words).upper() for _, words in read_fields(path) if words))
     if len(sentences) < number:
-        raise UserError(f"{path} has {len(sentences)} different sentences, expected {number}; give a smaller --size")
+        raise UserError(f"{path} has {len(sentences)} different sentences, expected {number}; lower --mini_size")
     random.Random(f"sentences {seed}").shuffle(sentences)
     return sentences[:number]
 

@@ -5,10 +5,17 @@ log() {
     echo "$(date '+%Y-%m-%dT%H:%M:%S') (${file}:${BASH_LINENO[0]}) $*"
 }
 
-# stage N TEXT: true when stage N is to run; says so.
+# stage N TEXT [EARLIER...]: true when stage N is to run; says so. Of the stages EARLIER the files must be there that the
+# recipe's function left_by tells.
 stage() {
-    [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] || return 1
-    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${0##*/}:${BASH_LINENO[0]}) Stage $1: $2"
+    local number=$1 text=$2 earlier file; shift 2
+    [ "${stage}" -le "${number}" ] && [ "${stop_stage}" -ge "${number}" ] || return 1
+    for earlier in "$@"; do
+        for file in $(left_by "${earlier}"); do
+            [ -e "${file}" ] || mistake "${file} is missing; run stage ${earlier} first"
+        done
+    done
+    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${0##*/}:${BASH_LINENO[0]}) Stage ${number}: ${text}"
 }
 
 # mistake TEXT: end the script for what its user did wrong.

@@ -16,6 +16,8 @@ import soundfile
 from dirnet.config import boolean
 from dirnet.errors import UserError
 
+UNKNOWN_SIZE = 0x7FFFF000  # bytes of a RIFF file from which on a size is one of those that streams are given
+
 
 @dataclass(frozen=True)
 class AudioReader:
@@ -49,6 +51,8 @@ class AudioReader:
             raise UserError(f"audio {name} holds no samples; remove the utterance or replace the file")
         if not is_pipe(location) and len(samples) < expected:
             raise UserError(f"audio {name} ends after {len(samples)} of {expected} samples; replace the file")
+        if not is_pipe(location) and (lost := missing_bytes(source)):
+            raise UserError(f"audio {name} lacks the last {lost} bytes that its header announces; replace the file")
         if rate == self.sample_rate:
             return samples
         if not self.resample:
@@ -77,6 +81,19 @@ class AudioReader:
             said = result.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise UserError(f"command `{command.strip()}` of wav.scp ended with {result.returncode}: {said[0]}")
         return result.stdout
+
+
+def missing_bytes(path: Path) -> int:
+    """By how many bytes a wav file is shorter than its RIFF header says; libsndfile takes what is left as the whole.
+
+    A size of a program that could not know it, 0 or about 2^31 or 2^32, announces nothing.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(8)
+    announced = int.from_bytes(head[4:], "little")
+    if head[:4] != b"RIFF" or announced >= UNKNOWN_SIZE:
+        return 0
+    return max(announced + 8 - path.stat().st_size, 0)
 
 
 def resample(samples: np.ndarray, old_hz: int, new_hz: int) -> np.ndarray:

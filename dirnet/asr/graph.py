@@ -24,7 +24,7 @@ import kaldifst
 from kaldifst import StdArc, StdVectorFst
 
 from dirnet.asr.lexicon import SIL, Pronunciations, outputs_of, read_spellings
-from dirnet.asr.ngram import BOS, EOS, read_arpa_words
+from dirnet.asr.ngram import BOS, EOS, UNK, read_arpa_words
 from dirnet.asr.tokens import SPACE
 from dirnet.asr.transcripts import read_fields, whole_gzip
 from dirnet.errors import UserError, one_line_errors
@@ -200,7 +200,9 @@ def main(argv: list[str] | None = None) -> int:
             f"none of the {len(spoken)} words of {arguments.arpa} is in {lang}/lexicon.txt"
             f" ({max(spoken, default='')!r} is not, for one); are they in the same letter case?"
         )
-    print(f"{len(known)} words; {len(spoken) - len(known)} of {arguments.arpa} have no pronunciation and are left out")
+    unknown = len(spoken - {UNK}) - len(known.keys() - {UNK})
+    left_out = f"; {unknown} of {arguments.arpa} have no pronunciation and are left out" if unknown else ""
+    print(f"{len(known)} words{left_out}")
     try:
         optional = SIL if json.loads((lang / "lang.json").read_text())["silence"] != "none" else None
     except (FileNotFoundError, KeyError, json.JSONDecodeError):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 
 from dirnet.deploy import library, timing
 from dirnet.deploy.engines import program_engine
@@ -88,15 +89,7 @@ def fit(counts: Sequence[dict[str, float]], seconds: Sequence[float]) -> dict[st
     names = sorted(set().union(*counts))
     design = np.array([[row.get(name, 0.0) for name in names] for row in counts]) / np.array(seconds)[:, None]
     scale = np.linalg.norm(design, axis=0)
-    design /= scale
-    gram, target = design.T @ design, design.sum(axis=0)
-    rates = np.zeros(len(names))
-    for _ in range(20000):  # cyclic coordinate descent of a convex quadratic
-        before = rates.copy()
-        for at in range(len(names)):
-            rates[at] = max(rates[at] + (target[at] - gram[at] @ rates) / gram[at, at], 0.0)
-        if np.abs(rates - before).max() <= 1e-9 * np.abs(rates).max():
-            break
+    rates, _ = nnls(design / scale, np.ones(len(design)))
     return {name: float(rate) for name, rate in zip(names, rates / scale, strict=True)}
 
 
@@ -135,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.out.is_dir():
         raise UserError(f"--out {options.out} is a folder; give the file to write, such as {options.out}/cost.json")
     library.load()  # a missing compiler is told before the work
+    print(f"exporting and timing {len(grid())} small models, which takes about ten minutes", flush=True)
     model = cost_model(options.seconds, options.threads)
     with atomic_write(options.out) as stream:
         stream.write(model.to_json())

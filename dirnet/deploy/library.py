@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ def load() -> None:
 
 
 def build() -> Path:
-    """Path of the operators' library; compiles in a few seconds if it is not cached."""
+    """Path of the operators' library; compiles in about half a minute if it is not cached."""
     return compiled("dirnet_ops", {SOURCES / name: flags for name, flags in UNITS.items()})
 
 
@@ -65,6 +66,7 @@ def compiled(name: str, units: Mapping[Path, Sequence[str]]) -> Path:
     if library.exists():
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
+    print(f"compiling {name} with {compiler}, once, about half a minute", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         objects = {source: Path(folder) / f"{source.stem}.o" for source in units}
         _run(compiler, {unit: [*commands[unit], "-c", str(unit), "-o", str(at)] for unit, at in objects.items()})

@@ -142,7 +142,7 @@ def send(folder: Path, repo: str, token: str, private: bool) -> str:
 
 def tell(found: Mapping[str, int]) -> str:
     """What a check found, in words."""
-    return ", ".join(f"{task} model of {values:,} values, every key in its place" for task, values in found.items())
+    return ", ".join(f"{task} model of {values:,} values (weights and statistics), every key in its place" for task, values in found.items())
 
 
 if __name__ == "__main__":

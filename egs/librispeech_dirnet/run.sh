@@ -87,7 +87,8 @@ audio_options="--resample ${resample} --allow_pipe ${allow_pipe}"
 one_of corpus librispeech kaldi mini; one_of oov g2p spn error
 one_of baseline smbr ctc; one_of finetune_objective ctc smbr
 within smbr_order 2 9; within lm_order 1 9; within chunk 1 64; within decode_nj 1 999
-[[ ${speed_perturb_factors} =~ ^([01](\.[0-9]+)?( |$))*$ ]] \
+within word_size 1 999999; within bpe_size 1 999999; within stage 0 10
+[[ ${speed_perturb_factors} =~ ^((0\.[5-9][0-9]*|[12](\.[0-9]+)?)( |$))*$ ]] \
     || mistake "--speed_perturb_factors is '${speed_perturb_factors}', expected numbers such as 0.9 1.0 1.1"
 [[ "${device} ${runner}" =~ ^(host |adb(:[^ ]+)? .) ]] || mistake "--device is '${device}', expected host, or adb with --runner"
 [ "${corpus}" != kaldi ] || [ -n "${data_root}" ] || mistake "--corpus kaldi needs --data_root DIR"
@@ -104,13 +105,24 @@ models="${baseline}"   # the rows of the table: the baseline and every compresse
 for m in ${methods}; do [[ ${m} != dense* ]] || models+=" ${m}_1x"; done   # the control, whatever the size
 for s in ${size}; do for m in ${methods}; do [[ ${m} == dense* ]] || models+=" ${m}_${s}"; done; done
 
+left_by() {  # left_by STAGE: what later stages read of it
+    case $1 in
+        1) echo "${dump}/${train}/feats.scp" ;;
+        2) echo "${lang}/TLG.fst" ;;
+        3) echo "${exp}/ctc/model.json" ;;
+        4) [ "${baseline}" == ctc ] || echo "${exp}/smbr/model.json" ;;
+        5) printf "${exp}/%s/model.json\n" ${models} ;;
+        7) printf "${exp}/%s/encoder.pte\n" ${models} ;;
+    esac
+}
+
 if stage 0 "corpus ${corpus}"; then
     case ${corpus} in
         librispeech)
             [ -n "${librispeech}" ] || ${python} local/librispeech_download.py --out "${downloads}"
             ${python} local/librispeech_data.py --corpus "${librispeech:-${downloads}/LibriSpeech}" --out "${data}" ;;
         kaldi) ${python} local/kaldi_data.py --data_root "${data_root}" --out "${data}" --allow_pipe "${allow_pipe}" ;;
-        mini) ${python} local/mini_make.py --size "${mini_size}" --text "${mini_text}" --seed "${seed}" --nj "${nj}" \
+        mini) ${python} local/mini_make.py --mini_size "${mini_size}" --text "${mini_text}" --seed "${seed}" --nj "${nj}" \
                 --out "${data}" --audio "${downloads}/mini" ;;
     esac
     finish "${data}/.corpus" "${corpus} ${data_root}${librispeech}"
@@ -156,18 +168,18 @@ training() {  # training CONFIG EXP [OPTION...]: the command that trains one mod
         --train ${train} --lang "${lang}" --mfcc_config "${mfcc_config}" --ngpu "${ngpu}" --seed "${seed}" "$@"
 }
 
-if stage 3 "CTC training"; then
+if stage 3 "CTC training" 1 2; then
     job "" "" "$(training "${ctc_config}" "${exp}/ctc")"
     run_jobs "${jobs}/ctc" ${cuda_cmd}
 fi
 
-if stage 4 "sMBR training"; then
+if stage 4 "sMBR training" 3; then
     [ "${baseline}" == smbr ] || log "skipped: --baseline ctc"
     [ "${baseline}" != smbr ] || job "" "" "$(training "${smbr_config}" "${exp}/smbr" --init "${exp}/ctc" ${order})"
     run_jobs "${jobs}/smbr" ${cuda_cmd}
 fi
 
-if stage 5 "compression to ${size}: ${methods}"; then
+if stage 5 "compression to ${size}: ${methods}" 1 4; then
     for model in ${models#"${baseline}"}; do
         job "" "" "$(quoted ${python} -m dirnet.calibrated --model "${exp}/${baseline}" --size "${model##*_}" \
             --method "${model%_*}" --config "${compress_config}" --calibration "${dump}/${train}/feats.scp" --seed "${seed}" \
@@ -189,7 +201,7 @@ if stage 5 "compression to ${size}: ${methods}"; then
     run_jobs "${jobs}/finetune" ${cuda_cmd}
 fi
 
-if stage 6 "decoding and scoring"; then
+if stage 6 "decoding and scoring" 2 4 5; then
     options="$(md5sum < "${decode_config}")"
     for model in ${models}; do
         for set in ${test_sets}; do
@@ -209,7 +221,7 @@ backend_of() {  # backend_of MODEL: our operators for a compressed model, XNNPAC
     grep -qs '"compression": null' "${exp}/$1/model.json" && echo xnnpack || echo dirnet
 }
 
-if stage 7 "ExecuTorch export"; then
+if stage 7 "ExecuTorch export" 4 5; then
     written=; programs=; for model in ${models}; do
         backend=$(backend_of "${model}")
         finished "${exp}/${model}/.done.export" "${backend} ${chunk}" "${exp}/${model}/encoder.pte" \
@@ -222,7 +234,7 @@ if stage 7 "ExecuTorch export"; then
     for model in ${written}; do finish "${exp}/${model}/.done.export" "$(backend_of "${model}") ${chunk}"; done
 fi
 
-if stage 8 "real-time factor on ${device}"; then
+if stage 8 "real-time factor on ${device}" 7; then
     options="--device ${device} ${runner:+--runner ${runner}} ${cluster:+--cluster ${cluster}}"
     [ "${device}" == host ] || rtf_cmd=   # a phone hangs on this machine
     others=; for model in ${models#"${baseline}"}; do others+=" ${exp}/${model}"; done
@@ -234,7 +246,7 @@ if stage 8 "real-time factor on ${device}"; then
     run_jobs "${jobs}/rtf" ${rtf_cmd}
 fi
 
-if stage 9 "packages for the ESPnet model zoo"; then
+if stage 9 "packages for the ESPnet model zoo" 4 5; then
     folders=; for model in ${models}; do
         finished "${exp}/${model}/.done.pack" "" "${exp}/${model}/model.zip" "${exp}/${model}/model.json" \
             || folders+=" ${exp}/${model}"
@@ -244,7 +256,7 @@ if stage 9 "packages for the ESPnet model zoo"; then
     for folder in ${folders}; do finish "${folder}/.done.pack" ""; done
 fi
 
-if stage 10 "report"; then
+if stage 10 "report" 4 5; then
     [ -z "${test_sets// }" ] || ${python} -m dirnet.report.page --exp "${exp}" --models ${models} \
         --test_set ${test_sets} --command "${command}" --out "${exp}/report"
 fi

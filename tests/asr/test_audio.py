@@ -32,6 +32,23 @@ def test_formats(tmp_path, sound, name, options):
     assert np.corrcoef(samples, reference)[0, 1] > 0.99
 
 
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_wav_that_was_cut_off(tmp_path, sound, kept):
+    path = sound(tmp_path / "a.wav")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(UserError, match=f"a.wav lacks the last {len(whole) - int(kept * len(whole))} bytes"):
+        AudioReader().read(str(path))
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_wav_of_a_program_that_did_not_know_its_length(tmp_path, sound, size):
+    path = sound(tmp_path / "a.wav")
+    samples, whole = AudioReader().read(str(path)), path.read_bytes()
+    path.write_bytes(whole[:4] + size.to_bytes(4, "little") + whole[8:])
+    np.testing.assert_array_equal(AudioReader().read(str(path)), samples)
+
+
 def test_relative_paths_start_from_each_root_then_here(tmp_path, sound, monkeypatch):
     for folder in ("data", "root", "here"):
         sound(tmp_path / folder / f"{folder}.wav")

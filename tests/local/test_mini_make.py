@@ -27,7 +27,7 @@ def make(mini, program, tmp_path):
 
     def run(name: str, *options):
         folder = tmp_path / name
-        return program(mini.main, "--out", folder / "data", "--audio", folder / "audio", "--size", SIZE, *options)
+        return program(mini.main, "--out", folder / "data", "--audio", folder / "audio", "--mini_size", SIZE, *options)
 
     return run
 
@@ -72,7 +72,7 @@ def test_plan_keeps_sentences_and_voices_of_the_sets_apart(mini):
 def test_sentences_of_a_file_are_read_each_once(mini, make, tmp_path):
     text = tmp_path / "sentences.txt"
     text.write_text("\n".join(f"the number is {word}" for word in "one two three four five six seven one".split()))
-    options = ("--size", "4 2 1", "--text", text)
+    options = ("--mini_size", "4 2 1", "--text", text)
     status, said, _ = make("read", *options)
     assert status == 0 and "7 utterances" in said
     said = {name: {u.text for u in read(tmp_path / "read/data" / name)} for name in mini.SETS}
@@ -80,7 +80,7 @@ def test_sentences_of_a_file_are_read_each_once(mini, make, tmp_path):
     assert "already done" in make("read", *options)[1]
     text.write_text(text.read_text().replace("seven", "eight"))
     assert "7 utterances" in make("read", *options)[1]
-    status, _, complaint = make("more", "--size", "8 2 1", "--text", text)
+    status, _, complaint = make("more", "--mini_size", "8 2 1", "--text", text)
     assert status == 2 and "has 7 different sentences, expected 11" in complaint and not (tmp_path / "more").exists()
 
 
@@ -145,5 +145,5 @@ def test_without_espeak_the_remedy_is_told(mini, program, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("size", ["400", "400 60 0", "a b c", "1 2 -3"])
 def test_bad_sizes(mini, program, tmp_path, size):
-    status, _, error = program(mini.main, "--out", tmp_path / "data", "--size", size)
+    status, _, error = program(mini.main, "--out", tmp_path / "data", "--mini_size", size)
     assert status == 2 and "expected three numbers above 0" in error

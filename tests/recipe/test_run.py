@@ -41,6 +41,13 @@ def tiny(folder: Path) -> list[str]:
     return options
 
 
+def left(work: Path, *files: str) -> None:
+    """Files as earlier stages would have left them in the work folder, empty but for the list of test sets."""
+    for name in files:
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text("test\n" if name == "data/test_sets" else "")
+
+
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     """Options, work folder and output of a whole run."""
@@ -167,10 +174,13 @@ def test_a_mistaken_corpus_does_not_hold_the_work_folder(tmp_path):
         (["--device", "adb:123"], 2, "expected host, or adb with --runner"),
         (["--ctc_config", "conf/none.yaml"], 2, "--ctc_config conf/none.yaml does not exist; correct the path"),
         (["--token_type", "syllable"], 2, "--token_type is 'syllable', expected one of: phn char word bpe"),
+        (["--word_size", "0"], 2, "--word_size is '0', expected a whole number from 1 to 999999"),
+        (["--speed_perturb_factors", "0 1.0"], 2, "--speed_perturb_factors is '0 1.0', expected numbers such as"),
         (["--oov", "maybe"], 2, "--oov is 'maybe', expected one of: g2p spn error"),
         (["--stage", "3"], 2, "run stage 0 first"),
         (["--stage", "abc"], 2, "option --stage is 'abc', expected a whole number"),
-        (["--stage", "12"], 2, "--stage 12 comes after --stop_stage 10"),
+        (["--stage", "5", "--stop_stage", "4"], 2, "--stage 5 comes after --stop_stage 4"),
+        (["--stage", "12"], 2, "--stage is '12', expected a whole number from 0 to 10"),
         (["--methods", "svd foo"], 2, "method 'foo' is unknown"),
         (["--methods", ""], 2, "--methods is empty, so there is nothing to compress"),
         (["--size", "7.9x banana"], 2, "size 'banana' is not understood"),
@@ -184,6 +194,22 @@ def test_wrong_options_are_one_line(tmp_path, options, status, message):
     shown = run("--workdir", tmp_path / "work", *options)
     assert shown.returncode == status
     assert message in shown.stdout and len(shown.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "stage, missing, made_by",
+    [(3, "dump/mfcc/train/feats.scp", 1), (4, "exp/ctc/model.json", 3), (5, "exp/smbr/model.json", 4),
+     (6, "exp/svd_3x/model.json", 5), (8, "exp/smbr/encoder.pte", 7), (10, "exp/svd_3x/model.json", 5)],
+)  # fmt: skip
+def test_a_stage_names_the_one_that_it_comes_after(tmp_path, stage, missing, made_by):
+    work = tmp_path / "work"
+    left(work, "data/test_sets", "dump/mfcc/train/feats.scp", "data/lang/TLG.fst")
+    left(work, "exp/ctc/model.json", "exp/smbr/model.json")
+    (work / missing).unlink(missing_ok=True)
+    options = ["--corpus", "mini", "--workdir", work, "--methods", "svd", "--size", "3x", "--stage", stage]
+    shown = run(*options)
+    assert shown.returncode == 2
+    assert shown.stdout == f"./run.sh: error: {work / missing} is missing; run stage {made_by} first\n"
 
 
 def test_an_unknown_back_end_is_refused(tmp_path):
@@ -208,7 +234,7 @@ def test_help_is_there_from_any_folder(tmp_path, recipe):
 
 
 def test_run_sh_stays_readable():
-    assert len((RECIPE / "run.sh").read_text().splitlines()) <= 250
+    assert len((RECIPE / "run.sh").read_text().splitlines()) <= 265
 
 
 def test_stage_5_gives_every_peer_its_training(tmp_path):
@@ -222,8 +248,7 @@ while [ $# -gt 1 ]; do [ "$1" != --method ] || method=$2; [ "$1" != --out ] || o
 """
     )
     program.chmod(0o755)
-    (tmp_path / "work/data").mkdir(parents=True)
-    (tmp_path / "work/data/test_sets").write_text("test\n")
+    left(tmp_path / "work", "data/test_sets", "dump/mfcc/train/feats.scp", "exp/smbr/model.json")
     shown = run(
         "--corpus", "mini", "--workdir", tmp_path / "work", "--python", program, "--stage", 5, "--stop_stage", 5,
         "--methods", "dense small prune_gradual", "--size", "4x 8x", "--finetune_objective", "smbr", "--smbr_order", 3,
@@ -259,9 +284,9 @@ def test_the_report_is_told_the_command_as_a_shell_reads_it(tmp_path):
     program, told = tmp_path / "python", tmp_path / "told"
     program.write_text(f"#!/usr/bin/env bash\n[[ $* != *report* ]] || printf '%s\\n' \"$@\" > {told}\n")
     program.chmod(0o755)
-    (tmp_path / "work/data").mkdir(parents=True)
-    (tmp_path / "work/data/test_sets").write_text("test\n")
-    options = ["--workdir", str(tmp_path / "work"), "--stage", "10", "--size", "4x 8x", "--cluster", "a'b"]
+    left(tmp_path / "work", "data/test_sets", "exp/smbr/model.json", "exp/svd_4x/model.json", "exp/svd_8x/model.json")
+    options = ["--workdir", str(tmp_path / "work"), "--stage", "10"]
+    options += ["--methods", "svd", "--size", "4x 8x", "--cluster", "a'b"]
     assert run("--corpus", "mini", "--python", program, *options).returncode == 0
     words = told.read_text().splitlines()
     assert shlex.split(words[words.index("--command") + 1])[-len(options) :] == options
@@ -279,8 +304,7 @@ while [ $# -gt 1 ]; do [ "$1" != --out ] || touch "$2"; shift; done
     )
     program.chmod(0o755)
     work = tmp_path / "work"
-    (work / "data").mkdir(parents=True)
-    (work / "data/test_sets").write_text("test\n")
+    left(work, "data/test_sets")
     for model, compression in (("smbr", "null"), ("dirnet_3x", "[[4, 5]]")):
         (work / "exp" / model).mkdir(parents=True)
         (work / "exp" / model / "model.json").write_text(f'"compression": {compression}')
