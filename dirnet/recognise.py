@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.phones and getattr(arguments, name):
             raise UserError(f"--{name} goes with words; --phones true searches no graph")
     arguments.lang = arguments.lang or Path("data/lang")
+    if not arguments.phones and not arguments.lang.is_dir():
+        raise UserError(f"--lang {arguments.lang} is no folder; stage 2 of a recipe makes it, --phones true needs none")
     settings = config.load(DecodeConfig, arguments.config) if arguments.config else DecodeConfig()
     elapsed, audio = (_live if arguments.pte else _whole)(arguments, settings)
     print(f"RTF = elapsed / audio = {elapsed:.2f} / {audio:.2f} = {elapsed / audio:.4f}")

@@ -87,10 +87,10 @@ def test_audio_gives_the_phones_of_its_features(model, program, sound, tmp_path)
         (["-", "--phones", "true"], "goes with --pte"),
         (["short.wav", "--phones", "true"], "at least one window of 25 ms"),
         (["fast.wav", "--phones", "true"], "has 44100 Hz, expected 16000 Hz"),
-        (["short.wav", "--lang", "nowhere"], "nowhere/"),
+        (["short.wav", "--lang", "nowhere"], "--lang nowhere is no folder; stage 2"),
         (["short.wav", "--phones", "true", "--config", "decode.yaml"], "--config goes with words"),
         (["short.wav", "--phones", "true", "--lang", "data/lang"], "--lang goes with words"),
-        (["short.wav"], "data/lang/"),
+        (["short.wav"], "--lang data/lang is no folder; stage 2"),
     ],
 )
 def test_mistakes_are_one_line(model, program, sound, tmp_path, monkeypatch, options, message):

@@ -142,7 +142,8 @@ def send(folder: Path, repo: str, token: str, private: bool) -> str:
 
 def tell(found: Mapping[str, int]) -> str:
     """What a check found, in words."""
-    return ", ".join(f"{task} model of {values:,} values (weights and statistics), every key in its place" for task, values in found.items())
+    sizes = [f"{task} model of {values:,} values (weights and statistics)" for task, values in found.items()]
+    return ", ".join(f"{size}, every key in its place" for size in sizes)
 
 
 if __name__ == "__main__":

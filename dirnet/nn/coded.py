@@ -280,6 +280,15 @@ class CodedMatrix(nn.Module):
             for name in (name for name in again if not torch.equal(again[name], tensors[name])):
                 raise UserError(f"tensor {name} is not what rounding to int8 gives; write the model with this version")
 
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
+        """As torch's; an index that names no place, or one twice, is an error like a wrong shape."""
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+        if self.index is None or self.index.is_meta or not len(self.index):
+            return
+        places, index = self.code_rows * self.columns // self.block, self.index.long()
+        if int(index[0]) < 0 or int(index[-1]) >= places or bool((index.diff() <= 0).any()):
+            errors.append(f"{prefix}index is not {len(index)} ascending places from 0 to {places - 1}")
+
     def extra_repr(self) -> str:
         shape = f"{self.rows}, {self.columns}, atoms={self.atoms}, blocks={self.blocks}, block={self.block}"
         shifts = f", shifts={self.shifts.reach} ({self.shifts.kind})" if self.shifts.reach else ""
