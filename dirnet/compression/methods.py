@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dirnet.compression.budget import Price
+from dirnet.compression.budget import Price, Size
 from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError
 from dirnet.factorization import Factors, annealing, blocks, dirnet, odl, pruning, relative_error, room, shrinkage, svd
@@ -131,6 +131,19 @@ class Method:
         """`weighting`, with data at hand: `none`, `activation` or `fisher`."""
         return "fisher" if self.weighting == "auto" else self.weighting
 
+    def runs_dense(self, price: Price) -> bool:
+        """Whether Z costs as if it were dense: in time, single int8 codes, whose mask is filled up with zeros."""
+        return self.solver == "svd" or (price.running is not None and price.value_bytes == 1 and self.block == 1)
+
+    def check_size(self, size: Size) -> None:
+        """A `UserError` for a size in time where the codes' time cannot be counted."""
+        if size.kind == "rtf" and self.shifts:
+            raise UserError(f"size {size.text!r} does not go with shifts {self.shifts}: the cost model does not know "
+                            "them; give params or bytes")  # fmt: skip
+        if size.kind == "rtf" and self.dtype == "int8" and self.block == 1 and self.solver in ("odl", "prune"):
+            raise UserError(f"size {size.text!r} does not go with single int8 codes of solver {self.solver}: they run "
+                            "as dense ones, however few they are; give a block of 8, or params or bytes")  # fmt: skip
+
     def least(self, price: Price) -> int:
         """The smallest budget a group can have: rank one, for pruning one block, for dense all of it."""
         if self.solver == "dense":
@@ -138,11 +151,11 @@ class Method:
         if self.solver == "prune":
             return price.factors(None, self.block)
         sparse, dense = price.factors(1, price.columns), price.factors(1, None)
-        return {"svd": dense, "dirnet": min(sparse, dense)}.get(self.solver, sparse)
+        return dense if self.runs_dense(price) else min(sparse, dense) if self.solver == "dirnet" else sparse
 
     def step(self, price: Price) -> int:
         """By how much a budget must grow to buy anything."""
-        return price.factors(1, None) if self.solver == "svd" else 1
+        return price.factors(1, None) if self.runs_dense(price) else 1
 
     def factorize(
         self, matrix: Tensor, price: Price, budget: int, seed: int, progress: Progress | None = None,
@@ -167,7 +180,7 @@ class Method:
         as_bytes = dataclasses.replace(price, unit="bytes", running=None)
         if budget >= price.dense:
             return f"kept dense, {as_bytes.dense:,} bytes"
-        if self.solver == "svd":
+        if self.runs_dense(price):
             atoms, nonzeros = price.rank(budget), None
         else:
             atoms = None if self.solver == "prune" else _half(price, budget)
@@ -184,7 +197,7 @@ class Method:
 
     def rough(self, matrix: Tensor, price: Price, budget: int) -> Factors:
         """Factors at `budget` from a short run, whose error is near that of `errors`."""
-        if budget >= price.dense or self.solver in ("svd", "prune"):
+        if budget >= price.dense or self.solver == "prune" or self.runs_dense(price):
             return self.factorize(matrix, price, budget, 0)[0]
         return _short(self, matrix, price, budget, svd.principal(matrix))
 
@@ -224,7 +237,7 @@ def _dirnet(method, matrix, price, budget, seed, progress, recurrent) -> tuple[F
         return dirnet.solve(matrix, params=budget, **settings)
     # Dense codes have no indices, and take a phone a fraction of the time: at some budgets the SVD is the best of all.
     rank, fitting = price.rank(budget), functools.partial(price.room, budget=budget)
-    if not room.widest(price.columns, fitting, price.block):
+    if method.runs_dense(price) or not room.widest(price.columns, fitting, price.block):
         return svd.truncated(matrix, rank), {"kept": "dense codes"}
     factors, report = dirnet.solve(matrix, nonzeros=fitting, **settings)
     if rank and price.factors(rank, None) >= CLOSE * budget and not method.shifts:  # one set of shifts for a layer
@@ -255,7 +268,7 @@ _SOLVERS = {"dirnet": _dirnet, "svd": _svd, "odl": _odl, "prune": _prune}
 def _estimate(method: Method, matrix: Tensor, price: Price, budget: int, spectrum: tuple | None) -> float:
     if budget >= price.dense:
         return 0.0
-    if method.solver == "svd":
+    if method.runs_dense(price):
         return _tail(spectrum, price, budget)
     if method.solver == "prune":
         kept = blocks.largest(matrix, price.nonzeros(None, budget), method.block)

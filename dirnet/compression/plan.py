@@ -55,14 +55,12 @@ def make_plan(
     as `map` does. tell: called with the name of a group that was looked at. running: the cost model of the device,
     which a size in rtf needs.
     """
+    method.check_size(size)
     guide = guide or Guide()
     groups, floats = [], []  # and bytes of a value of each
     for name, rnn in dense_rnns(model).items():
         groups += matrix_groups(rnn, f"{name}." if name else "", method.grouping)
         floats += [rnn.weight_ih_l0.element_size()] * (len(groups) - len(floats))
-    if size.unit == "fs" and method.shifts:
-        raise UserError(f"size {size.text!r} does not go with shifts {method.shifts}: the cost model does not know "
-                        "them; give params or bytes")  # fmt: skip
     dense = size_figures(model)
     kept = [(1, SCALE_BYTES) if method.dtype == "int8" else (size, 0) for size in floats]
     timed = [(running, recurrent) for _, _, recurrent in _timed_shapes(model, size, running)]

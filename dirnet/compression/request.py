@@ -12,7 +12,7 @@ from dirnet.provenance import cpu_name
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Refuse no method at all, one that the configuration lacks, and a size that cannot be understood."""
+    """Refuse no method at all, one that the configuration lacks, and a size that it cannot have."""
     parser = Parser(prog="python -m dirnet.compression.request", description=__doc__)
     parser.add_argument("--config", required=True, help="methods, as conf/compress.yaml")
     parser.add_argument("--methods", required=True, help="names, separated by blanks")
@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         if size.kind == "rtf" and not arguments.cost_model:
             raise UserError(f"size {size.text} needs --cost_model; `dirnet cost --out cost.json` measures this host")
         for name in arguments.methods.split():
+            known[name].check_size(size)
             once = name.startswith("dense")  # run.sh takes these at 1x, whatever the sizes
             if known[name].solver == "dense" and not once and size.kind == "ratio" and size.value > 1:
                 raise UserError(f"method {name} keeps every value, size {size.text} is out of reach; run it with 1x")

@@ -20,6 +20,7 @@ RATES = {
     "codes1_single": 4e-10, "codes1_tiled": 6e-11, "codes8_single": 7e-11, "codes8_tiled": 2e-11,
     "lstm_units": 1e-9, "model": 5e-7, "window": 8e-12,
 }  # fmt: skip
+RATES |= {f"int8_{name}": 0.4 * rate for name, rate in RATES.items()} | {"int8_masked": 1e-11}
 COST = CostModel("a processor", 1, 16, RATES, {})
 
 
@@ -72,6 +73,26 @@ def test_the_budget_is_kept_and_used(dense, method):
     assert 0.98 * asked - step <= rtf(model) <= asked * (1 + 1e-6)
     assert report["rtf"] == {"dense": rtf(dense), "compressed": rtf(model)}
     assert list(report["limit"]) == ["rtf"]
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("method", ["dirnet", "svd"])
+def test_single_int8_codes_are_dense_where_time_counts(dense, method, part):
+    """Their mask is filled up with zeros before they run: the size is kept with dense codes, and used to a rank."""
+    low = COST.seconds(model_counts(dataclasses.replace(dense.config, dtype="int8", compression=((1, None),) * 3)))
+    low, high = low / frame_seconds(dense.config), rtf(dense)
+    asked = low + part * (high - low) / 2
+    model, report = dirnet.compress(
+        copy.deepcopy(dense), f"rtf={asked:.9f}", method, dtype="int8", progress=False, cost_model=COST
+    )
+    assert 0.97 * asked <= rtf(model) <= asked * (1 + 1e-6)
+    assert {blocks for _, blocks in model.config.compression} == {None}
+
+
+@pytest.mark.parametrize("method", ["odl", "prune"])
+def test_single_int8_codes_of_others_have_no_time(dense, method):
+    with pytest.raises(UserError, match="does not go with single int8 codes of solver .*; give a block of 8"):
+        dirnet.compress(copy.deepcopy(dense), "rtf=0.0001", method, dtype="int8", cost_model=COST)
 
 
 def test_time_prefers_what_runs_fast(dense):
