@@ -49,6 +49,8 @@ class AudioReader:
             raise UserError(f"audio {name} has {channels} channels, expected 1; extract or mix one first")
         if len(samples) == 0:
             raise UserError(f"audio {name} holds no samples; remove the utterance or replace the file")
+        if not np.isfinite(samples).all():
+            raise UserError(f"audio {name} has samples that are no numbers (NaN or infinity); replace the file")
         if not is_pipe(location) and len(samples) < expected:
             raise UserError(f"audio {name} ends after {len(samples)} of {expected} samples; replace the file")
         if not is_pipe(location) and (lost := missing_bytes(source)):

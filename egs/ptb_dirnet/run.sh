@@ -42,7 +42,7 @@ conf=conf/ptb; [ "${corpus}" != mini ] || conf=conf/ptb/mini
 lm_config=${lm_config:-${conf}/train_lm.yaml}
 finetune_config=${finetune_config:-${conf}/finetune.yaml}
 existing lm_config finetune_config compress_config
-one_of corpus mini ptb
+one_of corpus mini ptb; within stage 0 7; within min_count 1 999999
 [ -z "${cuda_cmd}" ] || cuda_cmd+=" --gpu ${ngpu}"
 [ -z "${data}" ] || [ -d "${data}" ] || mistake "--data ${data} is no folder; give the one with the three text files"
 [ "${stage}" -le "${stop_stage}" ] || mistake "--stage ${stage} comes after --stop_stage ${stop_stage}; nothing to run"

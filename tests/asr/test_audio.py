@@ -32,6 +32,13 @@ def test_formats(tmp_path, sound, name, options):
     assert np.corrcoef(samples, reference)[0, 1] > 0.99
 
 
+@pytest.mark.parametrize("sample", [np.nan, np.inf])
+def test_a_sample_that_is_no_number(tmp_path, sample):
+    soundfile.write(tmp_path / "a.wav", np.array([0.1, sample, 0.2], dtype=np.float32), 16000, subtype="FLOAT")
+    with pytest.raises(UserError, match="a.wav has samples that are no numbers"):
+        AudioReader().read(str(tmp_path / "a.wav"))
+
+
 @pytest.mark.parametrize("kept", [0.3, 0.9])
 def test_a_wav_that_was_cut_off(tmp_path, sound, kept):
     path = sound(tmp_path / "a.wav")
