@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,44 +13,59 @@ from dirnet.nn.coded import CodedMatrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CELLS = (60, 200)  # of a heat map, at most
 PER_LINE = 3
+TYPE = 9  # points, the smallest
+BAR = {"edgecolor": "black", "linewidth": 0.6}
 
 
 def picture(model: nn.Module, report: dict[str, Any]) -> bytes:
-    """The PNG of a compressed `model` and its `report`, both of `compress`.
+    """The PNG of a compressed `model` and its `report`, both of `compress`."""
+    from matplotlib import rc_context  # half a second, and needed nowhere else
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    stream = io.BytesIO()
+    with rc_context({"font.size": TYPE, "xtick.labelsize": TYPE, "ytick.labelsize": TYPE, "legend.fontsize": TYPE}):
+        FigureCanvasAgg(drawn(model, report)).print_png(stream, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def drawn(model: nn.Module, report: dict[str, Any]) -> Figure:
+    """The figure of `picture`.
 
     Per group a heat map of |Z|: atoms down, those used most on top, columns across, each cell the mean of the codes in
     it, black the largest. Below, per group: atoms, density, relative error, and size against the dense one.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, and needed nowhere else
     from matplotlib.figure import Figure
 
     rows = report["groups"]
     codes = [coded.code_matrix().detach() for coded in model.modules() if isinstance(coded, CodedMatrix)]
     lines = -(-len(rows) // PER_LINE)
-    per_line = -(-len(rows) // lines)
-    figure = Figure(figsize=(10, 1.9 * lines + 3.2), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.9 * lines, 3.0))
+    heights = (0.6 + 2.0 * lines, 5.6)
+    figure = Figure(figsize=(10, 0.3 + sum(heights)), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=heights, hspace=0.03)
     small, dense = report["compressed"], report["dense"]
     figure.suptitle(
         f"{report['method']} at {report['size']}: {small['params']:,} of {dense['params']:,} parameters, "
         f"{small['bytes']:,} bytes, relative error {report['relative_error']:.3f}",
         fontsize=11,
     )
-    panels = upper.subplots(lines, per_line, squeeze=False).flatten()
+    panels = upper.subplots(lines, -(-len(rows) // lines), squeeze=False).flatten()
     for panel, row, matrix in zip(panels, rows, codes, strict=False):
         heat_map(panel, shrunk(matrix), tuple(matrix.shape))
-        panel.set_title(f"{row['name']}: |Z| {matrix.shape[0]} x {matrix.shape[1]}", fontsize=9)
+        panel.set_title(f"{row['name']}: |Z| {matrix.shape[0]} x {matrix.shape[1]}", fontsize=TYPE)
     for panel in panels[len(rows) :]:
         panel.remove()
-    upper.supylabel("rows of Z (atoms), the most used first", fontsize=8)
-    upper.supxlabel("columns: the gates of the layer, then those of the layer above", fontsize=8)
-    _bars(lower.subplots(1, 4), rows)
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
-    return stream.getvalue()
+    upper.supylabel("atoms, the most used first", fontsize=TYPE)
+    upper.supxlabel(
+        "columns of Z: the gates of the layer, then those of the layer above\n"
+        "a cell is the mean |Z| of the codes in it; black: the largest of the group, white: zero",
+        fontsize=TYPE,
+    )
+    _bars(lower.subplots(2, 2).flatten(), rows)
+    return figure
 
 
 def shrunk(codes: Tensor, cells: tuple[int, int] = CELLS) -> Tensor:
@@ -68,35 +83,36 @@ def heat_map(panel: Axes, cells: Tensor, shape: tuple[int, int]) -> None:
     panel.imshow(shades, cmap="gray_r", vmin=0, aspect="auto", interpolation="nearest", extent=(0, columns, atoms, 0))
     panel.set_xticks([0, columns // 2, columns])
     panel.set_yticks([0, atoms])
-    panel.tick_params(labelsize=7)
 
 
-def _bars(panels: Sequence, rows: list[dict[str, Any]]) -> None:
-    names, places = [row["name"].rsplit(".", 1)[-1] for row in rows], range(len(rows))
-    look = {"edgecolor": "black", "linewidth": 0.6}
-    kinds = (
-        ("atoms p", [row["atoms"] or 0 for row in rows], "0.55", ""),
-        ("density of Z, %", [100 * row["density"] for row in rows], "0.85", "//"),
-        ("relative error", [row["relative_error"] for row in rows], "white", "xx"),
-    )
-    for panel, (title, values, shade, hatch) in zip(panels[:3], kinds, strict=True):
-        bars = panel.bar(places, values, color=shade, hatch=hatch, **look)
-        told = [f"{value:.3g}" for value in values]
-        if title.startswith("atoms"):
-            told = ["none" if row["atoms"] is None else text for text, row in zip(told, rows, strict=True)]
-        panel.bar_label(bars, told, fontsize=7, padding=1)
-        panel.set_title(title, fontsize=9)
-        panel.set_ylim(0, 1.1 * max(values) or 1)
-    sizes = panels[3]
-    dense = [4 * row["rows"] * row["columns"] / 1e3 for row in rows]
-    small = [row["bytes"] / 1e3 for row in rows]
-    for label, values, shade, shift in (("dense", dense, "white", -0.2), ("compressed", small, "0.3", 0.2)):
-        bars = sizes.bar([place + shift for place in places], values, width=0.4, color=shade, label=label, **look)
-        sizes.bar_label(bars, [f"{value:.0f}" for value in values], fontsize=6, padding=1)
-    sizes.set_title("size, kB with indices", fontsize=9)
-    sizes.legend(fontsize=7, frameon=False, loc="upper center", ncols=2)
-    sizes.set_ylim(0, 1.2 * max(dense + small))
-    for panel in panels:
-        panel.set_xticks(places, names, rotation=35, ha="right", fontsize=7)
-        panel.tick_params(axis="y", labelsize=7)
+def _bars(panels: Iterable[Axes], rows: list[dict[str, Any]]) -> None:
+    """A panel each for atoms, density, relative error and size."""
+    atoms, density, error, size = panels
+    places = range(len(rows))
+    none = ["none" if row["atoms"] is None else str(row["atoms"]) for row in rows]
+    _bar(atoms, places, [row["atoms"] or 0 for row in rows], none, color="0.55")
+    percent = [100 * row["density"] for row in rows]
+    _bar(density, places, percent, [f"{value:.1f}" for value in percent], color="0.85", hatch="//")
+    errors = [row["relative_error"] for row in rows]
+    _bar(error, places, errors, [f"{value:.3f}" for value in errors], color="white", hatch="xx")
+    before = [4 * row["rows"] * row["columns"] / 1e3 for row in rows]
+    after = [row["bytes"] / 1e3 for row in rows]
+    for label, values, shade, shift in (("dense", before, "white", -0.2), ("compressed", after, "0.3", 0.2)):
+        _bar(size, [place + shift for place in places], values, [f"{value:,.0f}" for value in values], width=0.4,
+             color=shade, label=label)  # fmt: skip
+    size.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    atoms.set_ylabel("atoms p in the dictionary")
+    density.set_ylabel("density of Z, % not zero")
+    error.set_ylabel("relative error (0 to 1)")
+    size.set_ylabel("size with indices, kB")
+    names = [row["name"].rsplit(".", 1)[-1] for row in rows]
+    for panel in (atoms, density, error, size):
+        panel.set_xlabel("group of matrices")
+        panel.set_xticks(places, names, rotation=20, ha="right")
         panel.spines[["top", "right"]].set_visible(False)
+
+
+def _bar(panel: Axes, places: Iterable[float], values: list[float], told: list[str], **look: Any) -> None:
+    """Bars with what they stand for on top."""
+    panel.bar_label(panel.bar(places, values, **BAR, **look), told, padding=1)
+    panel.set_ylim(0, max(panel.get_ylim()[1], 1.12 * max(values)) if any(values) else 1)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import dirnet
-from dirnet.compression.picture import CELLS, picture, shrunk
+from dirnet.compression.picture import CELLS, TYPE, drawn, picture, shrunk
 
 
 def test_cells_are_means_of_the_codes_and_the_most_used_atom_is_on_top():
@@ -24,3 +24,18 @@ def test_the_picture_is_a_picture_in_grey():
         assert pixels.shape[1] == 1000 and pixels.shape[0] > 400
         assert (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all()
         assert 0.005 < (pixels[..., 0] < 0.5).mean() < 0.6
+
+
+def test_every_panel_says_what_it_shows_in_type_that_can_be_read():
+    from matplotlib.text import Text
+
+    figure = drawn(*dirnet.compress(nn.LSTM(12, 16, 2), "2x", "dirnet", progress=False))
+    maps, bars = figure.axes[:3], figure.axes[3:]
+    assert [panel.get_ylabel() for panel in bars] == [
+        "atoms p in the dictionary", "density of Z, % not zero", "relative error (0 to 1)", "size with indices, kB"
+    ]  # fmt: skip
+    assert all(panel.get_xlabel() == "group of matrices" for panel in bars)
+    assert all("|Z|" in panel.get_title() for panel in maps)
+    told = [text for text in figure.findobj(Text) if text.get_text()]
+    assert any("a cell is the mean |Z| of the codes in it" in text.get_text() for text in told)
+    assert min(text.get_fontsize() for text in told) >= TYPE
