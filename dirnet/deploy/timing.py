@@ -183,11 +183,12 @@ def pinned(threads: int) -> Iterator[list[int] | None]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, load and library versions of this host."""
+    """Processor, cores, load and library versions of this host."""
     packages = ("torch", "executorch", "onnxruntime", "numpy")
     versions = {name: version for name in packages if (version := package_version(name))}
     return {
         "cpu": cpu_name(),
+        "cpu_count": os.cpu_count(),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "versions": versions | {"python": platform.python_version()},

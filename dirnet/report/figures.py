@@ -7,38 +7,39 @@ from collections.abc import Sequence
 from typing import Any
 
 from dirnet.compression.picture import heat_map
-from dirnet.report.drawing import COLORS, drawing, filled, marked, svg
+from dirnet.report.drawing import BESIDE, drawing, log_axis, svg
+from dirnet.report.palette import Palette
 from dirnet.report.results import Row
 
 PANELS = 3  # a line
-STATISTICS = (("per", "errors of the best path, %", 100), ("loss_ctc", "CTC loss", 1), ("smbr_acc", "accuracy, %", 100))
+STATISTICS = (
+    ("per", "errors of the best path, %", 100),
+    ("loss_ctc", "CTC loss per utterance, nats", 1),
+    ("smbr_acc", "expected accuracy, %", 100),
+)
 
 
-def size_against_error(rows: list[Row]) -> str | None:
+def size_against_error(rows: list[Row], palette: Palette) -> str | None:
     """Stored megabytes (log axis) against the error rate with its interval, a curve a method; None without scores."""
     scored = [row for row in rows if row.per]
     if not scored:
         return None
     with drawing(6.4, 3.6) as (figure, axes):
-        methods = dict.fromkeys(row.method for row in scored)
-        for place, method in enumerate(methods):
+        for method in dict.fromkeys(row.method for row in scored):
             points = sorted((row for row in scored if row.method == method), key=lambda row: row.bytes)
             rates = [row.per for row in points]
             spread = [[rate.percent - rate.low for rate in rates], [rate.high - rate.percent for rate in rates]]
-            axes.errorbar([row.bytes / 1e6 for row in points], [rate.percent for rate in rates], yerr=spread, capsize=3,
-                          markersize=7, linewidth=1, elinewidth=0.8, label=method, **marked(place))  # fmt: skip
-        axes.set_xscale("log")
-        sizes = [math.log2(row.bytes / 1e6) for row in scored]
-        ticks = [2.0**power for power in range(math.floor(min(sizes)), math.ceil(max(sizes)) + 1)]
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
+            look = palette.method(method).curve() | {"markersize": 7, "linewidth": 1, "elinewidth": 0.8, "capsize": 3}
+            axes.errorbar([row.bytes / 1e6 for row in points], [rate.percent for rate in rates], yerr=spread,
+                          label=method, **look)  # fmt: skip
+        log_axis(axes, "x")
         axes.set_xlabel("stored size, MB with indices (log scale)")
         axes.set_ylabel(f"{scored[0].rate}, % (95 % interval)")
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(**BESIDE)
         return svg(figure)
 
 
-def atoms_and_density(rows: list[Row]) -> str | None:
+def atoms_and_density(rows: list[Row], palette: Palette) -> str | None:
     """Atoms and density of every group of the compressed models, side by side; None without compressed models."""
     compressed = [row for row in rows if row.groups]
     if not compressed:
@@ -46,16 +47,17 @@ def atoms_and_density(rows: list[Row]) -> str | None:
     with drawing(6.8, 4.4) as (figure, axes):
         axes.remove()
         upper, lower = figure.subplots(2, 1, sharex=True)
-        names = [group["name"] for group in compressed[0].groups]
+        names = [group["name"].removeprefix("rnn.") for group in compressed[0].groups]
         width = 0.8 / len(compressed)
         for position, row in enumerate(compressed):
             places = [index + position * width - 0.4 + width / 2 for index in range(len(row.groups))]
-            look = {"width": width, "label": row.name, **filled(position)}
+            look = {"width": width, "label": row.name, **palette.model(row.name).bar()}
             upper.bar(places, [group["atoms"] or 0 for group in row.groups], **look)
             lower.bar(places, [100 * group["density"] for group in row.groups], **look)
         upper.set_ylabel("atoms p")
         lower.set_ylabel("density of Z, %")
-        lower.set_xticks(range(len(names)), names, rotation=20, ha="right")
+        lower.set_xticks(range(len(names)), names)
+        lower.set_xlabel("group of matrices")
         upper.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
         return svg(figure)
 
@@ -71,14 +73,16 @@ def code_heat_maps(row: Row) -> str | None:
         panels = figure.subplots(lines, columns, squeeze=False).flatten()
         for panel, codes in zip(panels, row.codes, strict=False):
             heat_map(panel, codes.cells, codes.shape)
-            panel.set_title(f"{codes.name}: {codes.density:.0%} kept", fontsize=9)
+            panel.set_title(f"{codes.name}: {codes.density:.0%} kept")
             panel.grid(False)
         for panel in panels[len(row.codes) :]:
             panel.remove()
+        figure.supylabel("atoms (rows of Z)")
+        figure.supxlabel("gates (columns of Z)")
         return svg(figure)
 
 
-def baseline_curves(stages: Sequence[tuple[str, list[dict[str, Any]]]]) -> str | None:
+def baseline_curves(stages: Sequence[tuple[str, list[dict[str, Any]]]], palette: Palette) -> str | None:
     """The dense model's road: errors, loss and sMBR's expected accuracy of each stage; None without any.
 
     stages: name and `curves.json` of every training in turn.
@@ -94,21 +98,21 @@ def baseline_curves(stages: Sequence[tuple[str, list[dict[str, Any]]]]) -> str |
         axes.remove()
         for panel, (key, title, scale) in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
             start = 0
-            for place, (name, curves) in enumerate(stages):
+            for name, curves in stages:
                 epochs = [start + record["epoch"] for record in curves]
                 for phase, line in (("dev", "-"), ("train", ":")):
                     values = [scale * record.get(phase, {}).get(key, math.nan) for record in curves]
                     if not all(map(math.isnan, values)):
-                        panel.plot(epochs, values, line, label=f"{name}, {phase}", markersize=3, linewidth=1,
-                                   **marked(place))  # fmt: skip
+                        look = palette.method(name).curve() | {"linestyle": line, "linewidth": 1, "markersize": 4}
+                        panel.plot(epochs, values, label=f"{name}, {phase}", **look)
                 start = epochs[-1]
-            panel.set_title(title, fontsize=9)
-            panel.set_xlabel("epoch", fontsize=9)
-            panel.legend(frameon=False, fontsize=7)
+            panel.set_ylabel(title)
+            panel.set_xlabel("epoch")
+            panel.legend(frameon=False)
         return svg(figure)
 
 
-def training_curves(rows: list[Row]) -> str | None:
+def training_curves(rows: list[Row], palette: Palette) -> str | None:
     """Training (dotted) and development loss of fine-tuning, a panel a model; None where no stage left curves."""
     trained = [row for row in rows if row.curves]
     if not trained:
@@ -121,12 +125,13 @@ def training_curves(rows: list[Row]) -> str | None:
         for panel, row in zip(panels, trained, strict=False):
             epochs = [record["epoch"] for record in row.curves]
             dev, train = ([record[phase].get("loss", math.nan) for record in row.curves] for phase in ("dev", "train"))
-            panel.plot(epochs, dev, label="dev", color=COLORS[0], marker="o", markersize=2.5, linewidth=1)
-            panel.plot(epochs, train, label="train", color=COLORS[1], linestyle=":", linewidth=1.5)
-            panel.set_title(row.name, fontsize=9)
+            look = palette.model(row.name).curve() | {"linewidth": 1, "markersize": 4}
+            panel.plot(epochs, dev, label="dev", **look | {"linestyle": "-"})
+            panel.plot(epochs, train, label="train", **look | {"linestyle": ":"})
+            panel.set_title(row.name)
         for panel in panels[len(trained) :]:
             panel.remove()
         panels[0].legend(frameon=False)
-        figure.supxlabel("epoch", fontsize=9)
-        figure.supylabel("loss per utterance", fontsize=9)
+        figure.supxlabel("epoch")
+        figure.supylabel("loss per utterance")
         return svg(figure)

@@ -15,6 +15,8 @@ from dirnet.nn import storage
 from dirnet.options import Parser
 from dirnet.provenance import cpu_name, package_version
 from dirnet.report import figures, speed_figures, timings
+from dirnet.report.corpus import note_on
+from dirnet.report.palette import Palette
 from dirnet.report.results import Row, collect, columns, markdown, seed_of, stages_of
 
 PACKAGES = ("torch", "espnet", "executorch", "numpy", "kaldi-decoder")
@@ -28,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--exp", default="exp", type=Path, help="folder of the experiments")
     parser.add_argument("--models", nargs="+", required=True, help="folders in it; the first is the dense model")
     parser.add_argument("--test_set", nargs="+", default=["test"], help="the sets whose error rates are shown")
+    parser.add_argument("--data", default=Path("data"), type=Path, help="the recipe's, which knows the corpus")
     parser.add_argument("--out", default=Path("exp/report"), type=Path)
     parser.add_argument("--title", default="DirNet: size, accuracy and speed")
     parser.add_argument("--command", default="", help="the command that made the models, for the last section")
@@ -43,8 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     tables = "\n".join(f"{name}:\n\n{markdown(rows)}" for name, rows in results.items())
     facts = origin(arguments.exp, results[arguments.test_set[0]])
     stages = stages_of(arguments.exp, arguments.models[0])
-    page = render(results, stages, arguments.title, arguments.command, facts)
+    note = note_on(arguments.data)
+    page = render(results, stages, arguments.title, note, arguments.command, facts)
     with atomic_write(arguments.out / "results.md") as stream:
+        stream.write(f"{note}\n\n" if note else "")
         stream.write(f"{tables}\n{speed_section(results)}```sh\n{arguments.command or '# command not given'}\n```\n\n")
         stream.writelines(f"* {term}: {value}\n" for term, value in facts)
     with atomic_write(arguments.out / "index.html") as stream:
@@ -58,27 +63,30 @@ def render(
     results: dict[str, list[Row]],
     stages: list[tuple[str, list]],
     title: str,
+    note: str,
     command: str,
     facts: list[tuple[str, str]],
 ) -> str:
     """The HTML page of the rows of each test set, models in the same order; nothing in it is fetched from elsewhere.
 
-    stages: the trainings of the dense model, of `stages_of`.
+    stages: the trainings of the dense model, of `stages_of`. note: what a reader must know of the corpus.
     """
     rows = next(iter(results.values()))  # what is not an error rate is the same for every set
+    palette = Palette({row.name: row.method for row in rows})
     drawings = [
         *(("Size against error", f"Test set {name}; down and to the left is better, a curve joins a method's sizes.",
-           figures.size_against_error(scored)) for name, scored in results.items()),
-        ("Real-time factor", timing_caption(rows), speed_figures.real_time_factors(rows)),
+           figures.size_against_error(scored, palette)) for name, scored in results.items()),
+        ("Real-time factor", timing_caption(rows), speed_figures.real_time_factors(rows, palette)),
         ("Speed against chunk", "Longer chunks read the weights more rarely and delay the words. Hot caches; of each "
          "compressed model, and of the dense one, the fastest engine at every T.",
-         speed_figures.speed_against_chunk(rows)),
+         speed_figures.speed_against_chunk(rows, palette)),
         ("Atoms and density by group", "A group is what reads one vector: the input, then the hidden vector of each "
          "layer (its recurrent matrix and the next layer's input matrix). Pruning has no dictionary, SVD no zeros.",
-         figures.atoms_and_density(rows)),
+         figures.atoms_and_density(rows, palette)),
         ("Training of the dense model", "Development data solid, training data dotted; stages follow each other.",
-         figures.baseline_curves(stages)),
-        ("Fine-tuning", "Loss of the compressed models and of their dense control.", figures.training_curves(rows[1:])),
+         figures.baseline_curves(stages, palette)),
+        ("Fine-tuning", "Loss of the compressed models and of their dense control. Development data solid, training "
+         "data dotted.", figures.training_curves(rows[1:], palette)),
     ]  # fmt: skip
     groups = [
         (row.name, GROUP_HEADER, list(map(group_cells, row.groups)), figures.code_heat_maps(row))
@@ -90,11 +98,13 @@ def render(
     )
     return environment.get_template("page.html").render(
         title=title,
+        note=note,
         lead=f"{len(rows)} models, scored on {', '.join(results)}; {date.today().isoformat()}.",
         columns=columns(rows),
         results=results,
         speed_tables=timings.tables(_by_model(rows)),
-        speed_note=timings.NOTE,
+        speed_note=speed_note(rows),
+        dense_engine=dense_engine(rows[0]),
         figures=[drawing for drawing in drawings if drawing[2]],
         group_tables=groups,
         opened=next((row.name for row in rows if row.method.startswith("dirnet")), rows[-1].name),
@@ -105,8 +115,20 @@ def render(
 
 def speed_section(results: dict[str, list[Row]]) -> str:
     """The times of all engines in Markdown, empty where none were measured."""
-    text = timings.markdown(_by_model(next(iter(results.values()))))
-    return f"## Speed\n\n{text}\n{timings.NOTE}\n\n" if text else ""
+    rows = next(iter(results.values()))
+    text = timings.markdown(_by_model(rows))
+    return f"## Speed\n\n{text}\n{speed_note(rows)}\n\n" if text else ""
+
+
+def speed_note(rows: list[Row]) -> str:
+    """How to read the times of all engines, and how busy the machine was."""
+    return f"{timings.NOTE} {timings.load(_by_model(rows))}".rstrip()
+
+
+def dense_engine(row: Row) -> str:
+    """Which engine the real-time factor of the dense model is of, empty where it was not timed."""
+    told = row.timing
+    return f"{told['engine']} {told['dtype']}, {told['chunk']} outputs a call" if "engine" in told else ""
 
 
 def _by_model(rows: list[Row]) -> dict[str, dict]:
@@ -127,7 +149,8 @@ def timing_caption(rows: list[Row]) -> str:
     said = [f"{key}: {timing[key]}" for key in ("device", "cpu", "threads") if key in timing]
     chunks = [f"{row.name} {row.timing['chunk']}" for row in rows if "chunk" in row.timing]
     said += [f"outputs a call: {', '.join(chunks)}"] if chunks else []
-    return f"Measured with {'; '.join(said)}. Whiskers: fastest call, 95th percentile." if said else ""
+    measured = f"Measured with {'; '.join(said)}. {timings.load(_by_model(rows))}".rstrip()
+    return f"{measured} Bars: median call; whiskers: fastest call, 95th percentile." if said else ""
 
 
 def origin(exp: Path, rows: list[Row]) -> list[tuple[str, str]]:

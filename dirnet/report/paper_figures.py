@@ -13,11 +13,10 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend comes first
 
+from dirnet.report.palette import Palette  # noqa: E402
 from dirnet.report.paper_rows import KNOWN, Measured  # noqa: E402
 from dirnet.report.published import published  # noqa: E402
 
-MARKERS, LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
-COLORS = ("#1b4965", "#ca6702", "#2a9d8f", "#9b2226", "#6a4c93", "#7f7f7f")
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
 NAMES = {"vartheta": r"$\Theta^0$", "gamma": r"$\gamma$"}
 DPI = 150
@@ -45,9 +44,9 @@ def _ratios(what: str, rows: Sequence[Measured], metric: str):
             (row.ratio, row.error))  # fmt: skip
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
     dense = sorted({error for error in (row.error for row in rows if row.control)})
-    order = _order([*theirs, *ours])
-    _curves(left, theirs, order, "R, fewer parameters", paper["metric"] + " %" * (what == "table2"))
-    _curves(right, ours, order, "R, fewer parameters", metric + " %" * (what == "table2"))
+    palette, unit = _palette([*theirs, *ours]), " %" * (what == "table2")
+    _curves(left, theirs, palette, "R, times fewer parameters", paper["metric"] + unit)
+    _curves(right, ours, palette, "R, times fewer parameters", metric + unit)
     for level in dense:
         right.axhline(level, color="#000000", linewidth=0.8, linestyle=(0, (1, 3)))
     left.set_title(f"Paper ({paper['where'].split(',')[0]})")
@@ -66,13 +65,14 @@ def _widths(what: str, rows: Sequence[Measured], metric: str):
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
     for axes, points, title in ((left, theirs, "Paper (Table 3)"),
                                 (right, ours, "Measured here, not fine-tuned")):  # fmt: skip
-        _curves(axes, points, ["LSTM-SVD", "DirNet"], "million parameters", "WER %")
+        _curves(axes, points, _palette([]), "million parameters", "WER %")
         axes.set_title(title)
     return figure
 
 
 def _settings(what: str, rows: Sequence[Measured], metric: str):
     paper = {name: rest for name, *rest in published(what)["rows"]}
+    look = _palette([]).method(KNOWN["dirnet"]).curve()
     figure, grid = plt.subplots(2, 2, figsize=(8, 5), layout="constrained", height_ratios=(1, 2.2))
     for column, (name, (span, chosen, said)) in enumerate(paper.items()):
         told, axes = grid[0][column], grid[1][column]
@@ -80,10 +80,11 @@ def _settings(what: str, rows: Sequence[Measured], metric: str):
         told.set_xlim(*span)
         told.set_yticks([])
         told.axvline(chosen, color="black", linestyle="--")
-        told.text(0.02, 0.9, _folded(f"“{said}”", 34), transform=told.transAxes, va="top", fontsize=8)
+        told.set_xlabel(NAMES[name])
+        told.text(0.02, 0.9, _folded(f"“{said}”", 34), transform=told.transAxes, va="top")
         told.set_title(f"Paper: text of Sec. 4.3, chosen {chosen:g} (dashed)", fontsize=9)
         points = sorted((row.x, row.error) for row in rows if row.method == name)
-        axes.plot([x for x, _ in points], [y for _, y in points], "o-", color=COLORS[0], markersize=4)
+        axes.plot([x for x, _ in points], [y for _, y in points], markersize=4, **look)
         axes.set_xscale("log")
         axes.set_xlim(span[0] / 2, span[1] * 2)
         axes.set_ylim(0, 1)
@@ -93,20 +94,19 @@ def _settings(what: str, rows: Sequence[Measured], metric: str):
     return figure
 
 
-def _curves(axes, points: Points, order: Sequence[str], across: str, up: str) -> None:
+def _curves(axes, points: Points, palette: Palette, across: str, up: str) -> None:
     for name, values in points.items():
-        at = order.index(name)
         values = sorted(values)
-        axes.plot([x for x, _ in values], [y for _, y in values], marker=MARKERS[at % len(MARKERS)], label=name,
-                  linestyle=LINES[at % len(LINES)], color=COLORS[at % len(COLORS)], markersize=5)  # fmt: skip
+        look = palette.method(name).curve()
+        axes.plot([x for x, _ in values], [y for _, y in values], label=name, markersize=5, **look)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(frameon=False)
 
 
-def _order(names: Iterable[str]) -> list[str]:
-    """The paper's methods first, so that a method looks alike in both panels."""
-    return list(dict.fromkeys([*KNOWN.values(), *names]))
+def _palette(names: Iterable[str]) -> Palette:
+    """The paper's methods first, so that a method looks alike in both panels and in all figures."""
+    return Palette({name: name for name in [*KNOWN.values(), *names]})
 
 
 def _folded(text: str, width: int) -> str:

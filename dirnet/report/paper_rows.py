@@ -13,6 +13,7 @@ import numpy as np
 
 from dirnet.errors import UserError
 from dirnet.nn import storage
+from dirnet.report.corpus import corpus_of
 from dirnet.report.results import collect, read_result, seed_of
 
 KNOWN = {"svd": "LSTM-SVD", "odl": "LSTM-ODL", "dirnet": "DirNet"}  # methods that the paper has, too
@@ -98,7 +99,7 @@ def table2(folder: Path, given: dict[str, str], metric: str = "wer") -> list[Mea
                 continue
             told = storage.describe(exp / row.name)
             seed, config = seed_of(exp / row.name), told["config"]
-            origin = _origin(given, data=f"{_corpus(exp.parent)}, set {name}",
+            origin = _origin(given, data=f"{corpus_of(exp.parent / 'data') or UNKNOWN}, set {name}",
                              seeds=UNKNOWN if seed is None else str(seed),
                              model=f"{config['num_layers']}x{config['hidden_size']} {config['rnn_type']}",
                              commit=told.get("commit") or UNKNOWN, command=command,
@@ -194,8 +195,3 @@ def _command(path: Path) -> str:
     """The command in a results.md."""
     found = re.search(r"```sh\n(.*)\n```", path.read_text(encoding="utf-8")) if path.exists() else None
     return found[1] if found else UNKNOWN
-
-
-def _corpus(work: Path) -> str:
-    path = work / "data/.corpus"
-    return path.read_text(encoding="utf-8").strip() if path.exists() else UNKNOWN

@@ -17,6 +17,7 @@ from dirnet.nn import storage
 from dirnet.nn.language import LanguageModel
 from dirnet.options import Parser, seed
 from dirnet.provenance import commit, cpu_name, package_version
+from dirnet.report.corpus import corpus_of
 from dirnet.report.results import measured, read_result
 
 SAMPLES = 1000  # of the bootstrap
@@ -124,7 +125,7 @@ def origin(
         if path.exists():
             lengths = [len(line.split()) - 1 for line in path.read_text(encoding="utf-8").splitlines()]
             counts[name] = f"{len(lengths):,} sentences, {sum(lengths):,} words"
-    corpus = read_text(data / ".corpus").split()
+    corpus = corpus_of(data).split()
     commits = sorted({row["commit"] or "unknown" for row in rows} | {commit() or "unknown"})
     epochs = [f"{row['model']} {row['training']['epochs']} ({row['training']['seconds']:.0f} s)" for row in rows
               if row["training"]]  # fmt: skip
@@ -142,11 +143,6 @@ def origin(
         "versions": ", ".join(f"{name} {package_version(name) or 'not installed'}" for name in PACKAGES),
         "command": command,
     }
-
-
-def read_text(path: Path) -> str:
-    """The content of a small file, empty where it is not there."""
-    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -48,9 +48,10 @@ class Row:
 
     `dense` marks a peer that is not compressed at all, `method` is the name itself for the first row. `ratio` is the
     first row's parameters / parameters, `rate` the name of the token error rate `per` (PER, CER or TER), `rtf` seconds
-    of computation per second of audio, `speed_up` the fastest dense fp32 engine of the same run over this model,
-    `groups` the table in compression.json, `codes` what a heat map shows of each group, `curves` the records of
-    curves.json (one an epoch), `timing` the content of rtf.json.
+    of computation per second of audio in the median call (of the dense model: of its fastest fp32 engine), `speed_up`
+    that of the fastest dense fp32 engine of the same run over this model's, `groups` the table in compression.json,
+    `codes` what a heat map shows of each group, `curves` the records of curves.json (one an epoch), `timing` the
+    content of rtf.json.
     """
 
     name: str
@@ -78,9 +79,14 @@ class Row:
             f"{self.ratio:.1f}x",
             str(self.per or "-"),
             str(self.wer or "-"),
-            f"{self.rtf:.2g}" if self.rtf else "-",
+            rtf_text(self.rtf) if self.rtf else "-",
             f"{self.speed_up:.1f}x" if self.speed_up else "-",
         ]
+
+
+def rtf_text(rtf: float) -> str:
+    """A real-time factor, to be compared down a column."""
+    return f"{rtf:.5f}"
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -128,7 +134,7 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
                 rate=rate.upper(),
                 per=error_rate(measured(decoded / f"{rate}.json", made)),
                 wer=error_rate(measured(decoded / "wer.json", made)),
-                rtf=timing.get("rtf"),
+                rtf=timing.get("rtf_p50"),
                 speed_up=timing.get("speed_up"),
                 groups=compression.get("groups", []),
                 codes=codes_of(model, compression.get("groups", [])),

@@ -54,6 +54,17 @@ def _cell(line: dict[str, Any] | None, ratios: bool) -> str:
     return f"{line['us_per_frame']['p50']:.1f}" + (f" ({', '.join(told)})" if told else "")
 
 
+def load(results: Mapping[str, dict[str, Any]]) -> str:
+    """How busy the host was while timing, empty where that is not known; of several runs the busiest."""
+    known = [result for result in results.values() if result.get("load_average")]
+    if not known:
+        return ""
+    busiest = max(known, key=lambda result: result["load_average"][0])
+    average, cores = busiest["load_average"][0], busiest.get("cpu_count")
+    beyond = ": caches were shared, an idle machine is faster" if cores and average > cores else ""
+    return f"Load average {average:.1f}{f' on {cores} cores' if cores else ''} while timing{beyond}."
+
+
 def markdown(results: Mapping[str, dict[str, Any]]) -> str:
     """The tables in Markdown, one after the other."""
     texts = []

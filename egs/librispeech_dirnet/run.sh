@@ -258,5 +258,5 @@ fi
 
 if stage 10 "report" 4 5; then
     [ -z "${test_sets// }" ] || ${python} -m dirnet.report.page --exp "${exp}" --models ${models} \
-        --test_set ${test_sets} --command "${command}" --out "${exp}/report"
+        --test_set ${test_sets} --data "${data}" --command "${command}" --out "${exp}/report"
 fi

@@ -17,6 +17,12 @@ from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.report import page, results
 
+TIMING = {
+    "rtf": 0.0015, "rtf_p50": 0.00123, "us_per_frame": {"min": 40.0, "p50": 41.0, "p95": 60.0}, "speed_up": 1.0,
+    "against": "onnxruntime fp32", "engine": "onnxruntime", "dtype": "fp32", "chunk": 16, "device": "host",
+    "load_average": [1.94, 1.0, 1.0], "cpu_count": 2,
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def experiments(tmp_path_factory):
@@ -33,7 +39,7 @@ def experiments(tmp_path_factory):
     (exp / "ctc" / "decode_test").mkdir()
     score = {"percent": 12.34, "percent_low": 10.0, "percent_high": 14.0}
     (exp / "ctc" / "decode_test" / "per.json").write_text(json.dumps(score))
-    (exp / "ctc" / "rtf.json").write_text(json.dumps({"rtf": 0.00123, "speed_up": 1.0, "against": "onnxruntime fp32"}))
+    (exp / "ctc" / "rtf.json").write_text(json.dumps(TIMING))
     curves = [{"epoch": e, "seconds": 2, "train": {"loss": 9 / e}, "dev": {"loss": 10 / e}} for e in (1, 2, 3)]
     (exp / "ctc" / "curves.json").write_text(json.dumps(curves))
     return exp, dense
@@ -44,6 +50,7 @@ def test_rows_hold_what_is_on_disk(experiments):
     ctc, svd = results.collect(exp, ["ctc", "svd_4x"], "test")
     assert (ctc.params, ctc.ratio, ctc.bytes) == (dense, 1.0, 4 * dense)
     assert str(ctc.per) == "12.3 [10.0, 14.0]" and ctc.wer is None and len(ctc.curves) == 3
+    assert ctc.cells()[6:] == ["0.00123", "1.0x"]  # both of the median
     assert 4 <= svd.ratio < 4.3 and svd.ratio == dense / svd.params
     assert svd.cells()[4:] == ["-"] * 4
     assert sum(group["params"] for group in svd.groups) < svd.params
@@ -131,6 +138,7 @@ def test_the_page_holds_table_figures_and_origin(experiments, program, tmp_path)
     text = (tmp_path / "index.html").read_text()
     assert text.count("<svg") == 3 and "./run.sh &lt;x&gt;" in text and "ctc 3 (6 s)" in text
     assert not re.search(r'(src|href)="(https?:)?//', text)
+    assert "(onnxruntime fp32, 16 outputs a call)" in text and "Load average 1.9 on 2 cores while timing." in text
     table = (tmp_path / "results.md").read_text()
     assert "12.3 [10.0, 14.0]" in table and "* commit: " in table
 
@@ -162,3 +170,14 @@ def test_figures_without_data_are_left_out(experiments, program, tmp_path):
     exp, _ = experiments
     assert program(page.main, "--exp", exp, "--models", "svd_4x", "--out", tmp_path)[0] == 0
     assert (tmp_path / "index.html").read_text().count("<svg") == 1  # atoms and density
+
+
+@pytest.mark.parametrize(("corpus", "said"), [("mini ", True), ("kaldi /corpora/mini", False), (None, False)])
+def test_synthetic_speech_is_called_so(experiments, program, tmp_path, corpus, said):
+    if corpus:
+        (tmp_path / ".corpus").write_text(f"{corpus}\n")
+    arguments = ("--exp", experiments[0], "--models", "svd_4x", "--data", tmp_path, "--out", tmp_path / "report")
+    assert program(page.main, *arguments)[0] == 0
+    for name in ("index.html", "results.md"):
+        text = (tmp_path / "report" / name).read_text()
+        assert ("synthetic speech" in text and "not how well anything recognises people" in text) == said

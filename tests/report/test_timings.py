@@ -38,3 +38,14 @@ def test_markdown_has_as_many_cells_in_every_line():
     lines = [text for text in timings.markdown(TIMINGS).splitlines() if text.startswith("|")]
     assert len(lines) == 8 and {text.count("|") for text in lines} == {7}
     assert timings.markdown({"none": {}}) == "" and timings.tables({}) == []
+
+
+def test_a_busy_machine_is_told_of():
+    runs = {"smbr": {"load_average": [1.94, 1, 1], "cpu_count": 2}, "small": {}}
+    assert timings.load(runs) == "Load average 1.9 on 2 cores while timing."
+    busier = {**runs, "small": {"load_average": [3.5, 1, 1], "cpu_count": 2}}
+    assert timings.load(busier) == (
+        "Load average 3.5 on 2 cores while timing: caches were shared, an idle machine is faster."
+    )
+    assert timings.load({"old": {"load_average": [3.5, 1, 1]}}) == "Load average 3.5 while timing."
+    assert timings.load({"phone": {"load_average": None}, "none": {}}) == ""
