@@ -13,13 +13,13 @@ from typing import NamedTuple
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.options import Parser
-from dirnet.report.drawing import drawing, svg
+from dirnet.report.drawing import BESIDE, drawing, svg
+from dirnet.report.palette import Palette
 
 CONTROL = "dense"
 NAMES = {"dirnet": "DirNet", "dirnet_b8": "DirNet, blocks of 8", "odl": "online dictionary learning", "svd": "SVD",
          "prune_gradual": "gradual pruning"}  # fmt: skip
-LOOK = {"dirnet": ("#0072b2", "o"), "dirnet_b8": ("#56b4e9", "s"), "odl": ("#009e73", "^"), "svd": ("#d55e00", "D"),
-        "prune_gradual": ("#cc79a7", "v")}  # fmt: skip
+PALETTE = Palette({name: name for name in NAMES})
 
 
 class Point(NamedTuple):
@@ -58,21 +58,21 @@ def picture(points: list[Point], title: str) -> str:
             axes.axhspan(control.low, control.high, color="black", alpha=0.08, linewidth=0)
             axes.axhline(control.per, color="black", linewidth=1, linestyle="--",
                          label=f"dense float32, {control.bytes / 1e6:.1f} MB")  # fmt: skip
-        for place, (method, (color, marker)) in enumerate(LOOK.items()):
+        for place, method in enumerate(NAMES):
             aside = 1 + 0.012 * (place - 1)  # so that equal sizes do not cover each other
             own = sorted((point for point in points if point.method == method), key=lambda point: point.bytes)
             if own:
                 places, spread = [aside * p.bytes / 1e3 for p in own], [[p.per - p.low, p.high - p.per] for p in own]
-                axes.errorbar(places, [p.per for p in own], yerr=list(zip(*spread, strict=True)), color=color,
-                              capsize=3, marker=marker, elinewidth=0.8, label=NAMES[method])  # fmt: skip
-        sizes = [point.bytes / 1e3 for point in points if point.method == next(iter(LOOK))]
+                axes.errorbar(places, [p.per for p in own], yerr=list(zip(*spread, strict=True)), capsize=3,
+                              elinewidth=0.8, label=NAMES[method], **PALETTE.method(method).curve())  # fmt: skip
+        sizes = [point.bytes / 1e3 for point in points if point.method == next(iter(NAMES))]
         axes.set_xscale("log")
         axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
         axes.minorticks_off()
         axes.set_xlabel("stored size, kB with indices and scales")
         axes.set_ylabel("phone errors, % (95 % interval)")
         axes.set_title(title)
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(**BESIDE)
         return svg(figure)
 
 
