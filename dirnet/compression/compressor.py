@@ -273,7 +273,7 @@ def _resolved(
     if preset is not None and method.solver != "dirnet":
         raise UserError(f"--preset {preset} is one of solver dirnet, not of {method.solver}; leave it out")
     if preset == "best" and method.preset == "paper":
-        changes |= {"weighting": "auto", "permute": True, "allocation": "error", "joint": True}
+        changes |= {"weighting": "auto", "permute": True, "joint": True}
     if preset == "paper":  # as published
         changes |= {"weighting": "none", "permute": False, "allocation": "equal", "joint": False}
     return dataclasses.replace(method, **{name: value for name, value in changes.items() if value is not None})

@@ -203,9 +203,9 @@ class Method:
 
 
 METHODS = {
-    "dirnet": Method("dirnet", weighting="auto", permute=True),
-    "dirnet_b4": Method("dirnet", block=4, weighting="auto", permute=True),
-    "dirnet_b8": Method("dirnet", block=8, weighting="auto", permute=True),
+    "dirnet": Method("dirnet", allocation="equal", weighting="auto", permute=True),
+    "dirnet_b4": Method("dirnet", block=4, allocation="equal", weighting="auto", permute=True),
+    "dirnet_b8": Method("dirnet", block=8, allocation="equal", weighting="auto", permute=True),
     "dirnet_paper": Method("dirnet", preset="paper", allocation="equal", joint=False),
     "svd": Method("svd"),
     "odl": Method("odl", allocation="equal"),
