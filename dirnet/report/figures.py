@@ -41,7 +41,7 @@ def size_against_error(rows: list[Row], palette: Palette) -> str | None:
 
 def atoms_and_density(rows: list[Row], palette: Palette) -> str | None:
     """Atoms and density of every group of the compressed models, side by side; None without compressed models."""
-    compressed = [row for row in rows if row.groups]
+    compressed = [row for row in rows if row.groups and not row.dense]
     if not compressed:
         return None
     with drawing(6.8, 4.4) as (figure, axes):
@@ -58,7 +58,7 @@ def atoms_and_density(rows: list[Row], palette: Palette) -> str | None:
         lower.set_ylabel("density of Z, %")
         lower.set_xticks(range(len(names)), names)
         lower.set_xlabel("group of matrices")
-        upper.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
+        figure.legend(*upper.get_legend_handles_labels(), frameon=False, loc="outside right center")
         return svg(figure)
 
 
@@ -108,6 +108,7 @@ def baseline_curves(stages: Sequence[tuple[str, list[dict[str, Any]]]], palette:
                 start = epochs[-1]
             panel.set_ylabel(title)
             panel.set_xlabel("epoch")
+            panel.locator_params(axis="x", integer=True)
             panel.legend(frameon=False)
         return svg(figure)
 
@@ -129,6 +130,7 @@ def training_curves(rows: list[Row], palette: Palette) -> str | None:
             panel.plot(epochs, dev, label="dev", **look | {"linestyle": "-"})
             panel.plot(epochs, train, label="train", **look | {"linestyle": ":"})
             panel.set_title(row.name)
+            panel.locator_params(axis="x", integer=True)
         for panel in panels[len(trained) :]:
             panel.remove()
         panels[0].legend(frameon=False)

@@ -147,8 +147,11 @@ def timing_caption(rows: list[Row]) -> str:
     """Where and how the real-time factors were measured."""
     timing = next((row.timing for row in rows if row.timing), {})
     said = [f"{key}: {timing[key]}" for key in ("device", "cpu", "threads") if key in timing]
-    chunks = [f"{row.name} {row.timing['chunk']}" for row in rows if "chunk" in row.timing]
-    said += [f"outputs a call: {', '.join(chunks)}"] if chunks else []
+    chunks = {row.name: row.timing["chunk"] for row in rows if "chunk" in row.timing}
+    if len(set(chunks.values())) == 1:
+        said.append(f"outputs a call: {timing['chunk']}")
+    elif chunks:
+        said.append(f"outputs a call: {', '.join(f'{name} {chunk}' for name, chunk in chunks.items())}")
     measured = f"Measured with {'; '.join(said)}. {timings.load(_by_model(rows))}".rstrip()
     return f"{measured} Bars: median call; whiskers: fastest call, 95th percentile." if said else ""
 

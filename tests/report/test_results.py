@@ -181,3 +181,10 @@ def test_synthetic_speech_is_called_so(experiments, program, tmp_path, corpus, s
     for name in ("index.html", "results.md"):
         text = (tmp_path / "report" / name).read_text()
         assert ("synthetic speech" in text and "not how well anything recognises people" in text) == said
+
+
+def test_the_caption_names_chunks_one_by_one_only_where_they_differ():
+    rows = [results.Row(name, name, 1, 4, 1.0, timing=TIMING) for name in ("smbr", "svd_4x")]
+    assert "outputs a call: 16. Load" in page.timing_caption(rows)
+    rows[1] = results.Row("svd_4x", "svd", 1, 4, 1.0, timing=TIMING | {"chunk": 1})
+    assert "outputs a call: smbr 16, svd_4x 1. Load" in page.timing_caption(rows)
