@@ -55,7 +55,7 @@ def listen(
         sound = (
             pieces.of_raw_stream(sys.stdin.buffer, size, "standard input")
             if name == STDIN
-            else pieces.of_recording(reader.read(name), size)
+            else pieces.of_recording(reader.read_finite(name), size)
         )
         print(name, *_words(recogniser, name, sound, Captions(name, quiet), times), flush=True)
     print(

@@ -84,7 +84,7 @@ def _whole(arguments: argparse.Namespace, settings: DecodeConfig) -> tuple[float
     reader = AudioReader(mfcc.config.sample_frequency, resample=arguments.resample)
     elapsed = audio = 0.0
     for name in arguments.files:
-        samples = reader.read(name)
+        samples = reader.read_finite(name)
         started = time.perf_counter()
         with torch.inference_mode():
             features = mfcc(torch.as_tensor(samples)[None])

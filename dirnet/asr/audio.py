@@ -49,8 +49,6 @@ class AudioReader:
             raise UserError(f"audio {name} has {channels} channels, expected 1; extract or mix one first")
         if len(samples) == 0:
             raise UserError(f"audio {name} holds no samples; remove the utterance or replace the file")
-        if not np.isfinite(samples).all():
-            raise UserError(f"audio {name} has samples that are no numbers (NaN or infinity); replace the file")
         if not is_pipe(location) and len(samples) < expected:
             raise UserError(f"audio {name} ends after {len(samples)} of {expected} samples; replace the file")
         if not is_pipe(location) and (lost := missing_bytes(source)):
@@ -62,6 +60,13 @@ class AudioReader:
                 f"audio {name} has {rate} Hz, expected {self.sample_rate} Hz; give --resample true or convert it"
             )
         return resample(samples, rate, self.sample_rate)
+
+    def read_finite(self, location: str) -> np.ndarray:
+        """As `read`, where NaN and infinity are a `UserError`, too: a recogniser cannot leave the utterance out."""
+        samples = self.read(location)
+        if not np.isfinite(samples).all():
+            raise UserError(f"audio {location} has samples that are no numbers (NaN or infinity); replace the file")
+        return samples
 
     def find(self, location: str) -> Path:
         """The existing file that `location` names, or a `UserError` with the places where it was looked for."""

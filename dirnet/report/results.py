@@ -86,7 +86,7 @@ class Row:
 
 def rtf_text(rtf: float) -> str:
     """A real-time factor, to be compared down a column."""
-    return f"{rtf:.5f}"
+    return f"{rtf:.6f}"
 
 
 def read_result(path: Path) -> dict[str, Any] | None:

@@ -50,7 +50,7 @@ def test_rows_hold_what_is_on_disk(experiments):
     ctc, svd = results.collect(exp, ["ctc", "svd_4x"], "test")
     assert (ctc.params, ctc.ratio, ctc.bytes) == (dense, 1.0, 4 * dense)
     assert str(ctc.per) == "12.3 [10.0, 14.0]" and ctc.wer is None and len(ctc.curves) == 3
-    assert ctc.cells()[6:] == ["0.00123", "1.0x"]  # both of the median
+    assert ctc.cells()[6:] == ["0.001230", "1.0x"]  # both of the median
     assert 4 <= svd.ratio < 4.3 and svd.ratio == dense / svd.params
     assert svd.cells()[4:] == ["-"] * 4
     assert sum(group["params"] for group in svd.groups) < svd.params
