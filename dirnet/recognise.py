@@ -42,8 +42,6 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.phones and getattr(arguments, name):
             raise UserError(f"--{name} goes with words; --phones true searches no graph")
     arguments.lang = arguments.lang or Path("data/lang")
-    if not arguments.phones and not arguments.lang.is_dir():
-        raise UserError(f"--lang {arguments.lang} is no folder; stage 2 of a recipe makes it, --phones true needs none")
     settings = config.load(DecodeConfig, arguments.config) if arguments.config else DecodeConfig()
     elapsed, audio = (_live if arguments.pte else _whole)(arguments, settings)
     print(f"RTF = elapsed / audio = {elapsed:.2f} / {audio:.2f} = {elapsed / audio:.4f}")
@@ -62,6 +60,7 @@ def _live(arguments: argparse.Namespace, settings: DecodeConfig) -> tuple[float,
         raise UserError("the file - stands for standard input and can be read only once; give it once")
     if STDIN in arguments.files and arguments.resample:
         raise UserError("--resample true does not go with -, as raw samples tell no rate; record at the model's")
+    _check_lang(arguments)
     program = Program(arguments.pte)
     search = search_for(program, None if arguments.phones else arguments.lang, settings)
     times = listen(arguments.files, program, search, arguments.resample, piece_ms, bool(arguments.quiet))
@@ -75,6 +74,7 @@ def _whole(arguments: argparse.Namespace, settings: DecodeConfig) -> tuple[float
             raise UserError(f"--{name} goes with --pte; a stored model takes each file as a whole")
     if "-" in arguments.files:
         raise UserError("the file -, standard input, goes with --pte; `dirnet export` writes such a program")
+    _check_lang(arguments)
     model = storage.load(arguments.model)
     mfcc = Mfcc(config.from_mapping(MfccConfig, model.config.mfcc, f"{arguments.model}: mfcc"))
     decoder = None
@@ -97,6 +97,12 @@ def _whole(arguments: argparse.Namespace, settings: DecodeConfig) -> tuple[float
         audio += len(samples) / mfcc.config.sample_frequency
         print(name, *found)
     return elapsed, audio
+
+
+def _check_lang(arguments: argparse.Namespace) -> None:
+    """A `UserError` where words are wanted and the folder of the graph is not there, before anything is loaded."""
+    if not arguments.phones and not arguments.lang.is_dir():
+        raise UserError(f"--lang {arguments.lang} is no folder; stage 2 of a recipe makes it, --phones true needs none")
 
 
 if __name__ == "__main__":

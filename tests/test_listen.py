@@ -98,7 +98,7 @@ def test_phones_and_another_sampling_rate(program, tones, tmp_path):
         (["-", "-"], "standard input and can be read only once"),
         (["-", "--resample", "true"], "--resample true does not go with -"),
         (["fast.wav", "--chunk_ms", "0"], "--chunk_ms is 0, expected 1..60000"),
-        (["fast.wav", "--lang", "nowhere"], "nowhere/words.txt does not exist"),
+        (["fast.wav", "--lang", "nowhere"], "--lang nowhere is no folder; stage 2"),
         (["fast.wav", "--pte", "none.pte"], "none.pte is not there"),
         (["fast.wav", "--pte", "damaged.pte"], "damaged.pte differs from the sha256 in damaged.json"),
         (["fast.wav", "--pte", "."], ". is a folder, expected a program; give its encoder.pte"),

@@ -134,11 +134,12 @@ def test_any_module_can_be_calibrated_and_measured():
 
 def test_auto_weighs_where_there_is_data_and_only_there():
     model, data = acoustic_model(), features()
-    plain = dirnet.compress(copy.deepcopy(model), "4x", Method("dirnet"), progress=False)[0].state_dict()
+    unweighted = Method("dirnet", allocation="equal")
+    plain = dirnet.compress(copy.deepcopy(model), "4x", unweighted, progress=False)[0].state_dict()
     auto = dirnet.compress(copy.deepcopy(model), "4x", METHODS["dirnet"], progress=False)[0].state_dict()
     assert all(torch.equal(value, auto[name]) for name, value in plain.items())
     weighed = dirnet.compress(copy.deepcopy(model), "4x", "dirnet", progress=False, data=data)[1]
-    fisher = dirnet.compress(copy.deepcopy(model), "4x", FISHER, progress=False, data=data)[1]
+    fisher = dirnet.compress(copy.deepcopy(model), "4x", dataclasses.replace(FISHER, allocation="equal"), progress=False, data=data)[1]
     assert weighed["relative_error"] == fisher["relative_error"]
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from test_run import run
+from test_run import left, run
 
 
 def cluster(folder: Path) -> dict[str, str]:
@@ -35,8 +35,7 @@ while [ $# -gt 1 ]; do [ "$1" != --out ] || { mkdir -p "$2"; echo > "$2/model.js
 """
     )
     program.chmod(0o755)
-    (tmp_path / "work/data").mkdir(parents=True)
-    (tmp_path / "work/data/test_sets").write_text("test\n")
+    left(tmp_path / "work", "data/test_sets", "dump/mfcc/train/feats.scp", "exp/smbr/model.json")
     options = ["--corpus", "mini", "--workdir", tmp_path / "work", "--python", program, "--stage", 5, "--stop_stage", 5]
     shown = run(*options, "--methods", "svd odl dirnet", "--size", "4x", "--ngpu", 2, **cluster(tmp_path))
     assert shown.returncode == 0, shown.stdout
@@ -90,8 +89,8 @@ def test_timing_takes_turns_here_and_nodes_of_their_own_on_a_cluster(tmp_path):
     program = tmp_path / "python"
     program.write_text('#!/usr/bin/env bash\n[[ $* != *rtf* ]] || echo "told $*"\n')
     program.chmod(0o755)
-    (tmp_path / "work/data").mkdir(parents=True)
-    (tmp_path / "work/data/test_sets").write_text("test\n")
+    programs = [f"exp/{model}/encoder.pte" for model in ("smbr", "svd_4x", "dirnet_4x")]
+    left(tmp_path / "work", "data/test_sets", *programs)
     options = ["--corpus", "mini", "--workdir", tmp_path / "work", "--python", program, "--stage", 8, "--stop_stage", 8]
     options += ["--methods", "svd dirnet", "--size", "4x"]
     compared = []

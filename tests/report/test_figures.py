@@ -58,7 +58,7 @@ def test_whiskers_reach_from_the_fastest_call_to_the_percentile():
     timing = {"us_per_frame": {"min": 90.0, "p50": 100.0, "p95": 150.0}}
     timed = [row("svd", "svd", 1, rtf=0.01, timing=timing)]
     assert speed_figures.spread(timed[0]) == pytest.approx((0.009, 0.015))
-    assert "0.01000" in words(speed_figures.real_time_factors(timed, palette(timed)))
+    assert "0.010000" in words(speed_figures.real_time_factors(timed, palette(timed)))
 
 
 def test_curves_of_the_dense_model_follow_each_other():
