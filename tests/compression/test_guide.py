@@ -139,7 +139,8 @@ def test_auto_weighs_where_there_is_data_and_only_there():
     auto = dirnet.compress(copy.deepcopy(model), "4x", METHODS["dirnet"], progress=False)[0].state_dict()
     assert all(torch.equal(value, auto[name]) for name, value in plain.items())
     weighed = dirnet.compress(copy.deepcopy(model), "4x", "dirnet", progress=False, data=data)[1]
-    fisher = dirnet.compress(copy.deepcopy(model), "4x", dataclasses.replace(FISHER, allocation="equal"), progress=False, data=data)[1]
+    alike = dataclasses.replace(FISHER, allocation="equal")
+    fisher = dirnet.compress(copy.deepcopy(model), "4x", alike, progress=False, data=data)[1]
     assert weighed["relative_error"] == fisher["relative_error"]
 
 
