@@ -100,7 +100,8 @@ def missing_bytes(path: Path) -> int:
     announced = int.from_bytes(head[4:], "little")
     if head[:4] != b"RIFF" or announced >= UNKNOWN_SIZE:
         return 0
-    return max(announced + 8 - path.stat().st_size, 0)
+    lost = announced + 8 - path.stat().st_size
+    return lost if lost > 1 else 0  # some programs count the byte that pads an odd length, and do not write it
 
 
 def resample(samples: np.ndarray, old_hz: int, new_hz: int) -> np.ndarray:

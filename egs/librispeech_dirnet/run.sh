@@ -111,8 +111,8 @@ left_by() {  # left_by STAGE: what later stages read of it
         2) echo "${lang}/TLG.fst" ;;
         3) echo "${exp}/ctc/model.json" ;;
         4) [ "${baseline}" == ctc ] || echo "${exp}/smbr/model.json" ;;
-        5) printf "${exp}/%s/model.json\n" ${models} ;;
-        7) printf "${exp}/%s/encoder.pte\n" ${models} ;;
+        5) for m in ${models}; do echo "${exp}/${m}/model.json"; done ;;
+        7) for m in ${models}; do echo "${exp}/${m}/encoder.pte"; done ;;
     esac
 }
 

@@ -48,6 +48,13 @@ def test_a_wav_that_was_cut_off(tmp_path, sound, kept):
         AudioReader().read(str(path))
 
 
+def test_a_wav_without_its_padding_byte(tmp_path, sound):
+    path = sound(tmp_path / "a.wav")
+    samples, whole = AudioReader().read(str(path)), path.read_bytes()
+    path.write_bytes(whole[:4] + (len(whole) - 7).to_bytes(4, "little") + whole[8:])
+    np.testing.assert_array_equal(AudioReader().read(str(path)), samples)
+
+
 @pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_a_wav_of_a_program_that_did_not_know_its_length(tmp_path, sound, size):
     path = sound(tmp_path / "a.wav")
