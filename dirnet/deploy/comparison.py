@@ -78,7 +78,7 @@ def models_table(results: Mapping[Path, dict[str, Any]]) -> str:
         over, over_int8, read = (f"{ratio:.2f}x" if ratio else "-" for ratio in ratios)
         name = f"{result['engine']} {result['dtype']}"
         lines.append(f"{str(folder)[-23:]:<24}{name:<24}{result['chunk']:>5}{us['p50']:>10.1f}{us['p95']:>9.1f}"
-                     f"{result['rtf']:>9.5f}{over:>9}{over_int8:>7}{read:>7}")  # fmt: skip
+                     f"{result['rtf_p50']:>9.6f}{over:>9}{over_int8:>7}{read:>7}")  # fmt: skip
     return "\n".join(lines)
 
 
