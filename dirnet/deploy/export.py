@@ -237,7 +237,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if is_current(options.model, out, options.backend, options.chunk):
         print(f"{out} is already the program of {options.model}; nothing to do")
         return 0
-    report = export(options.model, out, options.backend, options.chunk)
+    chunk = DEFAULT_CHUNK[options.backend] if options.chunk is None else options.chunk
+    print(f"exporting {options.model}: backend {options.backend}, chunk {chunk}", flush=True)  # stock ones take long
+    report = export(options.model, out, options.backend, chunk)
     print(describe(report))
     print(f"wrote {out} in {report['seconds']} s")
     return 0
