@@ -1,7 +1,7 @@
 """The paper's tables and its figure of settings, beside what was measured here: two blocks, never mixed.
 
     dirnet paper table1 --results W --out exp/paper -- --data /corpora/ptb         # runs egs/ptb_dirnet into W first
-    dirnet paper table2 --results W --out exp/paper -- --size "1.5x 2.8x 4.3x 7.9x" --methods "dense svd odl dirnet"
+    dirnet paper table2 --results W --out exp/paper -- --corpus kaldi --data_root DIR --size "2.8x 4.3x 7.9x"
     dirnet paper table2 --results OUT --out exp/paper                              # collects what is there
     dirnet paper table3 --results S --out exp/paper -- --model exp/smbr --feats dump/mfcc/test/feats.scp --ref REF
     dirnet paper fig3 --results S --out exp/paper -- --model ...                   # sweeps of Theta^0 and gamma
