@@ -190,7 +190,7 @@ def read_tokens(path: Path) -> list[str]:
 
 def finished(exp: Path, digest: str) -> bool:
     """Whether `exp` holds the model of this very training."""
-    if not (exp / storage.DESCRIPTION).exists():
+    if not (exp / storage.DESCRIPTION).exists() or not (exp / storage.WEIGHTS).exists():
         return False
     return storage.describe(exp).get("extra", {}).get("training", {}).get("digest") == digest
 

@@ -29,8 +29,9 @@ FORMAT, LANGUAGE_FORMAT = "dirnet-acoustic-model/1", "dirnet-language-model/1"
 def save(model: AcousticModel | LanguageModel, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
     """Write `model` into `folder`; `extra` (JSON values) is kept in `model.json`.
 
-    Both files are written whole under temporary names first, so an interruption leaves the old model. A NaN or an
-    infinity among the weights is a `UserError`.
+    Both files are written whole under temporary names first, so an interruption leaves the old model; the description
+    takes its name last, so that it never tells of weights that are not there. A NaN or an infinity among the weights is
+    a `UserError`.
     """
     tensors = stored_tensors(model)
     _refuse_not_finite(tensors, "the model to save")
@@ -46,9 +47,10 @@ def save(model: AcousticModel | LanguageModel, folder: str | Path, extra: dict[s
     }
     text = json.dumps(description, indent=1, allow_nan=False)
     folder = Path(folder)
-    with atomic_write(folder / WEIGHTS, "wb") as weights, atomic_write(folder / DESCRIPTION) as stream:
-        weights.write(content)
+    with atomic_write(folder / DESCRIPTION) as stream, atomic_write(folder / WEIGHTS, "wb") as weights:
         stream.write(text + "\n")
+        stream.flush()  # a disk that is full is told before the old weights go
+        weights.write(content)
 
 
 def load(folder: str | Path) -> AcousticModel:

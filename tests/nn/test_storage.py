@@ -1,5 +1,6 @@
 """Stored models: exact round trips, sizes to the byte, and every kind of damage named."""
 
+import errno
 import hashlib
 import json
 import os
@@ -197,6 +198,21 @@ def test_nan_is_not_saved_and_an_interrupted_write_leaves_the_old_model(model, t
     with pytest.raises(KeyboardInterrupt):
         storage.save(model, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_description_never_tells_of_weights_that_are_not_there(model, tmp_path, monkeypatch):
+    written, fsync = [], os.fsync
+
+    def full_disk(descriptor):
+        written.append(descriptor)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        storage.save(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [storage.WEIGHTS]
 
 
 def _interrupt(*_):
