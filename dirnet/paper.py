@@ -82,12 +82,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def collected(what: str, folder: Path, given: dict[str, str], metric: str) -> list[paper_rows.Measured]:
-    """The rows of one folder of results."""
+    """The rows of one folder of results, one at least."""
     if what == "table1":
-        return paper_rows.table1(folder, given)
-    if what == "table2":
-        return paper_rows.table2(folder, given, metric)
-    return [row for sweep in SWEEPS[what] for row in paper_rows.sweep(folder, sweep, given)]
+        rows = paper_rows.table1(folder, given)
+    elif what == "table2":
+        rows = paper_rows.table2(folder, given, metric)
+    else:
+        rows = [row for sweep in SWEEPS[what] for row in paper_rows.sweep(folder, sweep, given)]
+    if not rows:
+        raise UserError(f"--results {folder} holds no score of {what}; run the experiment to its end first")
+    return rows
 
 
 def run(what: str, results: Sequence[Path], options: Sequence[str], cmd: Sequence[str]) -> None:

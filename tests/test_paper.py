@@ -81,6 +81,23 @@ def test_table_1_is_collected_in_two_blocks(program, tmp_path):
     assert (tmp_path / "out/table1.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_is_recorded_is_not_overwritten(program, tmp_path):
+    work = ptb_results(tmp_path / "w", seed=4)
+    given = ("--seeds", "9", "--model", "x")
+    status, _, error = program(paper.main, "table1", "--results", work, "--out", tmp_path, *given)
+    assert status == 0, error
+    assert "model: 2x650 lstm; seeds: 4" in (tmp_path / "table1.md").read_text()
+
+
+def test_results_without_a_score_are_named(program, tmp_path):
+    work = ptb_results(tmp_path / "w")
+    path = work / "exp/report/results.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"rows": [row | {"perplexity": None} for row in told["rows"]]}))
+    status, _, error = program(paper.main, "table1", "--results", work, "--out", tmp_path)
+    assert status == 2 and "holds no score of table1; run the experiment to its end" in error
+
+
 def test_a_tolerance_decides_what_a_loss_is(tmp_path):
     rows = paper_rows.table1(ptb_results(tmp_path), GIVEN)
     both = {"dirnet": 6.7, "svd": 6.7}

@@ -121,8 +121,8 @@ def sweep(folder: Path, what: str, given: dict[str, str]) -> list[Measured]:
     for row in _lines(path):
         setting = row["setting"]
         origin = _origin(given, data=f"{setting['set']}, not fine-tuned", seeds=str(setting["seed"]),
-                         model=row.get("dense") or f"sha256 {setting['model'][:12]}", commit=row["commit"] or UNKNOWN,
-                         device=row["device"], command=UNKNOWN)  # fmt: skip
+                         model=row.get("dense") or given.get("model") or f"sha256 {setting['model'][:12]}",
+                         commit=row["commit"] or UNKNOWN, device=row["device"], command=UNKNOWN)  # fmt: skip
         score = row["wer"] if what == "widths" else row["f_score"]
         method, _, label = row["key"].partition(" ")
         rows.append(Measured(method, score, origin, row["params"], x=row["x"], label=label))
@@ -160,7 +160,7 @@ def _bench_rows(folder: Path, given: dict[str, str], metric: str) -> list[Measur
         first = found[0]
         origin = _origin(
             given, data=f"{first['hours']} h of training audio, {len(first[units])} test utterances",
-            model=f"{whole[0]['params']:,} params", device=first["device"],
+            model=given.get("model") or f"{whole[0]['params']:,} params", device=first["device"],
             seeds=", ".join(str(row["seed"]) for row in found), command=UNKNOWN,
             commit=", ".join(sorted({row["commit"] or UNKNOWN for row in found})),
         )  # fmt: skip
@@ -181,7 +181,7 @@ def _pooled(errors: Sequence[Sequence[int]], units: Sequence[Sequence[int]]) -> 
 
 def _origin(given: dict[str, str], **found: str) -> Origin:
     """What was found, and what the user says where nothing is recorded."""
-    return Origin(**{name: given.get(name) or value for name, value in found.items()})
+    return Origin(**{name: value if value != UNKNOWN else given.get(name) or UNKNOWN for name, value in found.items()})
 
 
 def _lines(path: Path) -> Iterable[dict[str, Any]]:
