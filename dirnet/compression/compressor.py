@@ -25,7 +25,7 @@ from dirnet.compression.small import describe_small, small_model
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
 from dirnet.factorization import Factors
-from dirnet.files import atomic_write
+from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.cells import in_place_of, origin
@@ -33,7 +33,7 @@ from dirnet.nn.grouping import groups_of
 from dirnet.nn.language import LanguageModel
 from dirnet.nn.quantised import DTYPES, check_dtype
 from dirnet.nn.recurrent import coded_class
-from dirnet.nn.running import CostModel, frame_seconds, load_cost_model, model_counts
+from dirnet.nn.running import CostModel, frame_seconds, is_timed, load_cost_model, model_counts
 from dirnet.options import Parser, seed
 from dirnet.progress import Meter
 from dirnet.provenance import cpu_name
@@ -134,7 +134,7 @@ def compress(
         "groups": rows,
         "unit_orders": orders,
     }
-    if cost_model is not None and isinstance(model, AcousticModel) and not model.config.bidirectional:
+    if cost_model is not None and isinstance(model, AcousticModel) and is_timed(model.config):
         report |= _running_time(cost_model, dense_config, model.config)
     return model, report
 
@@ -155,13 +155,15 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     parser.add_argument("--model", required=True, help="folder with the dense model.safetensors and model.json")
     parser.add_argument("--size", required=True, help="7.9x fewer or 1.3M parameters, 2MB as stored, or rtf=0.05")
     parser.add_argument("--cost_model", help="cost.json of `dirnet cost`, which a size in rtf needs")
-    parser.add_argument("--device", default=cpu_name(), help="processor of --cost_model (default: this one)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of --cost_model")
+    parser.add_argument("--device", help="processor of --cost_model (default: this one)")
+    parser.add_argument("--threads", type=int, help="threads of --cost_model (default: 1)")
     parser.add_argument("--method", default="dirnet", help="a name of --config, or built in")
     parser.add_argument("--config", help=f"file of methods, as conf/compress.yaml; without it: {', '.join(METHODS)}")
     parser.add_argument("--out", required=True, help="folder that receives the model, compression.json, .md and .png")
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
-    parser.add_argument("--preset", choices=["best", "paper"], help="solver dirnet: instead of the method's")
+    parser.add_argument("--preset", choices=["best", "paper"],
+                        help="solver dirnet: instead of the method's, with the weighting, order of units, allocation "
+                        "and matrices to learn D on that belong to it")  # fmt: skip
     parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")
     parser.add_argument("--seed", type=seed, default=0, help="of the solver's random start and the utterances drawn")
     parser.add_argument("--nj", type=int, default=1, help="groups worked on at the same time; the result is the same")
@@ -173,7 +175,11 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     arguments = parser.parse_args(argv)
     methods = load_methods(arguments.config) if arguments.config else METHODS
     method = _resolved(arguments.method, methods, arguments.block, arguments.preset, arguments.dtype)
-    cost = arguments.cost_model and load_cost_model(arguments.cost_model, arguments.device, arguments.threads)
+    for name in ("device", "threads"):
+        if getattr(arguments, name) is not None and not arguments.cost_model:
+            raise UserError(f"--{name} {getattr(arguments, name)} goes with --cost_model; leave it out or give one")
+    device, threads = arguments.device or cpu_name(), 1 if arguments.threads is None else arguments.threads
+    cost = arguments.cost_model and load_cost_model(arguments.cost_model, device, threads)
     request = {
         "dense_sha256": storage.describe(arguments.model)["sha256"],
         "size": arguments.size,
@@ -190,7 +196,7 @@ def main(argv: list[str] | None = None, read: Reader | None = None) -> int:
     if cost:
         request["cost_model"] = hashlib.sha256(cost.to_json().encode()).hexdigest()
     out = Path(arguments.out)
-    if _finished(out, request):
+    if not arguments.dry_run and _finished(out, request):
         print(f"{out}: holds this compressed model already; nothing to do")
         return 0
     if not arguments.dry_run:
@@ -248,12 +254,9 @@ def _finished(out: Path, request: dict[str, Any]) -> bool:
 
 
 def _refuse_other(out: Path) -> None:
-    """A `UserError` where `out` holds a model that is not just compressed: the dense one, or hours of fine-tuning."""
-    try:
-        extra = storage.describe(out).get("extra", {})
-    except UserError:  # none, or a damaged one
-        return
-    if "compression" not in extra:
+    """A `UserError` where `out` holds a model, of any kind, that is not just compressed: hours of training."""
+    description = read_json(out / storage.DESCRIPTION)  # None: there is none, or a damaged one
+    if isinstance(description, dict) and "compression" not in description.get("extra", {}):
         raise UserError(f"--out {out} holds a trained model, which would be lost; give another folder")
 
 
@@ -273,8 +276,9 @@ def _resolved(
     if preset is not None and method.solver != "dirnet":
         raise UserError(f"--preset {preset} is one of solver dirnet, not of {method.solver}; leave it out")
     if preset == "best" and method.preset == "paper":
-        changes |= {"weighting": "auto", "permute": True, "joint": True}
-    if preset == "paper":  # as published
+        bound = method.shifts or method.input_group == "shared"  # which exclude both
+        changes |= {"joint": True} if bound else {"weighting": "auto", "permute": True, "joint": True}
+    if preset == "paper" and method.preset == "best":  # as published
         changes |= {"weighting": "none", "permute": False, "allocation": "equal", "joint": False}
     return dataclasses.replace(method, **{name: value for name, value in changes.items() if value is not None})
 

@@ -140,6 +140,9 @@ class Method:
         if size.kind == "rtf" and self.shifts:
             raise UserError(f"size {size.text!r} does not go with shifts {self.shifts}: the cost model does not know "
                             "them; give params or bytes")  # fmt: skip
+        if size.kind == "rtf" and self.input_group == "shared":
+            raise UserError(f"size {size.text!r} does not go with input_group shared: the cost model does not know it; "
+                            "give params or bytes")  # fmt: skip
         if size.kind == "rtf" and self.dtype == "int8" and self.block == 1 and self.solver in ("odl", "prune"):
             raise UserError(f"size {size.text!r} does not go with single int8 codes of solver {self.solver}: they run "
                             "as dense ones, however few they are; give a block of 8, or params or bytes")  # fmt: skip

@@ -61,10 +61,17 @@ def group_shapes(config: AcousticModelConfig) -> list[tuple[int, int, float]]:
     return [(config.input_size, width, 0.0), *[(size, 2 * width, 0.5)] * (config.num_layers - 1), (size, width, 1.0)]
 
 
+def is_timed(config: AcousticModelConfig) -> bool:
+    """Whether the counts below know such a model: one direction, atoms that stay where they are, a group a vector."""
+    return not config.bidirectional and not config.shifts and config.input_group != "shared"
+
+
 def model_counts(config: AcousticModelConfig) -> Counter[str]:
-    """Work of a whole model, dense or compressed, by its configuration; a bidirectional one is a `UserError`."""
+    """Work of a whole model, dense or compressed, by its configuration; one that is not timed is a `UserError`."""
     if config.bidirectional:
         raise UserError("a bidirectional model has no real-time factor as a stream; give a size in params or bytes")
+    if not is_timed(config):
+        raise UserError("the cost model knows neither shifts nor a shared input group; give a size in params or bytes")
     counts = rest_counts(config)
     shapes = group_shapes(config)
     layouts = config.compression or [[None, None]] * len(shapes)

@@ -10,6 +10,7 @@ from dirnet.compression.report import size_figures
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.language import LanguageModel, LanguageModelConfig
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,23 @@ def test_a_trained_model_is_not_overwritten(dense_folder, capsys):
     assert "holds a trained model, which would be lost" in capsys.readouterr().err
     assert (dense_folder / "model.safetensors").read_bytes() == before
     assert not (dense_folder / "compression.json").exists()
+
+
+def test_a_language_model_is_not_overwritten(dense_folder, tmp_path, capsys):
+    storage.save(LanguageModel(LanguageModelConfig("lstm", 8, 1, embedding_size=8, words=("<unk>", "a"))), tmp_path)
+    assert program("--model", dense_folder, "--size", "4x", "--out", tmp_path) == 2
+    assert "holds a trained model, which would be lost" in capsys.readouterr().err
+    storage.load_language(tmp_path)
+
+
+def test_a_dry_run_prints_the_plan_of_what_is_there_already(dense_folder, tmp_path, capsys):
+    options = ("--model", dense_folder, "--size", "4x", "--method", "svd", "--out", tmp_path)
+    assert program(*options) == 0
+    capsys.readouterr()
+    assert program(*options, "--dry_run", "true") == 0
+    assert "atoms" in capsys.readouterr().out
+    assert program(*options, "--threads", "7") == 2
+    assert "--threads 7 goes with --cost_model" in capsys.readouterr().err
 
 
 def test_the_figures_of_a_dense_model(dense_folder):

@@ -114,6 +114,10 @@ def test_shifts_go_with_a_size_in_bytes():
 def test_a_preset_brings_what_belongs_to_it():
     for method, preset, like in (("dirnet", "paper", "dirnet_paper"), ("dirnet_paper", "best", "dirnet")):
         assert compressor._resolved(method, METHODS, preset=preset) == METHODS[like]
+    joint = Method("dirnet", preset="paper")
+    assert compressor._resolved(joint, METHODS, preset="paper") == joint  # its own: nothing to bring
+    moved = compressor._resolved(Method("dirnet", preset="paper", shifts=1), METHODS, preset="best")
+    assert (moved.preset, moved.weighting, moved.permute) == ("best", "none", False)  # shifts exclude the others
 
 
 def test_the_threads_of_the_caller_change_no_bit():

@@ -95,6 +95,14 @@ def test_single_int8_codes_of_others_have_no_time(dense, method):
         dirnet.compress(copy.deepcopy(dense), "rtf=0.0001", method, dtype="int8", cost_model=COST)
 
 
+def test_what_the_cost_model_does_not_know_gets_no_prediction():
+    model = AcousticModel(AcousticModelConfig("lstm", 13, 1, tuple("abc"), num_outputs=3, feature_size=13, context=0))
+    for method in (Method("dirnet", shifts=1), Method("dirnet", input_group="shared")):
+        assert "rtf" not in dirnet.compress(copy.deepcopy(model), "1.3x", method, progress=False, cost_model=COST)[1]
+        with pytest.raises(UserError, match="size 'rtf=0.05' does not go with (shifts 1|input_group shared)"):
+            dirnet.compress(copy.deepcopy(model), "rtf=0.05", method, progress=False, cost_model=COST)
+
+
 def test_time_prefers_what_runs_fast(dense):
     """At equal predicted time, blocks of 8 lose less than single codes, which run slowly."""
     asked = f"rtf={0.6 * rtf(dense):.9f}"

@@ -9,7 +9,15 @@ from dirnet.errors import UserError
 from dirnet.nn import running
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.grouping import groups_of
-from dirnet.nn.running import CostModel, frame_seconds, group_counts, group_shapes, load_cost_model, model_counts
+from dirnet.nn.running import (
+    CostModel,
+    frame_seconds,
+    group_counts,
+    group_shapes,
+    is_timed,
+    load_cost_model,
+    model_counts,
+)
 
 PHONES = tuple(f"p{n}" for n in range(7))
 
@@ -96,3 +104,10 @@ def test_cost_models_are_checked(tmp_path):
 def test_a_bidirectional_model_has_no_real_time_factor():
     with pytest.raises(UserError, match="bidirectional"):
         model_counts(config(bidirectional=True))
+
+
+def test_what_the_counts_do_not_know_is_refused():
+    for change in ({"shifts": 1}, {"input_group": "shared"}):
+        assert not is_timed(config(**change))
+        with pytest.raises(UserError, match="neither shifts nor a shared input group"):
+            model_counts(config(**change))
