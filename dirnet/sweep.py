@@ -143,7 +143,7 @@ def _width_points(dense: AcousticModel) -> Iterator[Point]:
         svd_size = size_figures(_truncated(dense, ranks))["params"]
         shown = " ".join(map(str, ranks[1:]))
         yield Point(f"svd {shown}", number, "", None, ranks)
-        yield Point(f"dirnet {shown}", number, str(svd_size), Method("dirnet"))
+        yield Point(f"dirnet {shown}", number, str(svd_size), Method("dirnet", allocation="error"))
 
 
 def _compressed(dense: AcousticModel, point: Point, seed: int) -> AcousticModel:
