@@ -1,4 +1,4 @@
-"""Who may import whom (the README's map of the package), read from the source of every module."""
+"""Who may import whom (CONTRIBUTING.md's map of the package), read from the source of every module."""
 
 from __future__ import annotations
 
