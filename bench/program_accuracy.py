@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bench.corpus import Corpus, Set
 from bench.ctc import phone_errors, posteriors, word_errors
+from dirnet.asr import score
 from dirnet.asr.decode import DecodeConfig, Decoder
 from dirnet.deploy.export import DEFAULT_CHUNK, build
 from dirnet.deploy.program import Program
@@ -25,8 +26,6 @@ from dirnet.errors import one_line_errors
 from dirnet.nn import storage
 from dirnet.options import Parser
 from dirnet.progress import progress
-
-SAMPLES = 2000
 
 
 @one_line_errors
@@ -66,12 +65,11 @@ def streamed(program: Program, data: Set) -> dict[str, Tensor]:
     return found
 
 
-def difference(before: Sequence[int], after: Sequence[int], tokens: Sequence[int], seed: int = 0) -> str:
+def difference(before: Sequence[int], after: Sequence[int], tokens: Sequence[int]) -> str:
     """Percentage points that errors went up by, and its interval over utterances drawn with replacement."""
     more, total = np.subtract(after, before), np.array(tokens)
-    drawn = np.random.default_rng(seed).integers(0, len(total), (SAMPLES, len(total)))
-    low, high = np.percentile(100 * more[drawn].sum(1) / total[drawn].sum(1), [2.5, 97.5])
-    return f"{100 * more.sum() / total.sum():+.2f} [{low:+.2f}, {high:+.2f}]"
+    low, high = score.interval(more, total)
+    return f"{100 * more.sum() / total.sum():+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from dirnet.asr import score
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet.launch import FINAL, logged
 from dirnet.files import atomic_write, read_json
@@ -72,16 +73,9 @@ def evaluate(exp: Path, text: Path, out: Path) -> dict[str, Any]:
                         "the folder and train again with a lower learning rate")  # fmt: skip
     words = np.array([int(told[1][name]) for name in told[0]])
     nats = np.log([float(value) for value in told[0].values()]) * words
-    low, high = interval(nats, words)
+    low, high = np.exp(score.interval(nats, words, SAMPLES)).tolist()
     return {"perplexity": float(np.exp(nats.sum() / words.sum())), "low": low, "high": high, "tokens": int(words.sum()),
             "sentences": len(words), "nats": nats.round(5).tolist(), "words": words.tolist()}  # fmt: skip
-
-
-def interval(nats: np.ndarray, words: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the perplexity over sentences with these losses (nats) and words."""
-    drawn = np.random.default_rng(seed).integers(len(nats), size=(SAMPLES, len(nats)))
-    low, high = np.percentile(np.exp(nats[drawn].sum(1) / words[drawn].sum(1)), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _sha256(path: Path) -> str:

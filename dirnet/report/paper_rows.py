@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dirnet.asr.score import interval
 from dirnet.errors import UserError
 from dirnet.nn import storage
 from dirnet.report.corpus import corpus_of
@@ -18,7 +19,6 @@ from dirnet.report.results import collect, read_result, seed_of
 
 KNOWN = {"svd": "LSTM-SVD", "odl": "LSTM-ODL", "dirnet": "DirNet"}  # methods that the paper has, too
 UNKNOWN = "not recorded"
-SAMPLES = 2000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,8 @@ def _bench_rows(folder: Path, given: dict[str, str], metric: str) -> list[Measur
 def _pooled(errors: Sequence[Sequence[int]], units: Sequence[Sequence[int]]) -> tuple[float, float, float]:
     """Error rate in per cent over all seeds, and the ends of its 95 % bootstrap interval over utterances."""
     edits, total = np.sum(errors, axis=0), np.sum(units, axis=0)
-    drawn = np.random.default_rng(0).integers(len(edits), size=(SAMPLES, len(edits)))
-    low, high = np.percentile(100 * edits[drawn].sum(1) / total[drawn].sum(1), [2.5, 97.5])
-    return float(100 * edits.sum() / total.sum()), float(low), float(high)
+    low, high = interval(edits, total)
+    return float(100 * edits.sum() / total.sum()), 100 * low, 100 * high
 
 
 def _origin(given: dict[str, str], **found: str) -> Origin:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dirnet.asr import score
 from dirnet.compression.report import size_figures
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
@@ -109,10 +110,8 @@ def difference(ours: dict[str, Any], control: dict[str, Any]) -> list[float]:
     if ours["key"]["text"] != control["key"]["text"]:
         raise UserError(f"the perplexities of {ours['set']} are of two texts; run the stage again")
     nats, base, words = (np.array(values) for values in (ours["nats"], control["nats"], ours["words"]))
-    drawn = np.random.default_rng(0).integers(len(words), size=(SAMPLES, len(words)))
-    gap = (nats - base)[drawn].sum(1) / words[drawn].sum(1)
-    low, high = np.percentile(gap, [2.5, 97.5])
-    return [100 * float(np.expm1(value)) for value in ((nats - base).sum() / words.sum(), low, high)]
+    gap = nats - base
+    return [100 * float(np.expm1(value)) for value in (gap.sum() / words.sum(), *score.interval(gap, words, SAMPLES))]
 
 
 def origin(
