@@ -23,6 +23,7 @@ class CodedMatrix(nn.Module):
     `dtype` "int8": the parameters stay float, for training; whatever is computed, stored or told uses them rounded.
     With `shifts` (Eq. 9; none without a dictionary) the buffer `offsets` int8 says for every block of codes, kept ones
     or those of a dense Z, by how many rows its atom is moved. vectors: how many vectors of size N are read per step.
+    How an atom and its row of Z share their scale is open; `compress` gives both one root mean square, for Adam's sake.
     """
 
     vectors = 1
