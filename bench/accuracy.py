@@ -14,7 +14,6 @@ OUT/results.jsonl; a rerun does what is missing.
 from __future__ import annotations
 
 import copy
-import json
 import multiprocessing
 import os
 import sys
@@ -35,6 +34,7 @@ from dirnet.compression.report import size_figures
 from dirnet.compression.support import MovingSupport, SupportSchedule, loosen, tighten
 from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError, one_line_errors
+from dirnet.files import append_log, read_log
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.options import Parser
@@ -98,15 +98,11 @@ def main(argv: list[str] | None = None) -> int:
     _run(_train_dense, [(seed,) for seed in trained], arguments.jobs, setting)
     tasks = [Task("dense", "1x", seed) for seed in arguments.seeds]
     tasks += [Task(m, s, seed) for s in sizes for m in methods if m != "dense" for seed in arguments.seeds]
-    finished = {(row["method"], row["size"], row["seed"]) for row in _rows(arguments.out) if row["stage"] == "after"}
+    rows = read_log(arguments.out / "results.jsonl")
+    finished = {(row["method"], row["size"], row["seed"]) for row in rows if row["stage"] == "after"}
     _run(_run_task, [(task,) for task in tasks if (task.method, task.size, task.seed) not in finished],
          arguments.jobs, setting)  # fmt: skip
     return 0
-
-
-def _rows(out: Path) -> list[dict[str, Any]]:
-    path = out / "results.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _run(work, tasks: list[tuple], jobs: int, setting: tuple) -> None:
@@ -143,9 +139,7 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     os._exit(1)
 
 
-def _start(
-    bench: Bench, workdir: str, device: str, out: Path, dense_seed: int | None, initial: Path | None
-) -> None:
+def _start(bench: Bench, workdir: str, device: str, out: Path, dense_seed: int | None, initial: Path | None) -> None:
     """What a process keeps for its tasks."""
     global _bench, _corpus, _out, _dense_seed, _initial, _decoder
     _bench, _out, _dense_seed, _initial = bench, out, dense_seed, initial
@@ -214,8 +208,7 @@ def _measure(model: AcousticModel, task: Task, stage: str, told: dict[str, Any],
         row |= {"word_errors": words[0], "words": words[1]}
     device = torch.cuda.get_device_name() if _corpus.device.type == "cuda" else cpu_name()
     row |= {"commit": commit(), "device": device, "torch": torch.__version__, "hours": round(_corpus.train.hours, 2)}
-    with open(_out / "results.jsonl", "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row) + "\n")
+    append_log(_out / "results.jsonl", row)
     log(f"{stage}: test PER {100 * sum(phones[0]) / sum(phones[1]):.2f} %, {row['params']:,} params")
 
 

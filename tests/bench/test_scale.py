@@ -100,7 +100,7 @@ def test_memory_and_time_are_those_of_the_program_alone(tmp_path, monkeypatch):
 def test_finished_cells_are_kept_and_another_setting_refused(tmp_path):
     log = tmp_path / "scale.jsonl"
     assert scale.finished(log, {"data": "a"}) == []
-    log.write_text(json.dumps({"setting": {"data": "a"}, "stage": "features"}) + "\n")
+    log.write_text(json.dumps({"setting": {"data": "a"}, "stage": "features"}) + '\n{"setting": {"da')  # torn
     assert [row["stage"] for row in scale.finished(log, {"data": "a"})] == ["features"]
     with pytest.raises(scale.UserError, match=re.escape(f"{log} is of data 'a', not 'b'")):
         scale.finished(Path(log), {"data": "b"})
