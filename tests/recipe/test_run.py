@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dirnet.asr.tokens import MOST
+
 ROOT = Path(__file__).parent.parent.parent
 RECIPE = ROOT / "egs" / "librispeech_dirnet"
 MODELS = ("smbr", "svd_3x", "dirnet_3x")
@@ -174,7 +176,8 @@ def test_a_mistaken_corpus_does_not_hold_the_work_folder(tmp_path):
         (["--device", "adb:123"], 2, "expected host, or adb with --runner"),
         (["--ctc_config", "conf/none.yaml"], 2, "--ctc_config conf/none.yaml does not exist; correct the path"),
         (["--token_type", "syllable"], 2, "--token_type is 'syllable', expected one of: phn char word bpe"),
-        (["--word_size", "0"], 2, "--word_size is '0', expected a whole number from 1 to 999999"),
+        (["--word_size", "0"], 2, "--word_size is '0', expected a whole number from 1 to 5000"),
+        (["--bpe_size", f"{MOST + 1}"], 2, f"--bpe_size is '{MOST + 1}', expected a whole number from 1 to {MOST}"),
         (["--speed_perturb_factors", "0 1.0"], 2, "--speed_perturb_factors is '0 1.0', expected numbers from 0.5 to 2"),
         (["--speed_perturb_factors", "1.0 2.1"], 2, "--speed_perturb_factors is '1.0 2.1', expected numbers from 0.5"),
         (["--oov", "maybe"], 2, "--oov is 'maybe', expected one of: g2p spn error"),
