@@ -249,7 +249,7 @@ fi
 if stage 9 "packages for the ESPnet model zoo" 4 5; then
     folders=; for model in ${models}; do
         finished "${exp}/${model}/.done.pack" "" "${exp}/${model}/model.zip" "${exp}/${model}/model.json" \
-            || folders+=" ${exp}/${model}"
+            "${exp}/${model}"/decode_*/[cptw]er.json "${exp}/${model}/rtf.json" || folders+=" ${exp}/${model}"
     done
     case ${corpus} in librispeech) dataset=librispeech_asr ;; mini) dataset="synthetic speech" ;; *) dataset= ;; esac
     [ -z "${folders}" ] || ${python} -m dirnet.espnet.pack --exp ${folders} --lang "${lang}" ${dataset:+--dataset "${dataset}"}

@@ -325,3 +325,22 @@ while [ $# -gt 1 ]; do [ "$1" != --out ] || touch "$2"; shift; done
             assert "--backend xnnpack" in lines[0] and "--backend dirnet --chunk 16" in lines[1]
             assert lines[2].split()[1:] == ["dirnet.deploy.verify", *programs]
         refuse.unlink(missing_ok=True)
+
+
+def test_stage_9_packs_again_what_was_decoded_or_timed_since(tmp_path):
+    program, told, work = tmp_path / "python", tmp_path / "told", tmp_path / "work"
+    program.write_text(
+        f"""#!/usr/bin/env bash
+[[ $* == *dirnet.espnet.pack* ]] || exit 0
+while [ $# -gt 0 ]; do case $1 in */exp/*) echo "${{1##*/}}" >> {told}; touch "$1/model.zip" ;; esac; shift; done
+"""
+    )
+    program.chmod(0o755)
+    left(work, "data/test_sets", "data/lang/TLG.fst", "exp/smbr/model.json", "exp/svd_3x/model.json")
+    options = ["--corpus", "mini", "--workdir", work, "--python", program, "--stage", 9, "--stop_stage", 9]
+    for new, packed in (((), ["smbr", "svd_3x"]), ((), []), (("exp/smbr/decode_test/wer.json",), ["smbr"]),
+                        (("exp/svd_3x/rtf.json",), ["svd_3x"]), ((), [])):  # fmt: skip
+        left(work, *new)
+        told.write_text("")
+        shown = run(*options, "--methods", "svd", "--size", "3x")
+        assert shown.returncode == 0 and told.read_text().split() == packed, shown.stdout
