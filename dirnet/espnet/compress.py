@@ -29,7 +29,6 @@ from dirnet.errors import UserError, did_you_mean, one_line_errors
 from dirnet.espnet import folder
 from dirnet.espnet.batches import read_batches
 from dirnet.espnet.source import Source, find, remarks_dropped, replaced_strings
-from dirnet.files import read_json
 from dirnet.nn.quantised import DTYPES
 from dirnet.options import Parser, seed
 
@@ -59,22 +58,22 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.data_utts < 1:
         raise UserError(f"--data_utts is {arguments.data_utts}, expected at least 1")
     found = find(arguments.espnet)
+    data = calibration(found, arguments, method)
     request = {
         "model_sha256": hashlib.sha256(found.model.read_bytes()).hexdigest(),
         "config_sha256": hashlib.sha256(found.config_file.read_bytes()).hexdigest(),
         "size": [arguments.size, arguments.of],
         "settings": dataclasses.asdict(method),
-        "data": arguments.data and [str(arguments.data), arguments.data_utts],
+        "data": data and [str(arguments.data), arguments.data_utts, digest(data)],
         "seed": arguments.seed,
     }
     if not arguments.dry_run:
-        if (read_json(out / folder.REPORT) or {}).get("request") == request:
+        if folder.holds(out, request):
             print(f"{out}: holds this compressed model already; nothing to do")
             return 0
         folder.refuse_trained(out)
     model = silent(found.build())
     wanted = limit(model, size, arguments.of)
-    data = calibration(found, arguments, method)
     if data:
         check_reads(model, data[0], arguments.data)
     if arguments.dry_run:
@@ -135,6 +134,15 @@ def calibration(found: Source, arguments: argparse.Namespace, method: Method) ->
         return None
     config = replaced_strings(dict(found.config), {name: str(path) for name, path in found.files.items()})
     return read_batches(found.task, config, arguments.data, arguments.data_utts, arguments.seed)
+
+
+def digest(batches: list[dict[str, Any]]) -> str:
+    """A sha256 of the inputs' names and values."""
+    content = hashlib.sha256()
+    for batch in batches:
+        for name, value in sorted(batch.items()):
+            content.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode() + value.numpy().tobytes())
+    return content.hexdigest()
 
 
 def check_reads(model: nn.Module, inputs: dict[str, Any], where: Path) -> None:
