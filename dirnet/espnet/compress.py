@@ -24,6 +24,7 @@ from dirnet.compression.methods import METHODS, Method, load_methods
 from dirnet.compression.parallel import workers
 from dirnet.compression.plan import describe_plan, make_plan
 from dirnet.compression.report import size_figures
+from dirnet.compression.request import check_trainable
 from dirnet.config import boolean
 from dirnet.errors import UserError, did_you_mean, one_line_errors
 from dirnet.espnet import folder
@@ -104,9 +105,7 @@ def chosen_method(arguments: argparse.Namespace) -> Method:
     method = dataclasses.replace(
         methods[arguments.method], **{name: value for name, value in changes.items() if value is not None}
     )
-    if method.support != "fixed" or method.solver == "small":
-        raise UserError(f"method {arguments.method} is not for ESPnet's models: their training keeps every zero where "
-                        "it is; choose one with support: fixed, such as dirnet")  # fmt: skip
+    check_trainable(arguments.method, method)
     return method
 
 
