@@ -8,7 +8,7 @@
 For every seed a dense model is trained once (OUT/dense_SEED), or, with --dense_seed, one for all seeds; then each
 (method, size, seed) is a task: compress, measure, fine-tune, measure. Methods whose support moves move it during the
 first half of the fine-tuning; a small dense model is trained like the dense one before. A task appends lines to
-OUT/results.jsonl; a rerun does what is missing.
+OUT/results.jsonl; a rerun does what is missing. OUT/setting.json keeps the configuration that all of them share.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ import torch
 
 from bench.corpus import Batch, Corpus
 from bench.ctc import Training, phone_errors, posteriors, train, word_errors
+from bench.setting import check_setting
 from dirnet import compress
 from dirnet.asr.decode import DecodeConfig, Decoder
+from dirnet.compression.budget import parse_size
 from dirnet.compression.methods import load_methods
 from dirnet.compression.report import size_figures
 from dirnet.compression.support import MovingSupport, SupportSchedule, loosen, tighten
@@ -90,9 +92,13 @@ def main(argv: list[str] | None = None) -> int:
     for method in methods:
         if method not in known:
             raise UserError(f"method {method!r} is unknown; {bench.compress_config} has {', '.join(known)}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    for size in map(parse_size, sizes):  # before the training of the dense models
+        if size.kind == "rtf":
+            raise UserError(f"size {size.text} needs a cost model, which this bench has not; give a ratio or bytes")
     if arguments.init and not (arguments.init / storage.DESCRIPTION).is_file():
         raise UserError(f"--init {arguments.init} holds no model; give a folder such as OUT/dense_0 of another bench")
+    shared = {name: value for name, value in asdict(bench).items() if name not in ("methods", "sizes")}
+    check_setting(arguments.out, shared)
     setting = (bench, arguments.workdir, arguments.device, arguments.out, arguments.dense_seed, arguments.init)
     trained = arguments.seeds if arguments.dense_seed is None else [arguments.dense_seed]
     _run(_train_dense, [(seed,) for seed in trained], arguments.jobs, setting)

@@ -5,6 +5,7 @@
 
 WORK is a folder of the recipe with stages 0 to 2 done. Every (run of the configuration, seed) writes
 OUT/RUN_SEED.json; a rerun does what is missing and prints the table, with 95 % bootstrap intervals over utterances.
+OUT/setting.json keeps the configuration, so that results of another one do not mix with them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor
 from bench.accuracy_table import difference, rate, shown
 from bench.corpus import Batch, Corpus
 from bench.ctc import Training, ctc_loss, phone_errors, posteriors, train, word_errors
+from bench.setting import check_setting
 from dirnet.asr.alignment import align
 from dirnet.asr.decode import DecodeConfig, Decoder
 from dirnet.asr.denominator import DenominatorGraph
@@ -118,11 +120,13 @@ def run_missing(arguments: argparse.Namespace) -> None:
     unknown = next((name for name in arguments.runs or () if name not in runs), None)
     if unknown is not None:
         raise UserError(f"--runs: {unknown!r} is not in {arguments.config}, which has {', '.join(runs)}")
+    shared = {"model": storage.describe(arguments.model)["sha256"], "training": bench.training, "beam": bench.beam,
+              "max_active": bench.max_active}  # fmt: skip
+    check_setting(arguments.out, shared | {f"run {name}": values for name, values in runs.items()})
     todo = [("start", 0)] + [(name, seed) for seed in arguments.seeds for name in arguments.runs or runs]
     todo = [(name, seed) for name, seed in todo if not (arguments.out / f"{name}_{seed}.json").exists()]
     if not todo:
         return
-    arguments.out.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(arguments.workdir, torch.device(arguments.device))
     decoder = None
     if (corpus.lang / "TLG.fst").is_file():

@@ -45,7 +45,12 @@ def test_runs_are_compared_and_not_repeated(start, program):
     assert len(told["log"]) == 1 and len(told["dev_phone_errors"]) == 4
     assert all(0 < accuracy <= 1 for accuracy in told["smbr_acc"]) and len(told["smbr_acc"]) == 6
     before = (start / "out/smbr_1.json").stat().st_mtime_ns
-    assert program(main, *options)[1] == shown and (start / "out/smbr_1.json").stat().st_mtime_ns == before
+    (start / "smbr.yaml").write_text(f"{CONFIG}    smbr_more: {{order: 2}}\n")  # a run more mixes nothing
+    assert program(main, *options, "--runs", "ctc", "smbr")[1] == shown
+    assert (start / "out/smbr_1.json").stat().st_mtime_ns == before
+    (start / "smbr.yaml").write_text(CONFIG.replace("order: 3", "order: 2"))
+    status, _, error = program(main, *options)
+    assert status == 2 and "setting.json: these results are of run smbr {'order': 3" in error
 
 
 def test_mistakes(start, program):
