@@ -31,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     rows = {(row["size"], row["method"], row["seed"], row["stage"]): row for row in read_log(path)}
     if not rows:
         raise UserError(f"{path} holds no results yet; wait for bench/accuracy.py")
+    methods = list(dict.fromkeys(method for _, method, *_ in rows))
+    if arguments.control not in ("dense", *methods):
+        raise UserError(f"--control is {arguments.control!r}, expected a method of {path}: {', '.join(methods)}")
     some = next(iter(rows.values()))
     commits = ", ".join(sorted({row["commit"] for row in rows.values() if row["commit"]}))
     print(f"{some['hours']} h of training audio, {len(some['phones'])} test utterances; {some['device']}, "

@@ -30,6 +30,8 @@ def test_rates_are_pooled_over_seeds_and_compared_in_pairs(program, tmp_path):
     status, shown, _ = program(accuracy_table.main, tmp_path, "--control", "svd")
     line = next(line for line in shown.splitlines() if line.startswith("| dense"))
     assert "-50.0 % [" in line and "PER against svd" in shown
+    status, _, error = program(accuracy_table.main, tmp_path, "--control", "svdd")
+    assert status == 2 and "--control is 'svdd', expected a method of" in error and "dense, svd" in error
     low, high = accuracy_table.rate({0: rows[0], 1: rows[2]}, "phone_errors", "phones")[1:]
     assert low == high == 10.0  # every utterance has the same rate
 
