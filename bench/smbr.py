@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from bench.setting import check_setting
 from dirnet.asr.alignment import align
 from dirnet.asr.decode import DecodeConfig, Decoder
 from dirnet.asr.denominator import DenominatorGraph
-from dirnet.asr.lexicon import read_lexicon
+from dirnet.asr.lexicon import SPN, find, read_lexicon
 from dirnet.asr.phone_ngram import PhoneNgram, lattice
 from dirnet.asr.smbr import smbr_loss
 from dirnet.config import from_mapping, read_yaml
@@ -76,7 +76,11 @@ class SmbrCriterion:
         self.posteriors = [found[name] for name in corpus.train.names]
         place = {phone: number for number, phone in enumerate(corpus.tokens[1:])}
         lexicon = read_lexicon(corpus.lang / "lexicon.txt")
-        said = (lattice(corpus.words[name], lexicon.__getitem__, place) for name in corpus.train.names)
+
+        def pronounce(word: str) -> Sequence[Sequence[str]]:
+            return find(word, lexicon) or [(SPN,)]  # as in the phone transcripts, with --oov spn
+
+        said = (lattice(corpus.words[name], pronounce, place) for name in corpus.train.names)
         self.graph = DenominatorGraph.build(PhoneNgram.estimate(said, len(place), settings.order)).to(corpus.device)
 
     def __call__(self, log_probs: Tensor, steps: Tensor, batch: Batch) -> Tensor:
