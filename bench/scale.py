@@ -157,7 +157,7 @@ def make_sample(workdir: Path, folder: Path, hours: float) -> float:
     chosen = [names[index * len(names) // number] for index in range(number)]
     phones = datadir.read_table(source / "text_phones")
     for target, part in ((out, chosen), (folder / "data/dev", chosen[::DEV])):
-        if not (target / "wav.scp").is_file():
+        if not (target / "text_phones").is_file():  # which is written last
             datadir.subset(source, part, target)
             datadir.write_table(target / "text_phones", {name: phones[name] for name in part})
     return sum(durations[name] for name in chosen) / 3600
