@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from dirnet.errors import UserError
-from dirnet.espnet import compress, in_turn, lm_train, perplexity
+from dirnet.espnet import compress, in_turn, lm_train, perplexity, versions
 from dirnet.nn import storage
 from dirnet.nn.recurrent import DirNetRecurrent
 
@@ -72,6 +72,18 @@ def nats(model, path) -> tuple[float, int]:
         total -= model(read)[0][0].gather(1, said[:, None]).sum().item()
         count += len(said)
     return total, count
+
+
+def test_another_espnet_is_told(trained, program, work, tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "found", lambda: None)
+    (work / "data/other").mkdir()
+    shutil.copyfile(work / "data/test/text", work / "data/other/text")
+    for status, _, error in (
+        train(program, work, "train.yaml", "--exp", tmp_path / "lm"),
+        program(perplexity.main, "--exp", trained / "lm", "--data", work / "data/other"),
+    ):
+        assert status == 2 and "error: ESPnet is not installed, expected ESPnet 202" in error
+        assert len(error.splitlines()) == 1
 
 
 def test_perplexity_is_that_of_the_neutral_model(trained, program, work):
