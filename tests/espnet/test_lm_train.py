@@ -128,6 +128,11 @@ def test_a_rerun_trains_nothing_and_another_training_is_refused(trained, program
     before = (trained / "lm/model.pth").stat().st_mtime_ns
     status, said, _ = train(program, work, "train.yaml", "--exp", trained / "lm")
     assert status == 0 and "already trained" in said and (trained / "lm/model.pth").stat().st_mtime_ns == before
+    neutral = trained / "lm/model.json"
+    told = json.loads(neutral.read_text())["sha256"]
+    neutral.unlink()
+    status, said, error = train(program, work, "train.yaml", "--exp", trained / "lm")
+    assert status == 0 and "already trained" in said and json.loads(neutral.read_text())["sha256"] == told
     status, _, error = train(program, work, "train.yaml", "--exp", trained / "lm", "--optim_conf", "lr=0.1")
     assert status == 2 and "holds a training with other options" in error and len(error.splitlines()) == 1
 
