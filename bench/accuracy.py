@@ -8,13 +8,12 @@
 For every seed a dense model is trained once (OUT/dense_SEED), or, with --dense_seed, one for all seeds; then each
 (method, size, seed) is a task: compress, measure, fine-tune, measure. Methods whose support moves move it during the
 first half of the fine-tuning; a small dense model is trained like the dense one before. A task appends lines to
-OUT/results.jsonl; a rerun does what is missing.
+OUT/results.jsonl; a rerun does what is missing. OUT/setting.json keeps the configuration that all of them share.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import multiprocessing
 import os
 import sys
@@ -28,13 +27,16 @@ import torch
 
 from bench.corpus import Batch, Corpus
 from bench.ctc import Training, phone_errors, posteriors, train, word_errors
+from bench.setting import check_setting
 from dirnet import compress
 from dirnet.asr.decode import DecodeConfig, Decoder
+from dirnet.compression.budget import parse_size
 from dirnet.compression.methods import load_methods
 from dirnet.compression.report import size_figures
 from dirnet.compression.support import MovingSupport, SupportSchedule, loosen, tighten
 from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError, one_line_errors
+from dirnet.files import append_log, read_log
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.options import Parser
@@ -90,23 +92,23 @@ def main(argv: list[str] | None = None) -> int:
     for method in methods:
         if method not in known:
             raise UserError(f"method {method!r} is unknown; {bench.compress_config} has {', '.join(known)}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    for size in map(parse_size, sizes):  # before the training of the dense models
+        if size.kind == "rtf":
+            raise UserError(f"size {size.text} needs a cost model, which this bench has not; give a ratio or bytes")
     if arguments.init and not (arguments.init / storage.DESCRIPTION).is_file():
         raise UserError(f"--init {arguments.init} holds no model; give a folder such as OUT/dense_0 of another bench")
+    shared = {name: value for name, value in asdict(bench).items() if name not in ("methods", "sizes")}
+    check_setting(arguments.out, shared)
     setting = (bench, arguments.workdir, arguments.device, arguments.out, arguments.dense_seed, arguments.init)
     trained = arguments.seeds if arguments.dense_seed is None else [arguments.dense_seed]
     _run(_train_dense, [(seed,) for seed in trained], arguments.jobs, setting)
     tasks = [Task("dense", "1x", seed) for seed in arguments.seeds]
     tasks += [Task(m, s, seed) for s in sizes for m in methods if m != "dense" for seed in arguments.seeds]
-    finished = {(row["method"], row["size"], row["seed"]) for row in _rows(arguments.out) if row["stage"] == "after"}
+    rows = read_log(arguments.out / "results.jsonl")
+    finished = {(row["method"], row["size"], row["seed"]) for row in rows if row["stage"] == "after"}
     _run(_run_task, [(task,) for task in tasks if (task.method, task.size, task.seed) not in finished],
          arguments.jobs, setting)  # fmt: skip
     return 0
-
-
-def _rows(out: Path) -> list[dict[str, Any]]:
-    path = out / "results.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _run(work, tasks: list[tuple], jobs: int, setting: tuple) -> None:
@@ -143,9 +145,7 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     os._exit(1)
 
 
-def _start(
-    bench: Bench, workdir: str, device: str, out: Path, dense_seed: int | None, initial: Path | None
-) -> None:
+def _start(bench: Bench, workdir: str, device: str, out: Path, dense_seed: int | None, initial: Path | None) -> None:
     """What a process keeps for its tasks."""
     global _bench, _corpus, _out, _dense_seed, _initial, _decoder
     _bench, _out, _dense_seed, _initial = bench, out, dense_seed, initial
@@ -214,8 +214,7 @@ def _measure(model: AcousticModel, task: Task, stage: str, told: dict[str, Any],
         row |= {"word_errors": words[0], "words": words[1]}
     device = torch.cuda.get_device_name() if _corpus.device.type == "cuda" else cpu_name()
     row |= {"commit": commit(), "device": device, "torch": torch.__version__, "hours": round(_corpus.train.hours, 2)}
-    with open(_out / "results.jsonl", "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row) + "\n")
+    append_log(_out / "results.jsonl", row)
     log(f"{stage}: test PER {100 * sum(phones[0]) / sum(phones[1]):.2f} %, {row['params']:,} params")
 
 

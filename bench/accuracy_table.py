@@ -6,13 +6,13 @@ seeds that both have.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
 from dirnet.errors import UserError, one_line_errors
+from dirnet.files import read_log
 from dirnet.options import Parser
 
 SAMPLES = 2000
@@ -28,12 +28,12 @@ def main(argv: list[str] | None = None) -> int:
     path = arguments.out / "results.jsonl"
     if not path.is_file():
         raise UserError(f"{path} does not exist; run bench/accuracy.py first")
-    rows = {}
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
-        rows[row["size"], row["method"], row["seed"], row["stage"]] = row
+    rows = {(row["size"], row["method"], row["seed"], row["stage"]): row for row in read_log(path)}
     if not rows:
         raise UserError(f"{path} holds no results yet; wait for bench/accuracy.py")
+    methods = list(dict.fromkeys(method for _, method, *_ in rows))
+    if arguments.control not in ("dense", *methods):
+        raise UserError(f"--control is {arguments.control!r}, expected a method of {path}: {', '.join(methods)}")
     some = next(iter(rows.values()))
     commits = ", ".join(sorted({row["commit"] for row in rows.values() if row["commit"]}))
     print(f"{some['hours']} h of training audio, {len(some['phones'])} test utterances; {some['device']}, "

@@ -1,4 +1,4 @@
-"""Stock ESPnet models, dense and with recurrent layers compressed 4x: attention, transducer, CTC over BPE, an LM.
+"""Stock ESPnet models, dense and with recurrent layers compressed: attention, transducer, CTC over BPE, an LM.
 
     python -m bench.espnet_models --mini WORK --read SPEECHOCEAN762 --out OUT
 
@@ -35,6 +35,7 @@ HERE = Path(__file__).parent
 CONF = HERE / "conf/espnet"
 SPECIAL = ("<blank>", "<unk>")  # first in ESPnet's token lists; <sos/eos> is last
 PIECES = 60
+DEFAULT_SIZE = "4x"  # also of results that do not say it
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--read", required=True, type=Path, help="speechocean762: train, test and audio")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--size", default="4x", help="of the recurrent layers")
+    parser.add_argument("--size", default=DEFAULT_SIZE, help="of the recurrent layers (default: %(default)s)")
     parser.add_argument("--stop_after", choices=["dense", "all"], default="all", help="dense: train, nothing else")
     arguments = parser.parse_args(argv)
     sys.path.append(str(HERE / "transducer_loss"))
@@ -95,6 +96,9 @@ class Experiment:
         self.name, self.model, self.size = name, model, size
         self.folder, self.data = out / name, out / "data" / f"{model.corpus}_{model.tokens}_{model.utterances[0]}"
         self.result = read_json(self.folder / "result.json") or {"commit": commit(), "cpu": cpu_name()}
+        made = self.result.get("compress", {"size": size}).get("size", DEFAULT_SIZE)
+        if made != size:
+            raise UserError(f"--size is {size}, but {self.folder} holds the model at {made}; give another --out")
 
     def step(self, name: str, work) -> None:
         """Run `work` unless its result is known."""
@@ -192,8 +196,8 @@ class Experiment:
             raise UserError(f"{self.folder / 'small'} was not made; see above")
         groups = report["groups"]
         weights = [sum(row["rows"] * row["columns"] for row in groups), sum(row["params"] for row in groups)]
-        return {"dense": report["dense"], "small": report["compressed"], "relative_error": report["relative_error"],
-                "recurrent": weights}  # fmt: skip
+        return {"size": self.size, "dense": report["dense"], "small": report["compressed"], "recurrent": weights,
+                "relative_error": report["relative_error"]}  # fmt: skip
 
     def tune(self) -> dict[str, Any]:
         """ESPnet's training program from the compressed model on."""
@@ -244,8 +248,8 @@ class Experiment:
 def markdown(out: Path) -> str:
     """The table of all models with results in `out`."""
     lines = [
-        "| model | recurrent weights | at 4x | all parameters | at 4x | dense | compressed | fine-tuned | measure |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
+        "| model | size | recurrent weights | left | parameters | left | dense | compressed | fine-tuned | measure |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for name in MODELS:
         result = read_json(out / name / "result.json") or {}
@@ -255,8 +259,8 @@ def markdown(out: Path) -> str:
         scores = [_told(result[f"{step}_score"]) for step in ("dense", "small", "tuned")]
         measure = "perplexity" if "perplexity" in result["dense_score"] else "token error rate"
         lines.append(
-            f"| {name} | {sizes['recurrent'][0]:,} | {sizes['recurrent'][1]:,} | {sizes['dense']['params']:,} | "
-            f"{sizes['small']['params']:,} | {' | '.join(scores)} | {measure} |"
+            f"| {name} | {sizes.get('size', DEFAULT_SIZE)} | {sizes['recurrent'][0]:,} | {sizes['recurrent'][1]:,} | "
+            f"{sizes['dense']['params']:,} | {sizes['small']['params']:,} | {' | '.join(scores)} | {measure} |"
         )
     return "\n".join([*lines, ""])
 

@@ -13,7 +13,6 @@ here unless `--ngpu` made it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import shutil
@@ -29,7 +28,7 @@ from bench import scale_table
 from dirnet.asr import datadir
 from dirnet.asr.ark import read_scp
 from dirnet.errors import UserError, one_line_errors
-from dirnet.files import atomic_write, read_json
+from dirnet.files import append_log, atomic_write, read_json, read_log
 from dirnet.options import Parser
 from dirnet.provenance import commit, cpu_name
 
@@ -89,8 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     for hours in (one, two):
         for cell in measure(arguments, hours, {row["stage"] for row in rows if row["asked"] == hours}):
             rows.append({**asdict(cell), "asked": hours, "setting": setting, "commit": commit(), "device": cpu_name()})
-            with open(log, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(rows[-1]) + "\n")
+            append_log(log, rows[-1])
             told = f"{cell.cpu_s:.1f} s CPU, {cell.wall_s:.1f} s, {cell.peak_mb:.0f} MB"
             print(f"{hours:g} h, {cell.stage}: {told}", flush=True)
     shown = scale_table.page(rows, arguments)
@@ -102,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def finished(log: Path, setting: dict) -> list[dict]:
     """The rows in `log`; of another setting they are a `UserError`."""
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    rows = read_log(log)
     for row in rows:
         if row["setting"] != setting:
             name = next(name for name in setting if row["setting"].get(name) != setting[name])
@@ -159,7 +157,7 @@ def make_sample(workdir: Path, folder: Path, hours: float) -> float:
     chosen = [names[index * len(names) // number] for index in range(number)]
     phones = datadir.read_table(source / "text_phones")
     for target, part in ((out, chosen), (folder / "data/dev", chosen[::DEV])):
-        if not (target / "wav.scp").is_file():
+        if not (target / "text_phones").is_file():  # which is written last
             datadir.subset(source, part, target)
             datadir.write_table(target / "text_phones", {name: phones[name] for name in part})
     return sum(durations[name] for name in chosen) / 3600

@@ -5,6 +5,7 @@
 
 WORK is a folder of the recipe with stages 0 to 2 done. Every (run of the configuration, seed) writes
 OUT/RUN_SEED.json; a rerun does what is missing and prints the table, with 95 % bootstrap intervals over utterances.
+OUT/setting.json keeps the configuration, so that results of another one do not mix with them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from torch import Tensor
 from bench.accuracy_table import difference, rate, shown
 from bench.corpus import Batch, Corpus
 from bench.ctc import Training, ctc_loss, phone_errors, posteriors, train, word_errors
+from bench.setting import check_setting
 from dirnet.asr.alignment import align
 from dirnet.asr.decode import DecodeConfig, Decoder
 from dirnet.asr.denominator import DenominatorGraph
-from dirnet.asr.lexicon import read_lexicon
+from dirnet.asr.lexicon import SPN, find, read_lexicon
 from dirnet.asr.phone_ngram import PhoneNgram, lattice
 from dirnet.asr.smbr import smbr_loss
 from dirnet.config import from_mapping, read_yaml
@@ -74,7 +76,11 @@ class SmbrCriterion:
         self.posteriors = [found[name] for name in corpus.train.names]
         place = {phone: number for number, phone in enumerate(corpus.tokens[1:])}
         lexicon = read_lexicon(corpus.lang / "lexicon.txt")
-        said = (lattice(corpus.words[name], lexicon.__getitem__, place) for name in corpus.train.names)
+
+        def pronounce(word: str) -> Sequence[Sequence[str]]:
+            return find(word, lexicon) or [(SPN,)]  # as in the phone transcripts, with --oov spn
+
+        said = (lattice(corpus.words[name], pronounce, place) for name in corpus.train.names)
         self.graph = DenominatorGraph.build(PhoneNgram.estimate(said, len(place), settings.order)).to(corpus.device)
 
     def __call__(self, log_probs: Tensor, steps: Tensor, batch: Batch) -> Tensor:
@@ -118,11 +124,13 @@ def run_missing(arguments: argparse.Namespace) -> None:
     unknown = next((name for name in arguments.runs or () if name not in runs), None)
     if unknown is not None:
         raise UserError(f"--runs: {unknown!r} is not in {arguments.config}, which has {', '.join(runs)}")
+    shared = {"model": storage.describe(arguments.model)["sha256"], "training": bench.training, "beam": bench.beam,
+              "max_active": bench.max_active}  # fmt: skip
+    check_setting(arguments.out, shared | {f"run {name}": values for name, values in runs.items()})
     todo = [("start", 0)] + [(name, seed) for seed in arguments.seeds for name in arguments.runs or runs]
     todo = [(name, seed) for name, seed in todo if not (arguments.out / f"{name}_{seed}.json").exists()]
     if not todo:
         return
-    arguments.out.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(arguments.workdir, torch.device(arguments.device))
     decoder = None
     if (corpus.lang / "TLG.fst").is_file():

@@ -9,10 +9,13 @@ from __future__ import annotations
 import difflib
 import errno
 import functools
+import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from typing import IO
 
 
 class UserError(ValueError):
@@ -47,20 +50,31 @@ def one_line_interrupts() -> None:
 def one_line_errors(main: Callable[..., int | None]) -> Callable[..., None]:
     """Decorate a program's `main`: its value is the exit status, 130 on Ctrl-C, 2 on what the user can mend.
 
-    That is a `UserError`, a full disk, or a path that is not what it should be.
+    That is a `UserError`, a full disk, or a path that is not what it should be. One whose output nobody reads any more
+    ends without a word, with 1.
     """
 
     @functools.wraps(main)
     def program(*args, **kwargs) -> None:
         name = os.path.basename(sys.argv[0])
         try:
-            sys.exit(main(*args, **kwargs))
+            try:
+                status = main(*args, **kwargs)
+            except SystemExit as ended:  # of --help
+                status = ended.code
+            sys.stdout.flush()
+            sys.exit(status)
         except UserError as error:
             print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)
+        except BrokenPipeError:
+            if not _is_closed(sys.stdout):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
+            sys.exit(1)
         except OSError as error:
             where = error.filename or "the output"
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -73,3 +87,13 @@ def one_line_errors(main: Callable[..., int | None]) -> Callable[..., None]:
             sys.exit(2)
 
     return program
+
+
+def _is_closed(output: IO) -> bool:
+    """Whether `output` is a pipe whose reader has ended, as `head` does."""
+    try:
+        watch = select.poll()
+        watch.register(output.fileno(), 0)
+    except io.UnsupportedOperation:
+        return False
+    return bool(watch.poll(0))

@@ -1,5 +1,7 @@
 """Files that are either whole or absent: write to a temporary name, then rename; a torn record counts as absent.
 
+Logs of JSON lines grow instead: a last line that was torn counts as absent.
+
 A temporary's name tells its process. What one that was killed left goes when its target is written again.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import functools
 import json
 import os
@@ -16,6 +19,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from dirnet.errors import UserError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -104,3 +109,34 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def read_log(path: str | Path) -> list[Any]:
+    """The JSON values in the lines of `path`, none when it is absent; a last line that a killed writer tore counts not.
+
+    A damaged line before it is a `UserError`.
+    """
+    try:
+        lines = Path(path).read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            raise UserError(f"{path}:{number} is damaged, expected JSON; remove the line and run it again") from None
+    return found
+
+
+def append_log(path: str | Path, value: Any) -> None:
+    """Append `value` as a line of JSON, one process at a time, and cut a torn last line before."""
+    try:
+        with open(path, "a+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.seek(0)
+            stream.truncate(stream.read().rfind(b"\n") + 1)
+            stream.write(json.dumps(value).encode() + b"\n")
+    except OSError as error:
+        name_full_disk(error, path)
+        raise

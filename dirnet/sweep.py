@@ -33,7 +33,7 @@ from dirnet.compression.methods import Method
 from dirnet.compression.report import size_figures
 from dirnet.errors import UserError, one_line_errors
 from dirnet.factorization import Factors, shrinkage, svd
-from dirnet.files import atomic_write
+from dirnet.files import append_log, atomic_write, read_log
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.recurrent import coded_class
@@ -105,8 +105,7 @@ def main(argv: list[str] | None = None) -> int:
         model = _compressed(dense, point, arguments.seed)
         row = {"key": point.key, "x": point.x, "setting": setting, **size_figures(model), **scorer.score(model)}
         row |= {"commit": commit(), "device": cpu_name(), "dense": shape}
-        with open(log, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+        append_log(log, row)
         rows[point.key] = row
         scores = f"F-score {row['f_score']:.3f}, WER {row['wer']:.2f} %"
         print(f"{point.key}: {row['params']:,} params, {scores}", flush=True)
@@ -188,7 +187,7 @@ class _Scorer:
 
 def _finished(log: Path, setting: dict[str, Any]) -> dict[str, dict]:
     """The rows in `log`, by key; of another model, set or size than `setting` they are a `UserError`."""
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    rows = read_log(log)
     for row in rows:
         for name, value in setting.items():
             if row["setting"].get(name) != value:

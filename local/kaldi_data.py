@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dirnet.asr.audio import AudioReader, is_pipe
 from dirnet.asr.datadir import Utterance, read, read_lines, split_line, split_off, write_sets
+from dirnet.asr.lexicon import is_comment
 from dirnet.asr.validation import faults
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
@@ -79,10 +80,12 @@ def _check_disjoint(sets: dict[str, list[Utterance]]) -> None:
 
 
 def _copy_lexicon(source: Path, target: Path) -> None:
-    """Copy the lines `WORD PHONE...`, words in upper case."""
+    """Copy the lines `WORD PHONE...`, words in upper case, without comments."""
     lines = []
     for number, line in enumerate(read_lines(source), 1):
         word, phones = split_line(line)
+        if is_comment(word):
+            continue
         if word and not phones:
             raise UserError(f"{source}:{number}: word {word!r} has no phones; complete or remove the line")
         if word:

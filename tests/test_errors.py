@@ -70,6 +70,26 @@ def test_other_failures_keep_their_traceback():
     assert shown.returncode == 1 and "Traceback" in shown.stderr
 
 
+@pytest.mark.parametrize("work", ["for n in range(99999): print(n)", "print(0); raise SystemExit(0)"])
+def test_an_output_that_nobody_reads_ends_the_program_quietly(work):
+    code = f"from dirnet.errors import one_line_errors\n@one_line_errors\ndef main():\n    {work}\ninput()\nmain()"
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with subprocess.Popen([sys.executable, "-c", code], env=buffered, **pipes) as program:
+        program.stdout.close()
+        program.stdin.write(b"\n")
+        program.stdin.close()
+        assert program.stderr.read() == b"" and program.wait() == 1
+
+
+def test_another_broken_pipe_keeps_its_traceback():
+    def main():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")  # of a worker, say
+
+    with pytest.raises(BrokenPipeError):
+        one_line_errors(main)()
+
+
 def test_return_value_is_the_status():
     assert status(lambda: 0) == 0 and status(lambda: 1) == 1
 

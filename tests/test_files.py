@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from dirnet import files
-from dirnet.files import atomic_folder, atomic_write
+from dirnet.errors import UserError
+from dirnet.files import append_log, atomic_folder, atomic_write, read_log
 
 
 def test_new_content_appears_only_at_the_end(tmp_path):
@@ -90,3 +91,28 @@ def test_a_folder_is_replaced_whole(tmp_path):
     with atomic_folder(target) as folder:
         (folder / "fresh").write_text("z")
     assert os.listdir(target) == ["fresh"]
+
+
+@pytest.mark.parametrize("torn", [b'{"b": "' + b"x" * 9000, b"[2]", b'"\xc3'])
+def test_a_torn_last_line_of_a_log_counts_not_and_is_cut_by_the_next(tmp_path, torn):
+    log = tmp_path / "log.jsonl"
+    assert read_log(log) == []
+    append_log(log, {"a": 1})
+    log.write_bytes(log.read_bytes() + torn)
+    assert read_log(log) == [{"a": 1}]
+    append_log(log, "é")
+    assert read_log(log) == [{"a": 1}, "é"] and log.read_bytes().count(b"\n") == 2
+    log.write_text("[1]\n{\n[2]\n")
+    with pytest.raises(UserError, match=r"log.jsonl:2 is damaged.*remove the line"):
+        read_log(log)
+
+
+def test_lines_of_several_processes_stay_whole(tmp_path):
+    code = (
+        "import sys\nfrom dirnet.files import append_log\n"
+        "for number in range(20):\n    append_log(sys.argv[1], [sys.argv[2], number, 'x' * 30000])\n"
+    )
+    log = tmp_path / "log.jsonl"
+    processes = [subprocess.Popen([sys.executable, "-c", code, log, name]) for name in "ab"]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert sorted(row[:2] for row in read_log(log)) == [[name, number] for name in "ab" for number in range(20)]

@@ -76,6 +76,8 @@ def test_too_little_energy_at_the_start_loses_the_model(speech, program, tmp_pat
     assert high["f_score"] > low["f_score"] and high["params"] > low["params"]  # nothing filled the poor one up
     assert (tmp_path / "vartheta.png").read_bytes().startswith(b"\x89PNG")
     assert f"| 1e+07 | {high['params']:,} | {high['f_score']:.3f} |" in (tmp_path / "vartheta.md").read_text()
+    with open(tmp_path / "vartheta.jsonl", "a") as stream:
+        stream.write('{"key": "varth')  # torn by a killed sweep
     status, again, _ = program(sweep.main, "vartheta", *options(speech, tmp_path, "--size", "1.8x"))
     assert status == 0 and len(again.splitlines()) == 1  # nothing was computed twice
     status, _, error = program(sweep.main, "vartheta", *options(speech, tmp_path, "--size", "2x"))

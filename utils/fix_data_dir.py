@@ -6,7 +6,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from dirnet.asr.datadir import BY_SPEAKER, BY_UTTERANCE, REQUIRED, keep, read_lines, split_line, write_table
+from dirnet.asr.datadir import (
+    BY_SPEAKER,
+    BY_UTTERANCE,
+    FROM_FEATURES,
+    REQUIRED,
+    SPEEDS,
+    keep,
+    read_lines,
+    split_line,
+    write_table,
+)
 from dirnet.asr.validation import VALUES, faults
 from dirnet.errors import UserError, one_line_errors
 from dirnet.options import Parser
@@ -27,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     remarks: list[str] = []
     present = [name for name in (*BY_UTTERANCE, *BY_SPEAKER[1:]) if (folder / name).exists()]
     tables = {name: _lenient(folder / name, remarks) for name in present}
-    complete = set.intersection(*(set(table) for name, table in tables.items() if name in BY_UTTERANCE))
+    given = [set(table) for name, table in tables.items() if name in (*REQUIRED, SPEEDS)]
+    complete = set.intersection(*given)
     if not complete:
         raise UserError(f"{folder}: no utterance is in all of its tables; nothing was changed, compare their IDs")
     everyone = set().union(*(tables[name] for name in REQUIRED))
@@ -37,7 +48,11 @@ def main(argv: list[str] | None = None) -> int:
         if (folder / name).exists():
             shutil.copy2(folder / name, backup / name)
     for name, table in tables.items():
-        write_table(folder / name, table)
+        if name in FROM_FEATURES and (lacking := complete - table.keys()):  # utterances are new: Kaldi drops it, too
+            (folder / name).unlink()
+            remarks.append(f"{name}: removed, it lacks {len(lacking)} utterances; the features make it again")
+        else:
+            write_table(folder / name, table)
     keep(folder, complete)
     for remark in remarks:
         print(f"{folder}/{remark}")

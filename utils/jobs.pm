@@ -36,7 +36,7 @@ sub arguments {
     my $log = shift @$argv;
     mistake($program, "expected [options] [JOB=1:N] LOG COMMAND...") unless defined $log and @$argv;
     mistake($program, "log '$log' does not contain $name, so that jobs would share it")
-        if defined $name and $first < $last and $log !~ /\Q$name\E/;
+        if defined $name and $first < $last and $log !~ /\b\Q$name\E\b/;
     return ($first, $last, $name, $log, join(' ', map { quoted($_) } @$argv));
 }
 
@@ -118,10 +118,10 @@ sub quoted {
     return "\"$argument\"";
 }
 
-# $text with every $name replaced by the job's number.
+# $text with every $name that is a word of its own, as in x.JOB.log and not in /data/JOBS, replaced by the job's number.
 sub named {
     my ($text, $name, $id) = @_;
-    $text =~ s/\Q$name\E/$id/g if defined $name;
+    $text =~ s/\b\Q$name\E\b/$id/g if defined $name;
     return $text;
 }
 

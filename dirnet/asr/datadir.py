@@ -21,7 +21,8 @@ from dirnet.files import atomic_folder, atomic_write, read_json
 
 REQUIRED = ("wav.scp", "text", "utt2spk")
 SPEEDS = "utt2speed"
-BY_UTTERANCE = (*REQUIRED, SPEEDS, "utt2dur", "utt2num_frames")
+FROM_FEATURES = ("utt2dur", "utt2num_frames")
+BY_UTTERANCE = (*REQUIRED, SPEEDS, *FROM_FEATURES)
 BY_SPEAKER = ("spk2utt", "spk2gender", "spk2age")
 ORIGIN = ".origin.json"  # what a folder was made from, so that making it again is recognised
 

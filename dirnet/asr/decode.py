@@ -284,7 +284,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", default="", help="conf/decode.yaml")
     parser.add_argument("--out", required=True, help="folder to write to")
     parser.add_argument("--nj", type=int, default=1, help="processes")
-    parser.add_argument("--frame_seconds", type=float, help="between two posteriors; default: the file frame_shift")
+    parser.add_argument("--frame_seconds", type=float, help="between posteriors; default: as frame_shift says, or 0.03")
     parser.add_argument("--acoustic_scale", type=float, help="instead of the config's")
     parser.add_argument("--blank_penalty", type=float, help="instead of the config's")
     arguments = parser.parse_args(argv)

@@ -49,8 +49,11 @@ class MfccConfig:
 
     def __post_init__(self) -> None:
         for name in ("sample_frequency", "frame_length", "frame_shift", "num_mel_bins", "num_ceps"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"MFCC option {name} is {getattr(self, name)}, expected more than 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"MFCC option {name} is {getattr(self, name)}, expected a finite number above 0")
+        for name, samples in (("frame_length", self.window_samples), ("frame_shift", self.shift_samples)):
+            if samples < 1:
+                raise UserError(f"MFCC option {name} is {getattr(self, name)}, expected milliseconds, a sample or more")
         if self.num_ceps > self.num_mel_bins:
             bins = self.num_mel_bins
             raise UserError(f"MFCC option num_ceps is {self.num_ceps}, expected at most num_mel_bins, {bins}")
@@ -95,7 +98,10 @@ class MfccConfig:
             option = re.fullmatch(r"--([a-z][a-z0-9-]*)=(\S+)", line)
             if option is None:
                 raise UserError(f"{path}:{number}: {line!r} is not an option; expected the form --option=value")
-            mapping[option[1].replace("-", "_")] = yaml.safe_load(option[2])
+            try:
+                mapping[option[1].replace("-", "_")] = yaml.safe_load(option[2])
+            except (yaml.YAMLError, ValueError):  # a ValueError: 2000-99-99, a date
+                raise UserError(f"{path}:{number}: --{option[1]} is {option[2]!r}, expected a number or word") from None
         return from_mapping(cls, mapping, str(path))
 
 

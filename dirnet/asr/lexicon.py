@@ -38,6 +38,11 @@ SILENCE = ("none", "ends", "words")
 Pronunciations = dict[str, list[tuple[str, ...]]]  # word -> its distinct pronunciations, the preferred one first
 
 
+def is_comment(first: str) -> bool:
+    """Whether `first`, with which a lexicon's line begins, makes it a comment."""
+    return first == "#" or first.startswith(";;;")
+
+
 def read_lexicon(path: str | Path) -> Pronunciations:
     """Read `WORD P1 P2 ...` lines, plain or .gz; Kaldi's lexiconp.txt, `WORD 0.5 P1 P2 ...`, too.
 
@@ -48,7 +53,7 @@ def read_lexicon(path: str | Path) -> Pronunciations:
     """
     found: dict[str, dict[tuple[str, ...], float]] = {}  # word -> its pronunciations -> probability
     for number, fields in read_fields(path):
-        if not fields or fields[0] == "#" or fields[0].startswith(";;;"):
+        if not fields or is_comment(fields[0]):
             continue
         word = re.sub(r"(?<=.)\(\d+\)$", "", fields[0])
         said = list(itertools.takewhile(lambda f: f[0] != "#", fields[1:]))

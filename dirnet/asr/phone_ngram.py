@@ -8,6 +8,8 @@ A context is a tuple of up to `order - 1` phones, or of the sentence boundary an
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -118,7 +120,7 @@ class PhoneNgram:
                 values = {field.name: arrays[field.name] for field in fields(cls)}
         except FileNotFoundError:
             raise UserError(f"phone n-gram {path} does not exist; run sMBR training from its first stage") from None
-        except (KeyError, ValueError, OSError) as error:
+        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"phone n-gram {path} is damaged ({error}); delete it and run again") from None
         return cls(**{**values, "phones": int(values["phones"])})
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dirnet.compression.budget import parse_size
-from dirnet.compression.methods import load_methods
+from dirnet.compression.methods import Method, load_methods
+from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
 from dirnet.nn.running import load_cost_model
 from dirnet.options import Parser
@@ -18,6 +19,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--methods", required=True, help="names, separated by blanks")
     parser.add_argument("--sizes", required=True, help="7.9x, 1.3M, 2MB or rtf=0.001, separated by blanks")
     parser.add_argument("--cost_model", help="cost.json of `dirnet cost`, for sizes in rtf")
+    parser.add_argument("--espnet", type=boolean, default=False, help="true: as egs/ptb_dirnet, which trains `small` "
+                        "itself and gives the others to `dirnet compress --espnet`")  # fmt: skip
     arguments = parser.parse_args(argv)
     known = load_methods(arguments.config)
     if not arguments.methods.split():
@@ -28,19 +31,33 @@ def main(argv: list[str] | None = None) -> int:
     for name in arguments.methods.split():
         if name not in known:
             raise UserError(f"method {name!r} is unknown; {arguments.config} has {', '.join(known)}")
+        if arguments.espnet and name == "dense":
+            raise UserError("method dense is in the table as dense_1x whatever --methods says; leave it out")
+        if arguments.espnet and name != "small":
+            check_trainable(name, known[name])
     if not arguments.sizes.split():
         raise UserError("no size is given; expected a ratio (7.9x), parameters (1.3M) or bytes (2MB)")
     if arguments.cost_model:
         load_cost_model(arguments.cost_model, cpu_name(), 1)
     for size in map(parse_size, arguments.sizes.split()):
+        if size.kind == "rtf" and arguments.espnet:
+            raise UserError(f"size {size.text} needs an acoustic model of ours; give a ratio, parameters or bytes")
         if size.kind == "rtf" and not arguments.cost_model:
             raise UserError(f"size {size.text} needs --cost_model; `dirnet cost --out cost.json` measures this host")
         for name in arguments.methods.split():
             known[name].check_size(size)
-            once = name.startswith("dense")  # run.sh takes these at 1x, whatever the sizes
+            # the LibriSpeech recipe takes these at 1x, whatever the sizes
+            once = name.startswith("dense") and not arguments.espnet
             if known[name].solver == "dense" and not once and size.kind == "ratio" and size.value > 1:
                 raise UserError(f"method {name} keeps every value, size {size.text} is out of reach; run it with 1x")
     return 0
+
+
+def check_trainable(name: str, method: Method) -> None:
+    """A `UserError` for a method that ESPnet's training programs cannot carry out."""
+    if method.support != "fixed" or method.solver == "small":
+        raise UserError(f"method {name} is not for ESPnet's models: their training keeps every zero where it is; "
+                        "choose one with support: fixed, such as dirnet")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ BYTES = {0: 1, 1: 1, 2: 2, 3: 4, 4: 8, 5: 2, 6: 4, 7: 8, 11: 1, 27: 2, 28: 4, 29
 
 @dataclass(frozen=True)
 class Structure:
-    """Names of the methods, of the operators that they call (`dirnet::project.out`) and of their delegates."""
+    """Names of the methods, of the operators that they call (`dirnet::rnn_layer.out`) and of their delegates."""
 
     methods: list[str]
     operators: set[str]

@@ -24,12 +24,12 @@ from dirnet.compression.methods import METHODS, Method, load_methods
 from dirnet.compression.parallel import workers
 from dirnet.compression.plan import describe_plan, make_plan
 from dirnet.compression.report import size_figures
+from dirnet.compression.request import check_trainable
 from dirnet.config import boolean
 from dirnet.errors import UserError, did_you_mean, one_line_errors
 from dirnet.espnet import folder
 from dirnet.espnet.batches import read_batches
 from dirnet.espnet.source import Source, find, remarks_dropped, replaced_strings
-from dirnet.files import read_json
 from dirnet.nn.quantised import DTYPES
 from dirnet.options import Parser, seed
 
@@ -59,22 +59,22 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.data_utts < 1:
         raise UserError(f"--data_utts is {arguments.data_utts}, expected at least 1")
     found = find(arguments.espnet)
+    data = calibration(found, arguments, method)
     request = {
         "model_sha256": hashlib.sha256(found.model.read_bytes()).hexdigest(),
         "config_sha256": hashlib.sha256(found.config_file.read_bytes()).hexdigest(),
         "size": [arguments.size, arguments.of],
         "settings": dataclasses.asdict(method),
-        "data": arguments.data and [str(arguments.data), arguments.data_utts],
+        "data": data and [str(arguments.data), arguments.data_utts, digest(data)],
         "seed": arguments.seed,
     }
     if not arguments.dry_run:
-        if (read_json(out / folder.REPORT) or {}).get("request") == request:
+        if folder.holds(out, request):
             print(f"{out}: holds this compressed model already; nothing to do")
             return 0
         folder.refuse_trained(out)
     model = silent(found.build())
     wanted = limit(model, size, arguments.of)
-    data = calibration(found, arguments, method)
     if data:
         check_reads(model, data[0], arguments.data)
     if arguments.dry_run:
@@ -105,9 +105,7 @@ def chosen_method(arguments: argparse.Namespace) -> Method:
     method = dataclasses.replace(
         methods[arguments.method], **{name: value for name, value in changes.items() if value is not None}
     )
-    if method.support != "fixed" or method.solver == "small":
-        raise UserError(f"method {arguments.method} is not for ESPnet's models: their training keeps every zero where "
-                        "it is; choose one with support: fixed, such as dirnet")  # fmt: skip
+    check_trainable(arguments.method, method)
     return method
 
 
@@ -135,6 +133,15 @@ def calibration(found: Source, arguments: argparse.Namespace, method: Method) ->
         return None
     config = replaced_strings(dict(found.config), {name: str(path) for name, path in found.files.items()})
     return read_batches(found.task, config, arguments.data, arguments.data_utts, arguments.seed)
+
+
+def digest(batches: list[dict[str, Any]]) -> str:
+    """A sha256 of the inputs' names and values."""
+    content = hashlib.sha256()
+    for batch in batches:
+        for name, value in sorted(batch.items()):
+            content.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode() + value.numpy().tobytes())
+    return content.hexdigest()
 
 
 def check_reads(model: nn.Module, inputs: dict[str, Any], where: Path) -> None:

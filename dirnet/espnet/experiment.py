@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
-import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dirnet.errors import UserError, did_you_mean
-from dirnet.espnet.versions import check_espnet
+from dirnet.espnet.versions import imported
 from dirnet.espnet.wrap import NAME
 
 REQUIRED = {"frontend": "mfcc", "normalize": "global_mvn", "preencoder": "splice", "encoder": "dirnet_rnn"}
@@ -23,13 +21,8 @@ MODELS = ("dirnet_ctc", "dirnet_smbr")
 
 
 def espnet_task() -> type:
-    """ESPnet's ASR task with our trainer; importing ESPnet takes 12-17 s; its remarks are dropped.
-
-    An ESPnet that is missing or not supported is a `UserError`.
-    """
-    check_espnet()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return importlib.import_module("dirnet.espnet.task").RecipeTask
+    """ESPnet's ASR task with our trainer."""
+    return imported("dirnet.espnet.task").RecipeTask
 
 
 def check_choices(config: Mapping[str, Any], where: Path) -> None:

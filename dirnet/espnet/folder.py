@@ -18,7 +18,7 @@ from dirnet.compression.report import markdown
 from dirnet.errors import UserError
 from dirnet.espnet import source, wrap
 from dirnet.espnet.source import Source
-from dirnet.files import atomic_write
+from dirnet.files import atomic_write, read_json
 from dirnet.nn.cells import DirNetCell
 from dirnet.nn.recurrent import DirNetRecurrent
 from dirnet.nn.settings import settings_of
@@ -71,6 +71,12 @@ def write(found: Source, model: nn.Module, report: Mapping[str, Any], out: Path)
         image.write(picture(model, dict(report)))
     with atomic_write(out / REPORT) as data:
         data.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
+
+
+def holds(out: Path, request: Mapping[str, Any]) -> bool:
+    """Whether `out` has what `write` left for `request`, and all of it."""
+    whole = all((out / name).is_file() for name in (CONFIG, TRAIN, MODEL, TOKENS))
+    return whole and (read_json(out / REPORT) or {}).get("request") == request
 
 
 def refuse_trained(out: Path) -> None:

@@ -7,9 +7,6 @@ is ESPnet's (`config.yaml`, checkpoints, and `model.pth`, the best epoch's) and 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment
 from dirnet.espnet.launch import FINAL, LOG, begin, fingerprint, logged, parse, rank_of, refuse_other, run
 from dirnet.espnet.lm_model import DEFAULTS, neutral_model, shape
+from dirnet.espnet.versions import imported
 from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
 from dirnet.options import Parser
@@ -72,7 +70,7 @@ def train(exp: Path, init: Path | None, arguments: argparse.Namespace, overrides
         checkpoint.recover(exp)
     begin(exp, config, state, digest, log)
     with logged(log), checkpoint.full_disk_told(exp):
-        task = espnet_task()
+        task = imported("dirnet.espnet.lm_task").RecipeLMTask
         users = {key: value for key, value in config.items() if not init or key not in SHAPE}
         experiment.check_keys(users, task, arguments.config)
         run(exp, task, arguments, overrides, log, init)
@@ -138,12 +136,6 @@ def finish(exp: Path, digest: str, init: Path | None) -> None:
     with atomic_write(exp / RECORD) as stream:
         json.dump(record, stream, indent=1)
     print(f"{exp}: {len(curves)} epochs, best validation loss {losses[best]:.4f} in epoch {best}")
-
-
-def espnet_task() -> type:
-    """The task; importing ESPnet takes 12-17 s; its remarks are dropped."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return importlib.import_module("dirnet.espnet.lm_task").RecipeLMTask
 
 
 if __name__ == "__main__":

@@ -6,10 +6,7 @@ lacks are `<unk>`, which the model predicts like any other.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib
-import io
 import json
 import math
 from pathlib import Path
@@ -20,6 +17,7 @@ import numpy as np
 from dirnet.asr import score
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet.launch import FINAL, logged
+from dirnet.espnet.versions import imported
 from dirnet.files import atomic_write, read_json
 from dirnet.options import Parser
 
@@ -58,9 +56,8 @@ def evaluate(exp: Path, text: Path, out: Path) -> dict[str, Any]:
 
     ESPnet leaves `ppl`, `utt2ppl` and `utt2ntokens` in `out`. A sentence without a finite perplexity is a `UserError`.
     """
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # its remarks
-        importlib.import_module("dirnet.espnet.lm_task")  # registers compressed models
-        program = importlib.import_module("espnet2.bin.lm_calc_perplexity")
+    imported("dirnet.espnet.lm_task")  # registers compressed models
+    program = imported("espnet2.bin.lm_calc_perplexity")
     out.mkdir(parents=True, exist_ok=True)
     options = ["--output_dir", out, "--train_config", exp / "config.yaml", "--model_file", exp / FINAL, "--num_workers",
                0, "--batch_size", BATCH, "--data_path_and_name_and_type", f"{text},text,text"]  # fmt: skip

@@ -87,12 +87,9 @@ def task_of(config: Mapping[str, Any], where: Path) -> str:
 
 
 def task_class(task: str) -> type:
-    """ESPnet's class; importing ESPnet takes 12-17 s, its remarks are dropped. Another version is a `UserError`."""
-    versions.check_espnet()
-    name = "S2TTask" if task == "s2t" else TASKS[task][0]
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        importlib.import_module("dirnet.espnet")  # registers our classes
-        return getattr(importlib.import_module(f"espnet2.tasks.{task}"), name)
+    """ESPnet's class."""
+    versions.imported("dirnet.espnet")  # registers our classes
+    return getattr(versions.imported(f"espnet2.tasks.{task}"), "S2TTask" if task == "s2t" else TASKS[task][0])
 
 
 def built(task: str, config: Mapping[str, Any], where: Path) -> nn.Module:

@@ -46,8 +46,8 @@ def anneal(
     """Factors of `matrix` (N, M): the atoms of `initial` (N, p) moved, `nonzeros` codes kept.
 
     One round: one pass over the atoms; the largest of the codes and, where there is none, of what a code would be if it
-    came alone (so dropped ones return); two least-squares sweeps on this support. The number kept falls geometrically
-    from twice `nonzeros`, and is the final one in the last tenth of the rounds. `tick` follows each round.
+    came alone (so dropped ones return); three steps of conjugate gradients on this support. The number kept falls
+    geometrically from twice `nonzeros`, and is final in the last tenth of the rounds. `tick` follows each round.
     With `shifts` every code competes at its best shift, chosen anew in each round. learned_on: the atoms move to fit
     so many columns, the first; None: all.
     """

@@ -115,7 +115,7 @@ def refit(gram: Tensor, correlations: Tensor, support: Tensor, *, chunk_bytes: i
     gram64, start = gram.double(), 0
     ridge = max(torch.finfo(gram.dtype).eps * len(gram), 1e-10)  # atoms may depend on each other, to its rounding
     while start < len(order):
-        stop, width = start + 1, int(size[order[start]])
+        stop = start + 1
         while stop < len(order) and (stop - start + 1) * int(size[order[stop]]) ** 2 * 8 <= chunk_bytes:
             stop += 1
         columns = order[start:stop]

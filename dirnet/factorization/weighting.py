@@ -20,7 +20,7 @@ from dirnet.factorization.factors import Factors
 
 @dataclass(frozen=True)
 class Weighting:
-    """`root` (N, N) = C^(1/2), symmetric, its inverse, and `gains` r (M,), all positive; in the dtype of the matrix."""
+    """`root` (N, N) = C^(1/2), symmetric, its inverse, and `gains` r (M,), all positive; float32."""
 
     root: Tensor
     inverse: Tensor

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from dirnet.asr.score import interval
 from dirnet.errors import UserError
+from dirnet.files import read_log
 from dirnet.nn import storage
 from dirnet.report.corpus import corpus_of
 from dirnet.report.results import collect, read_result, seed_of
@@ -118,7 +118,7 @@ def sweep(folder: Path, what: str, given: dict[str, str]) -> list[Measured]:
     if not path.exists():
         raise UserError(f"{path} does not exist; run `dirnet sweep {what}` first, or give its options after --")
     rows = []
-    for row in _lines(path):
+    for row in read_log(path):
         setting = row["setting"]
         origin = _origin(given, data=f"{setting['set']}, not fine-tuned", seeds=str(setting["seed"]),
                          model=row.get("dense") or given.get("model") or f"sha256 {setting['model'][:12]}",
@@ -148,7 +148,7 @@ def _bench_rows(folder: Path, given: dict[str, str], metric: str) -> list[Measur
     """Means over the seeds; dense is the control."""
     errors, units = ("word_errors", "words") if metric == "wer" else ("phone_errors", "phones")
     groups: dict[tuple[str, str], list[dict]] = {}
-    latest = {(row["size"], row["method"], row["seed"]): row for row in _lines(folder / "results.jsonl")
+    latest = {(row["size"], row["method"], row["seed"]): row for row in read_log(folder / "results.jsonl")
               if row["stage"] == "after"}  # fmt: skip
     for (size, method, _), row in latest.items():
         groups.setdefault((method, size), []).append(row)
@@ -181,13 +181,6 @@ def _pooled(errors: Sequence[Sequence[int]], units: Sequence[Sequence[int]]) -> 
 def _origin(given: dict[str, str], **found: str) -> Origin:
     """What was found, and what the user says where nothing is recorded."""
     return Origin(**{name: value if value != UNKNOWN else given.get(name) or UNKNOWN for name, value in found.items()})
-
-
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); remove its last line and run the experiment again") from None
 
 
 def _command(path: Path) -> str:

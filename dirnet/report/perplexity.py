@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", default=Path("exp/report"), type=Path)
     arguments = parser.parse_args(argv)
     rows = collect(arguments.exp, arguments.models, arguments.test_set)
-    facts = origin(rows, arguments.exp, arguments.data, arguments.test_set, arguments.command, arguments.seed)
+    facts = origin(rows, arguments.data, arguments.test_set, arguments.command, arguments.seed)
     with atomic_write(arguments.out / "results.json") as stream:
         json.dump({"facts": facts, "rows": rows}, stream, indent=1, allow_nan=False)
     with atomic_write(arguments.out / "results.md") as stream:
@@ -114,9 +114,7 @@ def difference(ours: dict[str, Any], control: dict[str, Any]) -> list[float]:
     return [100 * float(np.expm1(value)) for value in (gap.sum() / words.sum(), *score.interval(gap, words, SAMPLES))]
 
 
-def origin(
-    rows: Sequence[dict[str, Any]], exp: Path, data: Path, test_set: str, command: str, seed: int
-) -> dict[str, Any]:
+def origin(rows: Sequence[dict[str, Any]], data: Path, test_set: str, command: str, seed: int) -> dict[str, Any]:
     """What makes the figures traceable: data, model, seed, commits, device, versions, command."""
     counts = {}
     for name in ("train", "valid", test_set):

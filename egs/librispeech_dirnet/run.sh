@@ -87,7 +87,7 @@ audio_options="--resample ${resample} --allow_pipe ${allow_pipe}"
 one_of corpus librispeech kaldi mini; one_of oov g2p spn error
 one_of baseline smbr ctc; one_of finetune_objective ctc smbr
 within smbr_order 2 9; within lm_order 1 9; within chunk 1 64; within decode_nj 1 999
-within word_size 1 999999; within bpe_size 1 999999; within stage 0 10
+within word_size 1 5000; within bpe_size 1 5000; within stage 0 10   # tokens.MOST
 [[ ${speed_perturb_factors} =~ ^((0\.[5-9][0-9]*|1(\.[0-9]+)?|2(\.0+)?)( |$))*$ ]] \
     || mistake "--speed_perturb_factors is '${speed_perturb_factors}', expected numbers from 0.5 to 2 such as 0.9 1.0 1.1"
 [[ "${device} ${runner}" =~ ^(host |adb(:[^ ]+)? .) ]] || mistake "--device is '${device}', expected host, or adb with --runner"
@@ -249,7 +249,7 @@ fi
 if stage 9 "packages for the ESPnet model zoo" 4 5; then
     folders=; for model in ${models}; do
         finished "${exp}/${model}/.done.pack" "" "${exp}/${model}/model.zip" "${exp}/${model}/model.json" \
-            || folders+=" ${exp}/${model}"
+            "${exp}/${model}"/decode_*/[cptw]er.json "${exp}/${model}/rtf.json" || folders+=" ${exp}/${model}"
     done
     case ${corpus} in librispeech) dataset=librispeech_asr ;; mini) dataset="synthetic speech" ;; *) dataset= ;; esac
     [ -z "${folders}" ] || ${python} -m dirnet.espnet.pack --exp ${folders} --lang "${lang}" ${dataset:+--dataset "${dataset}"}

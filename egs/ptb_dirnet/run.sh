@@ -49,7 +49,8 @@ one_of corpus mini ptb; within stage 0 7; within min_count 1 999999
 ${python} -c 'from importlib.util import find_spec; exit(not find_spec("torch"))' 2>/dev/null \
     || mistake "--python '${python}' is no Python with the project's packages; run \`make setup\` in ${root} first"
 if [ "${stage}" -le 3 ] && [ "${stop_stage}" -ge 3 ]; then   # before the hours of training
-    ${python} -m dirnet.compression.request --config "${compress_config}" --methods "${methods}" --sizes "${size}"
+    ${python} -m dirnet.compression.request --config "${compress_config}" --methods "${methods}" --sizes "${size}" \
+        --espnet true
 fi
 one_corpus "${text}" "${corpus} ${data}"
 

@@ -88,8 +88,13 @@ def test_storage_and_mistakes(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         PhoneNgram.load(tmp_path / "none.npz")
     np.savez(tmp_path / "other.npz", start=np.zeros(3))
-    with pytest.raises(UserError, match="damaged"):
-        PhoneNgram.load(tmp_path / "other.npz")
+    whole = (tmp_path / "ngram.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:-40])
+    (tmp_path / "empty.npz").touch()
+    (tmp_path / "changed.npz").write_bytes(whole[:150] + bytes(30) + whole[180:])
+    for name in ("other", "cut", "empty", "changed"):
+        with pytest.raises(UserError, match="damaged"):
+            PhoneNgram.load(tmp_path / f"{name}.npz")
     with pytest.raises(UserError, match="pronunciation of 'x' has 'X', not in the token list"):
         lattice(["x"], {"x": [["X"]]}.get, PLACE)
     with pytest.raises(UserError, match="smbr_order is 1"):

@@ -85,3 +85,18 @@ def test_what_is_missing_is_told(work, program):
     assert status == 2 and "method 'svdd' is unknown" in error
     status, _, error = program(accuracy.main, "--workdir", work / "data", *options)
     assert status == 2 and "run stages 0 to 2 of the recipe" in error
+    for sizes, message in (("3x 8y", "size '8y' is not understood"), ("rtf=0.1", "size rtf=0.1 needs a cost model")):
+        status, _, error = program(accuracy.main, "--workdir", work, *options, "--sizes", *sizes.split())
+        assert status == 2 and message in error and not (work / "out/dense_0").exists()
+
+
+def test_another_configuration_is_not_mixed_in(work, program):
+    options = ("--workdir", work, "--config", work / "config.yaml", "--out", work / "out", "--device", "cpu")
+    (work / "out").mkdir()  # of an older bench
+    assert program(accuracy.main, *options, "--seeds", 0, "--methods", "dense")[0] == 0
+    config = (work / "config.yaml").read_text()
+    (work / "config.yaml").write_text(config.replace("[svd]", "[odl]").replace("[3x]", "[4x]"))
+    assert program(accuracy.main, *options, "--seeds", 0, "--methods", "dense")[0] == 0
+    (work / "config.yaml").write_text(config.replace("frame_stride: 1", "frame_stride: 2"))
+    status, _, error = program(accuracy.main, *options, "--seeds", 0, "--methods", "dense")
+    assert status == 2 and "setting.json: these results are of frame_stride 1, not 2; give another --out" in error

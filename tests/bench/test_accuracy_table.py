@@ -18,7 +18,8 @@ def test_rates_are_pooled_over_seeds_and_compared_in_pairs(program, tmp_path):
     rows = [row("dense", "1x", seed, stage, [1, 2, 1], 800) for seed in (0, 1) for stage in ("before", "after")]
     for seed, errors in ((0, [2, 2, 2]), (1, [2, 4, 4])):
         rows += [row("svd", "8x", seed, "before", [9, 9, 9], 100), row("svd", "8x", seed, "after", errors, 100)]
-    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    torn = json.dumps(rows[-1])[:40]  # by a killed bench
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows) + torn)
     status, shown, _ = program(accuracy_table.main, tmp_path)
     assert status == 0 and "3 test utterances" in shown and "commit abc" in shown
     line = next(line for line in shown.splitlines() if line.startswith("| svd"))
@@ -29,6 +30,8 @@ def test_rates_are_pooled_over_seeds_and_compared_in_pairs(program, tmp_path):
     status, shown, _ = program(accuracy_table.main, tmp_path, "--control", "svd")
     line = next(line for line in shown.splitlines() if line.startswith("| dense"))
     assert "-50.0 % [" in line and "PER against svd" in shown
+    status, _, error = program(accuracy_table.main, tmp_path, "--control", "svdd")
+    assert status == 2 and "--control is 'svdd', expected a method of" in error and "dense, svd" in error
     low, high = accuracy_table.rate({0: rows[0], 1: rows[2]}, "phone_errors", "phones")[1:]
     assert low == high == 10.0  # every utterance has the same rate
 

@@ -81,7 +81,11 @@ def test_a_sample_is_spread_over_the_corpus(tmp_path, corpus):
     chosen = sorted(datadir.read_table(tmp_path / "out/data/train/wav.scp"))
     assert hours == pytest.approx(0.25) and len(chosen) == 50
     assert len({name.partition("-")[0] for name in chosen}) == 10
-    assert sorted(datadir.read_table(tmp_path / "out/data/dev/text_phones")) == chosen[:: scale.DEV]
+    dev = tmp_path / "out/data/dev/text_phones"
+    assert sorted(datadir.read_table(dev)) == chosen[:: scale.DEV]
+    dev.unlink()  # killed before it was written
+    scale.make_sample(tmp_path / "work", tmp_path / "out", 0.25)
+    assert sorted(datadir.read_table(dev)) == chosen[:: scale.DEV]
 
 
 def test_memory_and_time_are_those_of_the_program_alone(tmp_path, monkeypatch):
@@ -100,7 +104,7 @@ def test_memory_and_time_are_those_of_the_program_alone(tmp_path, monkeypatch):
 def test_finished_cells_are_kept_and_another_setting_refused(tmp_path):
     log = tmp_path / "scale.jsonl"
     assert scale.finished(log, {"data": "a"}) == []
-    log.write_text(json.dumps({"setting": {"data": "a"}, "stage": "features"}) + "\n")
+    log.write_text(json.dumps({"setting": {"data": "a"}, "stage": "features"}) + '\n{"setting": {"da')  # torn
     assert [row["stage"] for row in scale.finished(log, {"data": "a"})] == ["features"]
     with pytest.raises(scale.UserError, match=re.escape(f"{log} is of data 'a', not 'b'")):
         scale.finished(Path(log), {"data": "b"})

@@ -25,6 +25,8 @@ def start(work):
     """A model that CTC has taught something."""
     lexicon = "".join(f"{phone} {phone}\n" for phone in (work / "data/lang/tokens.txt").read_text().split()[1:42])
     (work / "data/lang/lexicon.txt").write_text(lexicon)
+    text = (work / "data/train/text").read_text().splitlines(keepends=True)
+    (work / "data/train/text").write_text("".join(["train0 XYZZY\n", *text[1:]]))  # a word that the lexicon lacks
     (work / "smbr.yaml").write_text(CONFIG)
     corpus = Corpus(work, torch.device("cpu"))
     model = AcousticModel(corpus.model_config("gru", 1, 32, 1))
@@ -45,7 +47,12 @@ def test_runs_are_compared_and_not_repeated(start, program):
     assert len(told["log"]) == 1 and len(told["dev_phone_errors"]) == 4
     assert all(0 < accuracy <= 1 for accuracy in told["smbr_acc"]) and len(told["smbr_acc"]) == 6
     before = (start / "out/smbr_1.json").stat().st_mtime_ns
-    assert program(main, *options)[1] == shown and (start / "out/smbr_1.json").stat().st_mtime_ns == before
+    (start / "smbr.yaml").write_text(f"{CONFIG}    smbr_more: {{order: 2}}\n")  # a run more mixes nothing
+    assert program(main, *options, "--runs", "ctc", "smbr")[1] == shown
+    assert (start / "out/smbr_1.json").stat().st_mtime_ns == before
+    (start / "smbr.yaml").write_text(CONFIG.replace("order: 3", "order: 2"))
+    status, _, error = program(main, *options)
+    assert status == 2 and "setting.json: these results are of run smbr {'order': 3" in error
 
 
 def test_mistakes(start, program):

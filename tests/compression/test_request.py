@@ -32,6 +32,27 @@ def test_requests(tmp_path, capsys, methods, sizes, status, message):
     assert ended.value.code == status and message in error and len(error.splitlines()) == bool(message)
 
 
+@pytest.mark.parametrize(
+    ("methods", "sizes", "message"),
+    [
+        ("svd small dense_int8", "1x", ""),
+        ("svd dense_int8", "6.7x", "method dense_int8 keeps every value, size 6.7x is out of reach"),
+        ("dense", "1x", "method dense is in the table as dense_1x whatever --methods says; leave it out"),
+        ("svd pruned", "6.7x", "method pruned is not for ESPnet's models: their training keeps every zero"),
+        ("tiny", "6.7x", "method tiny is not for ESPnet's models"),
+        ("small", "rtf=0.001", "size rtf=0.001 needs an acoustic model of ours; give a ratio, parameters or bytes"),
+    ],
+)
+def test_requests_of_espnets_models(tmp_path, program, methods, sizes, message):
+    config = tmp_path / "compress.yaml"
+    solvers = {"svd": "svd", "dense": "dense", "dense_int8": "dense", "small": "small", "tiny": "small"}
+    lines = [f"{name}: {{solver: {solver}}}" for name, solver in solvers.items()]
+    config.write_text("\n".join([*lines, "pruned: {solver: prune, support: gradual}"]))
+    options = ("--config", config, "--methods", methods, "--sizes", sizes, "--espnet", "true")
+    status, _, error = program(request.main, *options)
+    assert status == (2 if message else 0) and message in error and len(error.splitlines()) == bool(message)
+
+
 def test_a_cost_model_is_read_before_the_training(tmp_path, program):
     config, cost = tmp_path / "compress.yaml", tmp_path / "cost.json"
     config.write_text("svd: {solver: svd}\n")

@@ -212,6 +212,26 @@ def test_a_finished_run_is_left_alone_and_a_dry_run_writes_nothing(root, small, 
     assert (tmp_path / "trained/model.pth").read_bytes() == b"days of work"
 
 
+def test_what_was_deleted_and_what_other_data_give_is_made_again(root, small, program, tmp_path):
+    small("lm_lstm")
+    data, out = tmp_path / "text", tmp_path / "out"
+    shutil.copyfile(root / "data/text", data)
+    arguments = ("--espnet", root / "lm_lstm", "--size", "1.3x", "--data", data, "--out", out)
+
+    def again() -> bool:
+        status, told, error = program(main, *arguments)
+        assert status == 0, error
+        return "nothing to do" not in told
+
+    assert again() and not again()
+    for name in ("model.pth", "config.yaml"):
+        (out / name).unlink()
+        assert again() and (out / name).exists() and not again()
+    lines = data.read_text().splitlines()
+    data.write_text("".join(f"{line} {line.split()[1]}\n" for line in lines))
+    assert again() and not again()
+
+
 def test_killed_while_it_writes_it_begins_again(root, small, program, tmp_path, monkeypatch):
     """Never refused, and never taken for the other model whose report was there before."""
     small("lm_lstm")

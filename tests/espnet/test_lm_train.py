@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from dirnet.errors import UserError
-from dirnet.espnet import compress, in_turn, lm_train, perplexity
+from dirnet.espnet import compress, in_turn, lm_train, perplexity, versions
 from dirnet.nn import storage
 from dirnet.nn.recurrent import DirNetRecurrent
 
@@ -74,6 +74,18 @@ def nats(model, path) -> tuple[float, int]:
     return total, count
 
 
+def test_another_espnet_is_told(trained, program, work, tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "found", lambda: None)
+    (work / "data/other").mkdir()
+    shutil.copyfile(work / "data/test/text", work / "data/other/text")
+    for status, _, error in (
+        train(program, work, "train.yaml", "--exp", tmp_path / "lm"),
+        program(perplexity.main, "--exp", trained / "lm", "--data", work / "data/other"),
+    ):
+        assert status == 2 and "error: ESPnet is not installed, expected ESPnet 202" in error
+        assert len(error.splitlines()) == 1
+
+
 def test_perplexity_is_that_of_the_neutral_model(trained, program, work):
     folders = [trained / "lm", trained / "dirnet"]
     status, said, error = program(perplexity.main, "--exp", *folders, "--data", work / "data/test")
@@ -116,6 +128,11 @@ def test_a_rerun_trains_nothing_and_another_training_is_refused(trained, program
     before = (trained / "lm/model.pth").stat().st_mtime_ns
     status, said, _ = train(program, work, "train.yaml", "--exp", trained / "lm")
     assert status == 0 and "already trained" in said and (trained / "lm/model.pth").stat().st_mtime_ns == before
+    neutral = trained / "lm/model.json"
+    told = json.loads(neutral.read_text())["sha256"]
+    neutral.unlink()
+    status, said, error = train(program, work, "train.yaml", "--exp", trained / "lm")
+    assert status == 0 and "already trained" in said and json.loads(neutral.read_text())["sha256"] == told
     status, _, error = train(program, work, "train.yaml", "--exp", trained / "lm", "--optim_conf", "lr=0.1")
     assert status == 2 and "holds a training with other options" in error and len(error.splitlines()) == 1
 

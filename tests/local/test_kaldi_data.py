@@ -53,7 +53,8 @@ def test_a_dev_set_and_several_test_sets(prepare, root, corpus, tmp_path):
 
 
 def test_lexicon_is_copied_in_upper_case(prepare, root, tmp_path):
-    (root / "lexicon.txt").write_text("hello  HH AH0 L OW1\nHELLO HH AH0 L OW1\nworld\tW ER1 L D\n\n")
+    words = "hello  HH AH0 L OW1\nHELLO HH AH0 L OW1\nworld\tW ER1 L D\n\n"
+    (root / "lexicon.txt").write_text(f";;;\n#\n;;; of words\n{words}")
     assert prepare(root)[0] == 0
     copied = tmp_path / "data" / "local" / "dict" / "lexicon.txt"
     assert copied.read_text() == "HELLO HH AH0 L OW1\nWORLD W ER1 L D\n"

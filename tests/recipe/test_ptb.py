@@ -82,6 +82,9 @@ def test_a_rerun_does_nothing(recipe):
         (["--methods", "svd foo"], 2, "method 'foo' is unknown"),
         (["--methods", ""], 2, "--methods is empty, so there is nothing to compress"),
         (["--size", "banana"], 2, "size 'banana' is not understood"),
+        (["--methods", "svd dense_int8"], 2, "method dense_int8 keeps every value, size 6.7x is out of reach"),
+        (["--methods", "prune_gradual"], 2, "method prune_gradual is not for ESPnet's models"),
+        (["--size", "rtf=0.1"], 2, "size rtf=0.1 needs an acoustic model of ours; give a ratio, parameters or bytes"),
         (["all"], 1, "unexpected argument 'all'"),
     ],
 )

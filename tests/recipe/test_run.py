@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dirnet.asr.tokens import MOST
+
 ROOT = Path(__file__).parent.parent.parent
 RECIPE = ROOT / "egs" / "librispeech_dirnet"
 MODELS = ("smbr", "svd_3x", "dirnet_3x")
@@ -174,7 +176,8 @@ def test_a_mistaken_corpus_does_not_hold_the_work_folder(tmp_path):
         (["--device", "adb:123"], 2, "expected host, or adb with --runner"),
         (["--ctc_config", "conf/none.yaml"], 2, "--ctc_config conf/none.yaml does not exist; correct the path"),
         (["--token_type", "syllable"], 2, "--token_type is 'syllable', expected one of: phn char word bpe"),
-        (["--word_size", "0"], 2, "--word_size is '0', expected a whole number from 1 to 999999"),
+        (["--word_size", "0"], 2, "--word_size is '0', expected a whole number from 1 to 5000"),
+        (["--bpe_size", f"{MOST + 1}"], 2, f"--bpe_size is '{MOST + 1}', expected a whole number from 1 to {MOST}"),
         (["--speed_perturb_factors", "0 1.0"], 2, "--speed_perturb_factors is '0 1.0', expected numbers from 0.5 to 2"),
         (["--speed_perturb_factors", "1.0 2.1"], 2, "--speed_perturb_factors is '1.0 2.1', expected numbers from 0.5"),
         (["--oov", "maybe"], 2, "--oov is 'maybe', expected one of: g2p spn error"),
@@ -322,3 +325,22 @@ while [ $# -gt 1 ]; do [ "$1" != --out ] || touch "$2"; shift; done
             assert "--backend xnnpack" in lines[0] and "--backend dirnet --chunk 16" in lines[1]
             assert lines[2].split()[1:] == ["dirnet.deploy.verify", *programs]
         refuse.unlink(missing_ok=True)
+
+
+def test_stage_9_packs_again_what_was_decoded_or_timed_since(tmp_path):
+    program, told, work = tmp_path / "python", tmp_path / "told", tmp_path / "work"
+    program.write_text(
+        f"""#!/usr/bin/env bash
+[[ $* == *dirnet.espnet.pack* ]] || exit 0
+while [ $# -gt 0 ]; do case $1 in */exp/*) echo "${{1##*/}}" >> {told}; touch "$1/model.zip" ;; esac; shift; done
+"""
+    )
+    program.chmod(0o755)
+    left(work, "data/test_sets", "data/lang/TLG.fst", "exp/smbr/model.json", "exp/svd_3x/model.json")
+    options = ["--corpus", "mini", "--workdir", work, "--python", program, "--stage", 9, "--stop_stage", 9]
+    for new, packed in (((), ["smbr", "svd_3x"]), ((), []), (("exp/smbr/decode_test/wer.json",), ["smbr"]),
+                        (("exp/svd_3x/rtf.json",), ["svd_3x"]), ((), [])):  # fmt: skip
+        left(work, *new)
+        told.write_text("")
+        shown = run(*options, "--methods", "svd", "--size", "3x")
+        assert shown.returncode == 0 and told.read_text().split() == packed, shown.stdout

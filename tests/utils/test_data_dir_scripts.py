@@ -76,6 +76,17 @@ def test_fix_repairs_what_validate_finds_and_says_counts(fix, validate, folder):
     assert fix(folder) == (0, f"{folder}: nothing to repair\n", "")
 
 
+def test_fix_keeps_utterances_that_came_after_the_features(fix, validate, folder):
+    names = list(read_table(folder / "text"))
+    (folder / "utt2dur").write_text("".join(f"{name} 0.3\n" for name in names[1:]))
+    (folder / "utt2num_frames").write_text("".join(f"{name} 28\n" for name in [*names, "spk09-000"]))
+    status, out, _ = fix(folder)
+    assert status == 0 and f"{folder}/utt2dur: removed, it lacks 1 utterances" in out
+    assert f"{folder}: 6 utterances kept, 0 incomplete dropped" in out and validate(folder)[0] == 0
+    assert list(read_table(folder / "utt2num_frames")) == names and not (folder / "utt2dur").exists()
+    assert len(read_table(folder / ".backup/utt2dur")) == 5
+
+
 def test_fix_writes_a_missing_spk2utt(fix, validate, folder):
     (folder / "spk2utt").unlink()
     assert fix(folder)[0] == 0 and validate(folder)[0] == 0

@@ -97,6 +97,14 @@ def test_jobs_and_their_logs(runner, tmp_path):
     assert lines[-1].startswith("# Ended (code 0) at ") and lines[-1].endswith("seconds")
 
 
+def test_only_a_word_of_its_own_is_the_number(runner, tmp_path):
+    done = runner("JOB=1:2", "JOBS/MY_JOB/x.JOB.log", "echo", "JOB JOBS,MY_JOB,JOB1,split2/JOB,b.JOB.c")
+    assert (done.returncode, done.stderr) == (0, "")
+    log = (tmp_path / "JOBS/MY_JOB/x.2.log").read_text().splitlines()
+    assert "2 JOBS,MY_JOB,JOB1,split2/2,b.2.c" in log
+    assert "log 'JOBS/x.log' does not contain JOB" in runner("JOB=1:2", "JOBS/x.log", "true").stderr
+
+
 def test_a_single_command_without_an_array(run_pl, tmp_path):
     assert run_pl("--mem", "4G", "--gpu", "1", "one.log", "seq", "3", "|", "tail", "-n1").returncode == 0
     assert (tmp_path / "one.log").read_text().splitlines()[-3] == "3"
