@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dirnet.asr.score import interval
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import read_log
 from dirnet.options import Parser
-
-SAMPLES = 2000
 
 
 @one_line_errors
@@ -82,9 +81,8 @@ def rate(rows: dict[int, dict], errors: str, tokens: str) -> tuple[float, float,
     """Mean error rate over seeds in per cent, and the ends of its interval."""
     edits = np.sum([row[errors] for row in rows.values()], axis=0)
     total = np.sum([row[tokens] for row in rows.values()], axis=0)
-    draws = _draws(len(edits))
-    rates = 100 * edits[draws].sum(1) / total[draws].sum(1)
-    return 100 * edits.sum() / total.sum(), *np.percentile(rates, [2.5, 97.5])
+    low, high = interval(edits, total)
+    return 100 * edits.sum() / total.sum(), 100 * low, 100 * high
 
 
 def difference(pairs: dict[int, tuple[dict, dict]], errors: str = "phone_errors") -> str:
@@ -93,18 +91,13 @@ def difference(pairs: dict[int, tuple[dict, dict]], errors: str = "phone_errors"
     base = np.sum([pair[1][errors] for pair in pairs.values()], axis=0)
     if not base.sum():
         return "-"  # nothing to be better than
-    draws = _draws(len(ours))
-    low, high = np.percentile(100 * (ours[draws].sum(1) / base[draws].sum(1) - 1), [2.5, 97.5])
-    return f"{100 * (ours.sum() / base.sum() - 1):+.1f} % [{low:+.1f}, {high:+.1f}]"
+    change, low, high = (100 * (ratio - 1) for ratio in (ours.sum() / base.sum(), *interval(ours, base)))
+    return f"{change:+.1f} % [{low:+.1f}, {high:+.1f}]"
 
 
 def shown(found: tuple[float, float, float]) -> str:
     """`12.3 [11.8, 12.9]`."""
     return f"{found[0]:.2f} [{found[1]:.2f}, {found[2]:.2f}]"
-
-
-def _draws(number: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(number, size=(SAMPLES, number))
 
 
 if __name__ == "__main__":
