@@ -54,7 +54,7 @@ def drawn(model: nn.Module, report: dict[str, Any]) -> Figure:
     )
     panels = upper.subplots(lines, -(-len(rows) // lines), squeeze=False).flatten()
     for panel, row, matrix in zip(panels, rows, codes, strict=False):
-        heat_map(panel, shrunk(matrix), tuple(matrix.shape))
+        heat_map(panel, thumbnail(matrix), tuple(matrix.shape))
         panel.set_title(f"{row['name']}: |Z| {matrix.shape[0]} x {matrix.shape[1]}", fontsize=TYPE)
     for panel in panels[len(rows) :]:
         panel.remove()
@@ -68,7 +68,7 @@ def drawn(model: nn.Module, report: dict[str, Any]) -> Figure:
     return figure
 
 
-def shrunk(codes: Tensor, cells: tuple[int, int] = CELLS) -> Tensor:
+def thumbnail(codes: Tensor, cells: tuple[int, int] = CELLS) -> Tensor:
     """Mean |codes| (p, M) over at most `cells` equal cells, the rows by falling sum."""
     strengths = codes.abs().float()
     strengths = strengths[strengths.sum(1).argsort(descending=True, stable=True)]
@@ -77,7 +77,7 @@ def shrunk(codes: Tensor, cells: tuple[int, int] = CELLS) -> Tensor:
 
 
 def heat_map(panel: Axes, cells: Tensor, shape: tuple[int, int]) -> None:
-    """Draw `shrunk` codes of a matrix of `shape` (p, M) on `panel`, black the largest."""
+    """Draw `thumbnail` codes of a matrix of `shape` (p, M) on `panel`, black the largest."""
     atoms, columns = shape
     shades = cells.sqrt().numpy()  # the eye tells apart what is weak, too
     panel.imshow(shades, cmap="gray_r", vmin=0, aspect="auto", interpolation="nearest", extent=(0, columns, atoms, 0))

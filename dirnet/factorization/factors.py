@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dirnet.errors import UserError
+from dirnet.factorization import room
 from dirnet.factorization.shift import IDENTITY, Shifts
 
 
@@ -99,13 +100,7 @@ def check_params(matrix: Tensor, params: int, atoms: int | None, block: int) -> 
     most = (params - block) // rows
     if atoms is None:
         half = min(params // (2 * rows), *matrix.shape)
-        atoms = min(max(half, fewest_atoms(matrix, params, block)), most)
+        atoms = min(max(half, room.fewest(columns, room.of_params(rows, params, block), block)), most)
     check_range("atoms", atoms, 1, most)
     nonzeros = min(params - rows * atoms, atoms * columns)
     return atoms, nonzeros - nonzeros % block
-
-
-def fewest_atoms(matrix: Tensor, params: int, block: int = 1) -> int:
-    """The fewest atoms whose codes can use the budget up; with fewer even dense codes would leave some."""
-    room = (params - block) // len(matrix)
-    return min(max(1, -(-(params - block + 1) // sum(matrix.shape))), room)

@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor, nn
 
 from dirnet.asr.tokens import type_of
-from dirnet.compression.picture import shrunk
+from dirnet.compression.picture import thumbnail
 from dirnet.compression.report import size_figures
 from dirnet.errors import UserError
 from dirnet.nn import storage
@@ -34,7 +34,7 @@ class ErrorRate:
 
 
 class Codes(NamedTuple):
-    """Where the codes of a group are: `shrunk` cells of a matrix of `shape` (p, M), and the share that is kept."""
+    """Where the codes of a group are: `thumbnail` cells of a matrix of `shape` (p, M), and the share that is kept."""
 
     name: str
     cells: Tensor
@@ -149,7 +149,7 @@ def codes_of(model: nn.Module, groups: list[dict[str, Any]]) -> list[Codes]:
     """The codes of a compressed model, named as in the table of its groups; none for a dense one."""
     coded = [module.code_matrix().detach() for module in model.modules() if isinstance(module, CodedMatrix)]
     return [
-        Codes(group["name"].removeprefix("rnn."), shrunk(codes), tuple(codes.shape), group["density"])
+        Codes(group["name"].removeprefix("rnn."), thumbnail(codes), tuple(codes.shape), group["density"])
         for group, codes in zip(groups, coded, strict=False)
     ]
 

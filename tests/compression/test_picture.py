@@ -4,15 +4,15 @@ import torch
 from torch import nn
 
 import dirnet
-from dirnet.compression.picture import CELLS, TYPE, drawn, picture, shrunk
+from dirnet.compression.picture import CELLS, TYPE, drawn, picture, thumbnail
 
 
 def test_cells_are_means_of_the_codes_and_the_most_used_atom_is_on_top():
     codes = torch.zeros(4, 8)
     codes[2, :4], codes[0, 7] = -3.0, 1.0
-    assert shrunk(codes).tolist()[:2] == [[3, 3, 3, 3, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 1]]
-    assert shrunk(codes, (2, 2)).tolist() == [[1.5, 0.125], [0, 0]]
-    assert shrunk(torch.ones(100, 1000)).shape == CELLS
+    assert thumbnail(codes).tolist()[:2] == [[3, 3, 3, 3, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 1]]
+    assert thumbnail(codes, (2, 2)).tolist() == [[1.5, 0.125], [0, 0]]
+    assert thumbnail(torch.ones(100, 1000)).shape == CELLS
 
 
 def test_the_picture_is_a_picture_in_grey():

@@ -4,7 +4,7 @@ import torch
 from dirnet.errors import UserError
 from dirnet.factorization import room
 from dirnet.factorization.dirnet import solve
-from dirnet.factorization.factors import check_params, fewest_atoms
+from dirnet.factorization.factors import check_params
 
 
 @pytest.mark.parametrize("block", [1, 4])
@@ -14,7 +14,9 @@ def test_parameters_leave_the_room_that_the_checks_allow(params, block):
     codes = room.of_params(40, params, block)
     most = (params - block) // 40
     assert room.widest(128, codes, block) == most
-    assert room.fewest(128, codes, block) == fewest_atoms(matrix, params, block)
+    fewest = room.fewest(128, codes, block)  # with one atom less even dense codes leave some
+    assert fewest in (1, most) or codes(fewest - 1) > (fewest - 1) * 128
+    assert fewest == most or codes(fewest) <= fewest * 128
     for atoms in range(1, most + 1):
         assert min(codes(atoms), atoms * 128) == check_params(matrix, params, atoms, block)[1]
 
