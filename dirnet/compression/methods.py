@@ -223,6 +223,13 @@ METHODS = {
 }
 
 
+def check_trainable(name: str, method: Method) -> None:
+    """A `UserError` for a method that ESPnet's training programs cannot carry out."""
+    if method.support != "fixed" or method.solver == "small":
+        raise UserError(f"method {name} is not for ESPnet's models: their training keeps every zero where it is; "
+                        "choose one with support: fixed, such as dirnet")  # fmt: skip
+
+
 def load_methods(path: str | Path) -> dict[str, Method]:
     """The methods of a YAML file of `name: {solver: ..., ...}` lines."""
     methods = {}

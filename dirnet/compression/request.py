@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dirnet.compression.budget import parse_size
-from dirnet.compression.methods import Method, load_methods
+from dirnet.compression.methods import check_trainable, load_methods
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
 from dirnet.nn.running import load_cost_model
@@ -51,13 +51,6 @@ def main(argv: list[str] | None = None) -> int:
             if known[name].solver == "dense" and not once and size.kind == "ratio" and size.value > 1:
                 raise UserError(f"method {name} keeps every value, size {size.text} is out of reach; run it with 1x")
     return 0
-
-
-def check_trainable(name: str, method: Method) -> None:
-    """A `UserError` for a method that ESPnet's training programs cannot carry out."""
-    if method.support != "fixed" or method.solver == "small":
-        raise UserError(f"method {name} is not for ESPnet's models: their training keeps every zero where it is; "
-                        "choose one with support: fixed, such as dirnet")  # fmt: skip
 
 
 if __name__ == "__main__":

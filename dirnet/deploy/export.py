@@ -234,10 +234,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--chunk", type=int, help="outputs per call (default: 16, for xnnpack 1)")
     options = parser.parse_args(argv)
     out = Path(options.out or Path(options.model) / "encoder.pte")
-    if is_current(options.model, out, options.backend, options.chunk):
+    chunk = DEFAULT_CHUNK[options.backend] if options.chunk is None else options.chunk
+    if is_current(options.model, out, options.backend, chunk):
         print(f"{out} is already the program of {options.model}; nothing to do")
         return 0
-    chunk = DEFAULT_CHUNK[options.backend] if options.chunk is None else options.chunk
     print(f"exporting {options.model}: backend {options.backend}, chunk {chunk}", flush=True)  # stock ones take long
     report = export(options.model, out, options.backend, chunk)
     print(describe(report))

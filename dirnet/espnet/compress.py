@@ -20,11 +20,10 @@ from dirnet.compression.budget import Size, parse_size
 from dirnet.compression.compressor import compress
 from dirnet.compression.groups import dense_rnns, matrix_groups
 from dirnet.compression.guide import make_guide
-from dirnet.compression.methods import METHODS, Method, load_methods
+from dirnet.compression.methods import METHODS, Method, check_trainable, load_methods
 from dirnet.compression.parallel import workers
 from dirnet.compression.plan import describe_plan, make_plan
 from dirnet.compression.report import size_figures
-from dirnet.compression.request import check_trainable
 from dirnet.config import boolean
 from dirnet.errors import UserError, did_you_mean, one_line_errors
 from dirnet.espnet import folder
