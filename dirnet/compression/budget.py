@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dirnet.errors import UserError
-from dirnet.nn.coded import index_bytes
+from dirnet.nn.indices import index_bytes
 from dirnet.nn.running import CostModel, group_counts
 
 Unit = Literal["params", "bytes", "fs"]  # femtoseconds per output frame: whole numbers divide exactly

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from dirnet.factorization.shift import Shifts
-from dirnet.nn.coded import CodedMatrix, from_mask, is_masked, to_mask
+from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.indices import from_mask, is_masked, to_mask
+from dirnet.nn.tensors import to_tensors
 
 BLOCKS = (1, 2, 4, 8, 16)
 PANEL = 16
@@ -71,7 +73,7 @@ def stored_matrix(group: CodedMatrix, start: int, stop: int, bias: Tensor | None
 
     A block that the kernels do not know, or that straddles two consumers, is cut into the widest that fits.
     """
-    tensors = group.packed()
+    tensors = to_tensors(group)
     atoms, scales = group.atoms, tensors.get("code_scales")
     own = atoms is not None and dictionary
     common = {

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from dirnet.errors import UserError
 from dirnet.factorization import Factors
 from dirnet.factorization.shift import IDENTITY, Shifts
-from dirnet.nn.quantised import SCALE_BYTES, check_dtype, dequantise, quantise, rounded
+from dirnet.nn.indices import index_bytes
+from dirnet.nn.quantised import SCALE_BYTES, check_dtype, rounded
 
 
 class CodedMatrix(nn.Module):
@@ -196,90 +197,11 @@ class CodedMatrix(nn.Module):
         return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, 4, shifted)
 
     def stored_bytes(self) -> int:
-        """Bytes of the values, scales and indices that `packed()` returns."""
+        """Bytes of the values, scales and indices that are stored, see `dirnet.nn.tensors`."""
         if self.dtype == "float32":
             return self.float_bytes()
         values = self.params() + SCALE_BYTES * ((self.atoms or 0) + self.code_rows)
         return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, 1, self.offsets is not None)
-
-    def packed(self) -> dict[str, Tensor]:
-        """The matrix as it is stored: `dictionary`, `codes`; `rows` and `counts`, or `mask`, if sparse; `offsets`.
-
-        Blocks go column by column: `counts[c]` (uint16) blocks in block column c, `rows` (uint8 for p <= 256, else
-        uint16) their rows of Z, ascending in a column. Single int8 codes, where that takes fewer bytes, go row by row:
-        `mask` (p M / 8) uint8 has a bit for every place, the lowest of a byte first. `offsets` (int8) of shifted atoms
-        go with the blocks. In int8 also bfloat16 scales: `dictionary_scales` (p,) of the atoms, `code_scales` (p,) of
-        the rows of Z.
-        """
-        tensors = {} if self.dictionary is None else {"dictionary": self.dictionary.detach()}
-        codes = self.codes.detach()
-        if self.dtype == "int8":
-            if self.dictionary is not None:
-                tensors["dictionary"], tensors["dictionary_scales"] = quantise(tensors["dictionary"], 0)
-            codes, tensors["code_scales"] = quantise(self.latent_codes().detach(), 1)
-            codes = codes if self.index is None else codes.view(-1, self.block)[self.index.long()]
-        if self.offsets is not None:
-            tensors["offsets"] = self.offsets
-        if self.index is None:
-            return tensors | {"codes": codes}
-        if is_masked(self.code_rows, self.columns, self.blocks, self.block, codes.element_size()):
-            kept = torch.zeros(self.code_rows * self.columns, dtype=torch.bool, device=codes.device)
-            kept[self.index.long()] = True
-            return tensors | {"codes": codes, "mask": to_mask(kept)}
-        index, width = self.index.long(), self.columns // self.block
-        row, column = index // width, index % width
-        order = torch.argsort(column * self.code_rows + row)
-        tensors["codes"] = codes[order]
-        if self.offsets is not None:
-            tensors["offsets"] = self.offsets[order]
-        tensors["rows"] = row[order].to(_row_dtype(self.code_rows))
-        tensors["counts"] = torch.bincount(column, minlength=width).to(torch.uint16)
-        return tensors
-
-    def load_packed(self, tensors: dict[str, Tensor]) -> None:
-        """Take what `packed()` gave; another shape or an impossible index is a `UserError`."""
-        expected = self.packed()
-        for name in sorted(expected.keys() | tensors.keys()):
-            if name not in tensors or name not in expected:
-                raise UserError(f"tensor {name} is {'missing' if name in expected else 'unexpected'}")
-            if (tensors[name].shape, tensors[name].dtype) != (expected[name].shape, expected[name].dtype):
-                found, wanted = ((list(t.shape), t.dtype) for t in (tensors[name], expected[name]))
-                raise UserError(f"tensor {name} is {found}, expected {wanted}")
-        dictionary, codes, offsets = tensors.get("dictionary"), tensors["codes"], tensors.get("offsets")
-        row = torch.arange(self.code_rows)
-        if offsets is not None and bool((offsets.long().abs() > self.shifts.reach).any()):
-            raise UserError(f"tensor offsets moves an atom by more than {self.shifts.reach} rows")
-        if self.index is not None:
-            width = self.columns // self.block
-            if "mask" in tensors:
-                places = from_mask(tensors["mask"]).nonzero().squeeze(1)
-                if len(places) != len(codes):
-                    raise UserError(f"tensor mask has {len(places)} bits, expected {len(codes)}")
-            else:
-                counts = tensors["counts"].long()
-                if int(counts.sum()) != len(codes):
-                    raise UserError(f"tensor counts adds up to {int(counts.sum())} blocks, expected {len(codes)}")
-                places = tensors["rows"].long() * width + torch.repeat_interleave(torch.arange(width), counts)
-            places, order = places.sort()
-            if len(places) and (int(places[-1]) >= self.code_rows * width or bool((places.diff() == 0).any())):
-                name = "mask" if "mask" in tensors else "rows"
-                raise UserError(f"tensor {name} names a row twice or one beyond {self.code_rows - 1}")
-            self.index.copy_(places)
-            codes, row = codes[order], places // width
-            offsets = None if offsets is None else offsets[order]
-        if self.dtype == "int8":
-            codes = dequantise(codes, tensors["code_scales"][row], 1)
-            dictionary = None if dictionary is None else dequantise(dictionary, tensors["dictionary_scales"], 0)
-        with torch.no_grad():
-            self.codes.copy_(codes)
-            if dictionary is not None:
-                self.dictionary.copy_(dictionary)
-            if offsets is not None:
-                self.offsets.copy_(offsets)
-        if self.dtype == "int8":  # a scale is that of the largest value, which is +-127
-            again = self.packed()
-            for name in (name for name in again if not torch.equal(again[name], tensors[name])):
-                raise UserError(f"tensor {name} is not what rounding to int8 gives; write the model with this version")
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
         """As torch's; an index that names no place, or one twice, is an error like a wrong shape."""
@@ -296,49 +218,6 @@ class CodedMatrix(nn.Module):
         return f"{shape}, dtype={self.dtype}{shifts}"
 
 
-def index_bytes(
-    code_rows: int, columns: int, blocks: int | None, block: int, value_bytes: int = 4, shifted: bool = False
-) -> int:
-    """Bytes of the indices of `blocks` kept blocks of a (code_rows, columns) Z; none for a dense Z (None).
-
-    value_bytes: of a code, 4 or 1 (int8). shifted: every block has its offset, too, also where Z is dense.
-    """
-    moves = (code_rows * columns // block if blocks is None else blocks) * torch.int8.itemsize if shifted else 0
-    if blocks is None:
-        return moves
-    masked = is_masked(code_rows, columns, blocks, block, value_bytes)
-    return moves + (_mask_bytes(code_rows, columns) if masked else _row_bytes(code_rows, columns, blocks, block))
-
-
-def is_masked(code_rows: int, columns: int, blocks: int, block: int, value_bytes: int) -> bool:
-    """Whether bits tell the places of the codes: of single int8 ones, from about 1 in 8 kept on if p <= 256.
-
-    There they save up to half of all bytes; of floats and of wider blocks little.
-    """
-    fewer = _mask_bytes(code_rows, columns) < _row_bytes(code_rows, columns, blocks, block)
-    return block == 1 and value_bytes == 1 and fewer
-
-
-def to_mask(kept: Tensor) -> Tensor:
-    """Bits of `kept` (places,) bool as uint8, the lowest of a byte first; what is left of the last byte is 0."""
-    bits = torch.zeros(-(-len(kept) // 8), 8, dtype=torch.uint8, device=kept.device)
-    bits.view(-1)[: len(kept)] = kept
-    return (bits << torch.arange(8, device=bits.device)).sum(dim=1).to(torch.uint8)
-
-
-def from_mask(mask: Tensor) -> Tensor:
-    """The bits of `mask`, bool, eight a byte."""
-    return (mask.unsqueeze(1) >> torch.arange(8, device=mask.device) & 1).flatten().bool()
-
-
-def _mask_bytes(code_rows: int, columns: int) -> int:
-    return -(-code_rows * columns // 8)
-
-
-def _row_bytes(code_rows: int, columns: int, blocks: int, block: int) -> int:
-    return blocks * _row_dtype(code_rows).itemsize + columns // block * torch.uint16.itemsize
-
-
 def _block_offsets(offsets: Tensor, codes: Tensor, block: int) -> Tensor:
     """One offset for each block of Z (p, M), in row order; a block of several is a `UserError`."""
     grid, values = offsets.reshape(-1, block), codes.reshape(-1, block)
@@ -346,9 +225,3 @@ def _block_offsets(offsets: Tensor, codes: Tensor, block: int) -> Tensor:
     if bool(((grid != shared) & values.ne(0)).any()):
         raise UserError(f"a block of {block} codes has several shifts; solve with block={block}, or load with block 1")
     return shared[:, 0]
-
-
-def _row_dtype(code_rows: int) -> torch.dtype:
-    if code_rows <= 256:
-        return torch.uint8
-    return torch.uint16 if code_rows <= 65536 else torch.uint32

@@ -16,8 +16,8 @@ from pathlib import Path
 from dirnet.config import from_mapping
 from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModelConfig
-from dirnet.nn.coded import is_masked
 from dirnet.nn.grouping import GATES
+from dirnet.nn.indices import is_masked
 
 BLOCKS = (16, 8, 4, 2, 1)  # that the kernels execute; others are cut into the widest of these
 FORMAT = "dirnet-cost/1"

@@ -20,6 +20,7 @@ from dirnet.files import atomic_write
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.coded import CodedMatrix
 from dirnet.nn.language import LanguageModel, LanguageModelConfig
+from dirnet.nn.tensors import take_tensors, to_tensors
 from dirnet.provenance import commit
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -103,12 +104,12 @@ def describe(folder: str | Path, kind: str = FORMAT) -> dict[str, Any]:
 
 
 def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The state of `model` as it is stored: coded matrices packed, everything else as in the state dict."""
+    """The state of `model` as it is stored: coded matrices by `to_tensors`, everything else as in the state dict."""
     tensors = dict(model.state_dict())
     for name, matrix in _coded(model).items():
         for key in matrix.state_dict():
             del tensors[f"{name}.{key}"]
-        tensors.update({f"{name}.{key}": value for key, value in matrix.packed().items()})
+        tensors.update({f"{name}.{key}": value for key, value in to_tensors(matrix).items()})
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
@@ -129,7 +130,7 @@ def _take(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     for name, matrix in _coded(model).items():
         own = {key.removeprefix(f"{name}."): tensors.pop(key) for key in list(tensors) if key.startswith(f"{name}.")}
         try:
-            matrix.load_packed(own)
+            take_tensors(matrix, own)
         except UserError as error:
             raise UserError(f"{where}: {name}: {error}") from None
     for name, tensor in tensors.items():

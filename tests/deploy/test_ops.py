@@ -8,6 +8,7 @@ from dirnet.deploy import library, ops
 from dirnet.deploy.lowering import quiet
 from dirnet.deploy.packing import pack, stored_matrix
 from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.tensors import to_tensors
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
@@ -58,10 +59,10 @@ def test_int8_products_are_those_of_rounded_activations(atoms, density):
         return (values / step).round() * step
 
     if atoms is None:
-        row_scales = coded.packed()["code_scales"].float()
+        row_scales = to_tensors(coded)["code_scales"].float()
         expected = rounded(x * row_scales) @ (coded.code_matrix() / row_scales[:, None])
     else:
-        row_scales = coded.packed()["code_scales"].float()
+        row_scales = to_tensors(coded)["code_scales"].float()
         u = (rounded(x) @ coded.dictionary_values()) * row_scales
         torch.testing.assert_close(ops.read(matrix, x), u, atol=1e-6, rtol=1e-5)
         expected = rounded(u) @ (coded.code_matrix() / row_scales[:, None])

@@ -7,6 +7,7 @@ from dirnet.deploy import ops
 from dirnet.deploy.packing import ALIGNMENT, HEADER_BYTES, pack, read_size, stored_matrix, unpack
 from dirnet.factorization.shift import Shifts
 from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.tensors import to_tensors
 
 
 def applied(matrix, rows):
@@ -21,7 +22,7 @@ def test_slices_of_codes_keep_their_values(block, start, stop, dtype):
     columns = math.lcm(block, 2 * (stop - start))
     group = CodedMatrix(30, columns, 9, int(0.4 * 9 * columns / block), block, dtype)
     matrix = stored_matrix(group, start, stop, None, False)
-    scales = group.packed()["code_scales"].float()[:, None] if dtype == "int8" else 1.0
+    scales = to_tensors(group)["code_scales"].float()[:, None] if dtype == "int8" else 1.0
     torch.testing.assert_close(ops.code_matrix(matrix) * scales, group.code_matrix()[:, start:stop])
 
 

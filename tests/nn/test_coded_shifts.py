@@ -13,6 +13,7 @@ from dirnet.factorization.shift import Shifts
 from dirnet.nn.coded import CodedMatrix
 from dirnet.nn.grouping import gather, groups_of, scatter
 from dirnet.nn.recurrent import DirNetGRU, DirNetLSTM, DirNetRNN, coded_class
+from dirnet.nn.tensors import take_tensors, to_tensors
 
 SETS = [Shifts(1), Shifts(2, "zero")]
 
@@ -71,13 +72,13 @@ def test_gradients_reach_atoms_and_codes(case):
 
 def test_what_is_stored_is_counted_and_comes_back(case):
     _, coded = case
-    content = save({name: tensor.contiguous() for name, tensor in coded.packed().items()})
+    content = save({name: tensor.contiguous() for name, tensor in to_tensors(coded).items()})
     header = 8 + int.from_bytes(content[:8], "little")
     assert len(content) - header == coded.stored_bytes()
-    assert coded.packed()["offsets"].dtype == torch.int8
-    assert len(coded.packed()["offsets"]) == coded.codes.numel() // coded.block  # a byte for a block
+    assert to_tensors(coded)["offsets"].dtype == torch.int8
+    assert len(to_tensors(coded)["offsets"]) == coded.codes.numel() // coded.block  # a byte for a block
     empty = CodedMatrix(coded.rows, coded.columns, *coded.layout, coded.block, shifts=coded.shifts)
-    empty.load_packed(load(content))
+    take_tensors(empty, load(content))
     assert torch.equal(empty.matrix(), coded.matrix())
     other = CodedMatrix(coded.rows, coded.columns, *coded.layout, coded.block, shifts=coded.shifts)
     other.load_state_dict(coded.state_dict(), strict=True)
@@ -86,7 +87,7 @@ def test_what_is_stored_is_counted_and_comes_back(case):
 
 def test_damage_is_named(case):
     _, coded = case
-    packed = coded.packed()
+    packed = to_tensors(coded)
     far = packed["offsets"].clone()
     far[0] = -128  # whose absolute value an int8 does not hold
     for change, message in [
@@ -95,9 +96,9 @@ def test_damage_is_named(case):
         ({"offsets": packed["offsets"].short()}, "torch.int16.*expected"),
     ]:
         with pytest.raises(UserError, match=message):
-            coded.load_packed(packed | change)
+            take_tensors(coded, packed | change)
     with pytest.raises(UserError, match="tensor offsets is missing"):
-        coded.load_packed({name: tensor for name, tensor in packed.items() if name != "offsets"})
+        take_tensors(coded, {name: tensor for name, tensor in packed.items() if name != "offsets"})
 
 
 def test_every_used_pair_of_atom_and_shift_costs_a_value_of_u(case):

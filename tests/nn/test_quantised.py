@@ -11,6 +11,7 @@ from dirnet.factorization import Factors
 from dirnet.nn.coded import CodedMatrix
 from dirnet.nn.quantised import dequantise, quantise, rounded
 from dirnet.nn.recurrent import DirNetGRU, DirNetLSTM
+from dirnet.nn.tensors import take_tensors, to_tensors
 
 KINDS = [(5, 20, 1), (5, 7, 4), (300, 41, 2), (3, None, 1), (None, 30, 1), (None, 9, 8), (None, None, 1), (2, 0, 2)]
 
@@ -81,7 +82,7 @@ def test_gradients_are_those_of_the_rounded_product_straight_through(kind):
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_storage_gives_back_every_bit_and_costs_what_it_says(kind):
     matrix, other = coded(*kind), coded(*kind, seed=1)
-    packed = matrix.packed()
+    packed = to_tensors(matrix)
     values = {name: tensor.dtype for name, tensor in packed.items() if name in ("codes", "dictionary")}
     assert set(values.values()) == {torch.int8}
     assert matrix.stored_bytes() == sum(t.numel() * t.element_size() for t in packed.values())
@@ -89,10 +90,10 @@ def test_storage_gives_back_every_bit_and_costs_what_it_says(kind):
     rows = coded(*kind, dtype="float32").stored_bytes() - 4 * matrix.params()
     indices = min(rows, -(-(atoms or 12) * 32 // 8)) if kind[1:] in ((20, 1), (30, 1)) else rows  # bits
     assert matrix.stored_bytes() == matrix.params() + indices + 2 * (atoms + (atoms or 12))
-    other.load_packed(packed)
+    take_tensors(other, packed)
     assert torch.equal(other.matrix(), matrix.matrix())
     assert torch.equal(other.code_values(), matrix.code_values()) and torch.equal(other.codes, matrix.code_values())
-    again = other.packed()
+    again = to_tensors(other)
     assert again.keys() == packed.keys() and all(torch.equal(again[name], packed[name]) for name in packed)
     assert torch.equal(copy.deepcopy(other).matrix(), matrix.matrix())
 
@@ -104,13 +105,13 @@ def test_what_int8_cannot_be_is_refused():
         ("dictionary", lambda t: t["dictionary"].fill_(-128)),
         ("code_scales", lambda t: t["code_scales"].fill_(float("nan"))),
     ]:
-        packed = {key: value.clone() for key, value in matrix.packed().items()}
+        packed = {key: value.clone() for key, value in to_tensors(matrix).items()}
         change(packed)
         with pytest.raises(UserError, match="is not what rounding to int8 gives") as caught:
-            coded(5, 20, 1).load_packed(packed)
+            take_tensors(coded(5, 20, 1), packed)
         assert name.split("_")[0][:4] in str(caught.value)
     with pytest.raises(UserError, match="tensor code_scales is missing"):
-        matrix.load_packed({key: value for key, value in matrix.packed().items() if key != "code_scales"})
+        take_tensors(matrix, {key: value for key, value in to_tensors(matrix).items() if key != "code_scales"})
     with pytest.raises(UserError, match="dtype is 'int4', expected float32 or int8"):
         CodedMatrix(3, 4, dtype="int4")
 
@@ -153,7 +154,7 @@ def test_training_is_aware_of_the_rounding_and_keeps_the_support(layer_class):
     stored = layer_class(7, 8, 2, layout=layer.layout, block=4, dtype="int8")
     stored.load_state_dict(layer.state_dict())
     for mine, theirs in zip(stored.groups, layer.groups, strict=True):
-        mine.load_packed(theirs.packed())
+        take_tensors(mine, to_tensors(theirs))
     assert torch.equal(stored.groups[0].codes, layer.groups[0].code_values())
     assert not torch.equal(stored.groups[0].codes, layer.groups[0].codes)
     assert torch.equal(stored(x)[0], layer(x)[0])

@@ -14,6 +14,7 @@ from dirnet.errors import UserError
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.tensors import take_tensors, to_tensors
 
 LAYOUTS = [None, ([4, 20], [None, 30], [300, 41]), ([3, None], [2, 0], [None, None])]
 
@@ -32,7 +33,7 @@ def model(request):
     )  # fmt: skip
     model = AcousticModel(config).eval()
     for matrix in storage._coded(model).values():
-        matrix.load_packed(matrix.packed())
+        take_tensors(matrix, to_tensors(matrix))
     return model
 
 
@@ -80,7 +81,7 @@ def test_round_trip_is_exact_and_the_file_has_the_announced_size(model, tmp_path
 def test_coded_bytes_equal_what_is_stored(model):
     coded = storage._coded(model)
     for matrix in coded.values():
-        packed = matrix.packed()
+        packed = to_tensors(matrix)
         assert matrix.stored_bytes() == sum(t.numel() * t.element_size() for t in packed.values())
         if "rows" in packed:
             assert packed["rows"].dtype == (torch.uint8 if matrix.code_rows <= 256 else torch.uint16)
@@ -93,7 +94,7 @@ def test_blocks_are_stored_column_by_column(atoms, blocks, block, dtype):
     matrix = CodedMatrix(3, 8, atoms, blocks, block, dtype)
     places = torch.randperm(8 // block * atoms)[:blocks].sort().values
     matrix.index.copy_(places)
-    packed = matrix.packed()
+    packed = to_tensors(matrix)
     rebuilt = torch.zeros(atoms, 8)
     position = 0
     for column, count in enumerate(packed["counts"].tolist()):
@@ -113,7 +114,7 @@ def test_single_bytes_are_stored_row_by_row_with_a_bit_for_every_place_where_tha
     torch.manual_seed(0)
     matrix = CodedMatrix(3, columns, rows, codes, dtype="int8")
     matrix.index.copy_(torch.randperm(rows * columns)[:codes].sort().values)
-    packed = matrix.packed()
+    packed = to_tensors(matrix)
     assert set(packed) == {"dictionary", "dictionary_scales", "codes", "code_scales", "mask"}
     number = int.from_bytes(bytes(packed["mask"].tolist()), "little")
     kept = [place for place in range(rows * columns) if number >> place & 1]
@@ -123,16 +124,16 @@ def test_single_bytes_are_stored_row_by_row_with_a_bit_for_every_place_where_tha
         rebuilt[place // columns, place % columns] = code[0] * packed["code_scales"][place // columns].float()
     torch.testing.assert_close(rebuilt, matrix.code_matrix())
     again = CodedMatrix(3, columns, rows, codes, dtype="int8")
-    again.load_packed(packed)
+    take_tensors(again, packed)
     assert torch.equal(again.matrix(), matrix.matrix()) and torch.equal(again.index, matrix.index)
     wrong = packed["mask"].clone()
     wrong[kept[0] // 8] ^= 1 << kept[0] % 8
     with pytest.raises(UserError, match=f"tensor mask has {codes - 1} bits, expected {codes}"):
-        again.load_packed(packed | {"mask": wrong})
+        take_tensors(again, packed | {"mask": wrong})
     if rows * columns % 8:  # one beyond the end for one that is there
         wrong[-1] ^= 128
         with pytest.raises(UserError, match="mask names a row twice or one beyond"):
-            again.load_packed(packed | {"mask": wrong})
+            take_tensors(again, packed | {"mask": wrong})
 
 
 def test_damage_is_named(model, tmp_path):
@@ -178,7 +179,7 @@ def test_a_wrong_program_is_caught(model, tmp_path):
     refused(lambda t: t.update({"output.bias": torch.zeros(4)}), "output.bias is .*expected")
     refused(lambda t: t["output.bias"].fill_(float("nan")), "output.bias holds NaN")
     if model.config.compression and model.config.compression[0][1]:
-        if "rows" in model.rnn.groups[0].packed():
+        if "rows" in to_tensors(model.rnn.groups[0]):
             refused(lambda t: t["rnn.groups.0.rows"].fill_(200), "rows names a row twice or one beyond 3")
             refused(lambda t: t["rnn.groups.0.counts"].view(torch.int16).add_(1), "counts adds up to")
         else:

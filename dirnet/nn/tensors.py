@@ -1,0 +1,100 @@
+"""A coded matrix as the tensors that are stored: values in their dtype, scales, and where the kept codes stand."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dirnet.errors import UserError
+from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.indices import from_mask, is_masked, row_dtype, to_mask
+from dirnet.nn.quantised import dequantise, quantise
+
+
+def to_tensors(matrix: CodedMatrix) -> dict[str, Tensor]:
+    """`dictionary`, `codes`; `rows` and `counts`, or `mask`, if Z is sparse; `offsets` of shifted atoms.
+
+    Blocks go column by column: `counts[c]` (uint16) blocks in block column c, `rows` (uint8 for p <= 256, else
+    uint16) their rows of Z, ascending in a column. Single int8 codes, where that takes fewer bytes, go row by row:
+    `mask` (p M / 8) uint8 has a bit for every place, the lowest of a byte first. `offsets` (int8) go with the blocks.
+    In int8 also bfloat16 scales: `dictionary_scales` (p,) of the atoms, `code_scales` (p,) of the rows of Z.
+    """
+    tensors, offsets = _values(matrix), matrix.offsets
+    if matrix.index is None:
+        return tensors if offsets is None else tensors | {"offsets": offsets}
+    codes, index, width = tensors["codes"], matrix.index.long(), matrix.columns // matrix.block
+    if is_masked(matrix.code_rows, matrix.columns, matrix.blocks, matrix.block, codes.element_size()):
+        kept = torch.zeros(matrix.code_rows * width, dtype=torch.bool, device=codes.device)
+        kept[index] = True
+        return tensors | {"mask": to_mask(kept)} | ({} if offsets is None else {"offsets": offsets})
+    row, column = index // width, index % width
+    order = torch.argsort(column * matrix.code_rows + row)
+    tensors |= {"codes": codes[order], "rows": row[order].to(row_dtype(matrix.code_rows))}
+    tensors["counts"] = torch.bincount(column, minlength=width).to(torch.uint16)
+    return tensors if offsets is None else tensors | {"offsets": offsets[order]}
+
+
+def take_tensors(matrix: CodedMatrix, tensors: dict[str, Tensor]) -> None:
+    """Give `matrix` what `to_tensors` told; another shape or dtype, or an impossible index is a `UserError`."""
+    _check_shapes(tensors, to_tensors(matrix))
+    codes, offsets = tensors["codes"], tensors.get("offsets")
+    if offsets is not None and bool((offsets.long().abs() > matrix.shifts.reach).any()):
+        raise UserError(f"tensor offsets moves an atom by more than {matrix.shifts.reach} rows")
+    row = torch.arange(matrix.code_rows)
+    if matrix.index is not None:
+        places, order = _places(tensors, matrix).sort()
+        matrix.index.copy_(places)
+        codes, row = codes[order], places // (matrix.columns // matrix.block)
+        offsets = None if offsets is None else offsets[order]
+    dictionary = tensors.get("dictionary")
+    if matrix.dtype == "int8":
+        codes = dequantise(codes, tensors["code_scales"][row], 1)
+        dictionary = None if dictionary is None else dequantise(dictionary, tensors["dictionary_scales"], 0)
+    with torch.no_grad():
+        matrix.codes.copy_(codes)
+        if dictionary is not None:
+            matrix.dictionary.copy_(dictionary)
+        if offsets is not None:
+            matrix.offsets.copy_(offsets)
+    if matrix.dtype == "int8":  # a scale is that of the largest value, which is +-127
+        again = to_tensors(matrix)
+        for name in (name for name in again if not torch.equal(again[name], tensors[name])):
+            raise UserError(f"tensor {name} is not what rounding to int8 gives; write the model with this version")
+
+
+def _values(matrix: CodedMatrix) -> dict[str, Tensor]:
+    """`dictionary` and `codes` in the order of `matrix.codes`, in int8 with their scales."""
+    tensors = {} if matrix.dictionary is None else {"dictionary": matrix.dictionary.detach()}
+    if matrix.dtype == "float32":
+        return tensors | {"codes": matrix.codes.detach()}
+    if matrix.dictionary is not None:
+        tensors["dictionary"], tensors["dictionary_scales"] = quantise(tensors["dictionary"], 0)
+    codes, scales = quantise(matrix.latent_codes().detach(), 1)
+    kept = codes if matrix.index is None else codes.view(-1, matrix.block)[matrix.index.long()]
+    return tensors | {"codes": kept, "code_scales": scales}
+
+
+def _check_shapes(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors or name not in expected:
+            raise UserError(f"tensor {name} is {'missing' if name in expected else 'unexpected'}")
+        if (tensors[name].shape, tensors[name].dtype) != (expected[name].shape, expected[name].dtype):
+            found, wanted = ((list(t.shape), t.dtype) for t in (tensors[name], expected[name]))
+            raise UserError(f"tensor {name} is {found}, expected {wanted}")
+
+
+def _places(tensors: dict[str, Tensor], matrix: CodedMatrix) -> Tensor:
+    """The flat place in the (p, M / block) grid of every stored block, in the order of storage."""
+    blocks, width = len(tensors["codes"]), matrix.columns // matrix.block
+    if "mask" in tensors:
+        name, places = "mask", from_mask(tensors["mask"]).nonzero().squeeze(1)
+        if len(places) != blocks:
+            raise UserError(f"tensor mask has {len(places)} bits, expected {blocks}")
+    else:
+        name, counts = "rows", tensors["counts"].long()
+        if int(counts.sum()) != blocks:
+            raise UserError(f"tensor counts adds up to {int(counts.sum())} blocks, expected {blocks}")
+        places = tensors["rows"].long() * width + torch.repeat_interleave(torch.arange(width), counts)
+    if len(places.unique()) < blocks or bool((places >= matrix.code_rows * width).any()):
+        raise UserError(f"tensor {name} names a row twice or one beyond {matrix.code_rows - 1}")
+    return places
