@@ -8,7 +8,7 @@ import sys
 from dirnet.errors import UserError, did_you_mean, one_line_errors
 
 COMMANDS = {
-    "compress": ("dirnet.calibrated", "compress the recurrent layers of a model to a size"),
+    "compress": ("dirnet.compress_model", "compress the recurrent layers of a model to a size"),
     "sweep": ("dirnet.sweep", "the paper's studies of its settings: Theta^0, gamma, widths per layer"),
     "paper": ("dirnet.paper", "the paper's tables and figure 3 beside what was measured here"),
     "export": ("dirnet.deploy.export", "write an ExecuTorch program, parity-checked"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,6 +129,15 @@ def run(model: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, (tuple, list)) and not isinstance(inputs, PackedSequence):
         return model(*inputs)
     return model(inputs)
+
+
+def digest(batches: Iterable[Any]) -> str:
+    """A sha256 of names, types, shapes and values of the tensors in tuples or dicts: whether data are the same."""
+    content = hashlib.sha256()
+    for batch in batches:
+        for name, value in sorted(batch.items()) if isinstance(batch, dict) else enumerate(batch):
+            content.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode() + value.numpy().tobytes())
+    return content.hexdigest()
 
 
 def first_tensor(output: Any) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from dirnet.compression.budget import Price, Size
 from dirnet.config import from_mapping, read_yaml
-from dirnet.errors import UserError
+from dirnet.errors import UserError, did_you_mean
 from dirnet.factorization import Factors, annealing, blocks, dirnet, odl, pruning, relative_error, room, shrinkage, svd
 from dirnet.factorization.shift import Shifts
+from dirnet.nn.quantised import check_dtype
 
 Progress = Callable[[float, str], None]
 
@@ -147,6 +148,18 @@ class Method:
             raise UserError(f"size {size.text!r} does not go with single int8 codes of solver {self.solver}: they run "
                             "as dense ones, however few they are; give a block of 8, or params or bytes")  # fmt: skip
 
+    def changed(self, block: int | None = None, preset: str | None = None, dtype: str | None = None) -> Method:
+        """This method with another block, dtype or preset, which brings along the settings that belong to it."""
+        changes = {"block": block, "preset": preset, "dtype": dtype if dtype is None else check_dtype(dtype)}
+        if preset is not None and self.solver != "dirnet":
+            raise UserError(f"--preset {preset} is one of solver dirnet, not of {self.solver}; leave it out")
+        if preset == "best" and self.preset == "paper":
+            bound = self.shifts or self.input_group == "shared"  # which exclude both
+            changes |= {"joint": True} if bound else {"weighting": "auto", "permute": True, "joint": True}
+        if preset == "paper" and self.preset == "best":  # as published
+            changes |= {"weighting": "none", "permute": False, "allocation": "equal", "joint": False}
+        return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
+
     def least(self, price: Price) -> int:
         """The smallest budget a group can have: rank one, for pruning one block, for dense all of it."""
         if self.solver == "dense":
@@ -221,6 +234,14 @@ METHODS = {
     "dense": Method("dense"),
     "small": Method("small"),
 }
+
+
+def find_method(name: str, methods: Mapping[str, Method] = METHODS) -> Method:
+    """The method of that name; an unknown one is a `UserError`."""
+    if name not in methods:
+        more = "; more are in conf/compress.yaml, for --config" if methods is METHODS else ""
+        raise UserError(f"method {name!r} is unknown; {did_you_mean(name, methods)}{more}")
+    return methods[name]
 
 
 def check_trainable(name: str, method: Method) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from dirnet.compression.groups import MatrixGroup
 from dirnet.nn import storage
-from dirnet.nn.acoustic import AcousticModel
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.cells import DirNetCell
 from dirnet.nn.coded import CodedMatrix
 from dirnet.nn.recurrent import DirNetRecurrent
+from dirnet.nn.running import CostModel, frame_seconds, is_timed, model_counts
 
 
 def size_figures(model: nn.Module) -> dict[str, int]:
@@ -48,6 +51,21 @@ def group_figures(name: str, matrix: Tensor, coded: CodedMatrix) -> dict[str, An
         "ratio": matrix.numel() / max(coded.params(), 1),
         "relative_error": float(error),
     }
+
+
+def relative_error(groups: Sequence[MatrixGroup], rows: Sequence[dict[str, Any]]) -> float:
+    """`|W - D Z|_F / |W|_F` of all groups as one matrix; rows: their `group_figures`."""
+    energies = [float(group.matrix.square().sum()) for group in groups]
+    errors = sum(energy * row["relative_error"] ** 2 for energy, row in zip(energies, rows, strict=True))
+    return (errors / max(sum(energies), 1e-30)) ** 0.5
+
+
+def running_time(cost: CostModel, dense: AcousticModelConfig, small: AcousticModelConfig) -> dict[str, Any]:
+    """The real-time factors that the cost model predicts, and whose it is; nothing for a model that it cannot time."""
+    if not is_timed(small):
+        return {}
+    predicted = [cost.seconds(model_counts(config)) / frame_seconds(config) for config in (dense, small)]
+    return {"rtf": dict(zip(("dense", "compressed"), predicted, strict=True)), "device": cost.device}
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -17,15 +17,16 @@ import torch
 from torch import nn
 
 from dirnet.compression.budget import Size, parse_size
+from dirnet.compression.calibration import digest
 from dirnet.compression.compressor import compress
 from dirnet.compression.groups import dense_rnns, matrix_groups
 from dirnet.compression.guide import make_guide
-from dirnet.compression.methods import METHODS, Method, check_trainable, load_methods
+from dirnet.compression.methods import METHODS, Method, check_trainable, find_method, load_methods
 from dirnet.compression.parallel import workers
 from dirnet.compression.plan import describe_plan, make_plan
 from dirnet.compression.report import size_figures
 from dirnet.config import boolean
-from dirnet.errors import UserError, did_you_mean, one_line_errors
+from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import folder
 from dirnet.espnet.batches import read_batches
 from dirnet.espnet.source import Source, find, remarks_dropped, replaced_strings
@@ -98,12 +99,7 @@ def main(argv: list[str] | None = None) -> int:
 def chosen_method(arguments: argparse.Namespace) -> Method:
     """The method of the command line; one that ESPnet's training programs cannot carry out is a `UserError`."""
     methods = load_methods(arguments.config) if arguments.config else METHODS
-    if arguments.method not in methods:
-        raise UserError(f"method {arguments.method!r} is unknown; {did_you_mean(arguments.method, methods)}")
-    changes = {"block": arguments.block, "dtype": arguments.dtype}
-    method = dataclasses.replace(
-        methods[arguments.method], **{name: value for name, value in changes.items() if value is not None}
-    )
+    method = find_method(arguments.method, methods).changed(arguments.block, dtype=arguments.dtype)
     check_trainable(arguments.method, method)
     return method
 
@@ -132,15 +128,6 @@ def calibration(found: Source, arguments: argparse.Namespace, method: Method) ->
         return None
     config = replaced_strings(dict(found.config), {name: str(path) for name, path in found.files.items()})
     return read_batches(found.task, config, arguments.data, arguments.data_utts, arguments.seed)
-
-
-def digest(batches: list[dict[str, Any]]) -> str:
-    """A sha256 of the inputs' names and values."""
-    content = hashlib.sha256()
-    for batch in batches:
-        for name, value in sorted(batch.items()):
-            content.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode() + value.numpy().tobytes())
-    return content.hexdigest()
 
 
 def check_reads(model: nn.Module, inputs: dict[str, Any], where: Path) -> None:

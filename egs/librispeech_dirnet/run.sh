@@ -181,7 +181,7 @@ fi
 
 if stage 5 "compression to ${size}: ${methods}" 1 4; then
     for model in ${models#"${baseline}"}; do
-        job "" "" "$(quoted ${python} -m dirnet.calibrated --model "${exp}/${baseline}" --size "${model##*_}" \
+        job "" "" "$(quoted ${python} -m dirnet.compress_model --model "${exp}/${baseline}" --size "${model##*_}" \
             --method "${model%_*}" --config "${compress_config}" --calibration "${dump}/${train}/feats.scp" --seed "${seed}" \
             --nj "${job_nj:-${nj}}" ${cost_model:+--cost_model "${cost_model}"} --out "${exp}/${model}/start")"
     done

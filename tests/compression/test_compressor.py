@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 import dirnet
-from dirnet.compression import compressor
 from dirnet.compression.finetune import refuse_changed_layout
 from dirnet.compression.groups import matrix_groups
 from dirnet.compression.methods import METHODS, Method
@@ -113,10 +112,10 @@ def test_shifts_go_with_a_size_in_bytes():
 
 def test_a_preset_brings_what_belongs_to_it():
     for method, preset, like in (("dirnet", "paper", "dirnet_paper"), ("dirnet_paper", "best", "dirnet")):
-        assert compressor._resolved(method, METHODS, preset=preset) == METHODS[like]
+        assert METHODS[method].changed(preset=preset) == METHODS[like]
     joint = Method("dirnet", preset="paper")
-    assert compressor._resolved(joint, METHODS, preset="paper") == joint  # its own: nothing to bring
-    moved = compressor._resolved(Method("dirnet", preset="paper", shifts=1), METHODS, preset="best")
+    assert joint.changed(preset="paper") == joint  # its own: nothing to bring
+    moved = Method("dirnet", preset="paper", shifts=1).changed(preset="best")
     assert (moved.preset, moved.weighting, moved.permute) == ("best", "none", False)  # shifts exclude the others
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import dirnet
+from dirnet.compress_model import main
 from dirnet.compression.budget import FS, Price, parse_size
-from dirnet.compression.compressor import main
 from dirnet.compression.methods import Method
 from dirnet.errors import UserError
 from dirnet.nn import storage

@@ -15,7 +15,7 @@ import yaml
 from stock_models import FRONTEND, KINDS, make_data, make_model, task_of
 from torch import nn
 
-from dirnet.calibrated import main
+from dirnet.compress_model import main
 from dirnet.errors import UserError
 from dirnet.espnet import folder
 from dirnet.espnet.batches import read_batches

@@ -263,7 +263,7 @@ while [ $# -gt 1 ]; do [ "$1" != --method ] || method=$2; [ "$1" != --out ] || o
     for line in told.read_text().splitlines():
         words = line.replace(exp, "").split()
         option = dict(zip(words, words[1:], strict=False))
-        if "dirnet.calibrated" in words:
+        if "dirnet.compress_model" in words:
             steps.append(" ".join(option[name] for name in ("--method", "--size", "--out")))
         elif "dirnet.espnet.train" in words:
             start = option.get("--init") or "shape of " + option["--shape"]

@@ -1,12 +1,16 @@
-"""`python -m dirnet.compression.compressor`: what it writes, what it leaves alone, what it refuses."""
+"""`dirnet compress`: what it writes, what it leaves alone, what it refuses, and calibration from an archive."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
 
-from dirnet.compression import compressor
+from dirnet import compress_model
+from dirnet.asr.ark import Matrices, write_ark
 from dirnet.compression.report import size_figures
+from dirnet.errors import UserError
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.coded import CodedMatrix
@@ -25,10 +29,19 @@ def dense_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def scp(tmp_path_factory):
+    folder, generator = tmp_path_factory.mktemp("dump"), np.random.default_rng(0)
+    with write_ark(folder / "feats.ark", folder / "feats.scp", compress=False) as writer:
+        for number in range(30):
+            writer.write(f"utt{number:02}", np.full((5 + number, 5), number) + generator.normal(size=(5 + number, 5)))
+    return folder / "feats.scp"
+
+
 def program(*arguments):
-    """Exit status of `python -m dirnet.compression.compressor`, run in this process."""
+    """Exit status of `dirnet compress`, run in this process."""
     with pytest.raises(SystemExit) as exit_:
-        compressor.main([str(argument) for argument in arguments])
+        compress_model.main([str(argument) for argument in arguments])
     return exit_.value.code
 
 
@@ -108,3 +121,45 @@ def test_the_figures_of_a_dense_model(dense_folder):
     assert figures["params"] == sum(p.numel() for p in model.parameters()) and figures["bytes"] == 4 * figures["params"]
     weights = 4 * 32 * (25 + 32 + 32 + 32) + 4 * 32
     assert figures["macs_per_frame"] == round(weights / 3)
+
+
+def test_utterances_are_drawn_by_the_seed_without_losing_a_frame(scp):
+    def lengths(count, seed):
+        return sorted(int(n) for _, lengths in compress_model.read_features(scp, count, seed) for n in lengths)
+
+    assert lengths(30, 0) == lengths(99, 1) == list(range(5, 35))
+    assert lengths(7, 0) == lengths(7, 0) != lengths(7, 1) and len(lengths(7, 0)) == 7
+    for features, steps in compress_model.read_features(scp, 30):
+        for row, length in zip(features, steps, strict=True):
+            assert row[:length].abs().min() > 0 and not row[length:].any()
+            assert row[:length].mean() == pytest.approx(int(length) - 5, abs=1.5)
+
+
+def test_no_utterances_are_named(tmp_path):
+    (tmp_path / "feats.scp").write_text("")
+    with pytest.raises(UserError, match="lists no utterances|is empty"):
+        list(compress_model.read_features(tmp_path / "feats.scp", 3))
+
+
+def test_the_program_uses_the_features_and_tells_requests_apart(scp, dense_folder, tmp_path, capsys):
+    out, scp = tmp_path / "out", shutil.copy(scp, tmp_path / "feats.scp")
+    request = ("--model", dense_folder, "--size", "3x", "--out", out)
+    assert program(*request) == 0
+    plain = json.loads((out / "compression.json").read_text())["relative_error"]
+    assert program(*request, "--calibration", scp, "--calibration_utts", 12) == 0
+    assert json.loads((out / "compression.json").read_text())["relative_error"] != plain
+    assert storage.describe(out)["extra"]["compression"]["calibration"][:2] == [str(scp), 12]
+    capsys.readouterr()
+    assert program(*request, "--calibration", scp, "--calibration_utts", 12) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    louder = {name: matrix * 2 for name, matrix in Matrices(scp).items()}
+    with write_ark(tmp_path / "louder.ark", scp, compress=False) as writer:
+        for name, matrix in louder.items():
+            writer.write(name, matrix)
+    assert program(*request, "--calibration", scp, "--calibration_utts", 12) == 0
+    assert "nothing to do" not in capsys.readouterr().out  # the same path, other features
+    assert program(*request, "--calibration", scp, "--dry_run", "true") == 0
+    assert "rnn.hidden_l1" in capsys.readouterr().out
+    assert program(*request, "--calibration", scp, "--calibration_utts", 0) == 2
+    assert program(*request, "--calibration", tmp_path / "none.scp") == 2
+    assert "none.scp does not exist" in capsys.readouterr().err
