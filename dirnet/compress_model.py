@@ -19,14 +19,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dirnet.asr.ark import Matrices
 from dirnet.compression.budget import Size, parse_size
-from dirnet.compression.calibration import digest
 from dirnet.compression.compressor import compress
-from dirnet.compression.guide import make_guide
+from dirnet.compression.inputs import digest
 from dirnet.compression.methods import METHODS, Method, find_method, load_methods
 from dirnet.compression.parallel import workers
 from dirnet.compression.picture import picture
-from dirnet.compression.plan import describe_plan, make_plan
-from dirnet.compression.report import markdown, size_figures
+from dirnet.compression.plan import describe_plan
+from dirnet.compression.preparation import prepare
+from dirnet.compression.report import markdown
 from dirnet.compression.small import describe_small
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
@@ -152,7 +152,10 @@ def _cost_model(arguments: argparse.Namespace) -> CostModel | None:
 
 def _calibration(arguments: argparse.Namespace, method: Method) -> list[tuple[Tensor, Tensor]] | None:
     """What --calibration draws; None without it, or if `method` reads none."""
-    if not arguments.calibration or not method.uses_data:
+    if not arguments.calibration:
+        return None
+    if not method.uses_data:
+        print(f"--calibration {arguments.calibration} is not read by method {arguments.method}", file=sys.stderr)
         return None
     if arguments.calibration_utts < 1:
         raise UserError(f"--calibration_utts is {arguments.calibration_utts}, expected at least 1")
@@ -167,8 +170,8 @@ def _planned(
     if method.solver == "small":
         return describe_small(model, size)
     with workers(arguments.nj) as mapped:
-        guide = make_guide(model, method, data, arguments.seed)
-        return describe_plan(make_plan(model, size, method, guide, mapped, running=cost), size_figures(model))
+        plan = prepare(model, size, method, data, arguments.seed, mapped=mapped, cost_model=cost).plan
+    return describe_plan(plan)
 
 
 def _finished(out: Path, request: dict[str, Any]) -> bool:

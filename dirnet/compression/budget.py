@@ -64,7 +64,7 @@ class Price:
     """What an (N, M) matrix costs in `unit`, with values of `value_bytes` and codes kept in blocks of `block`.
 
     scale_bytes: of each atom and each row of Z, for int8 values. shifted: every block beside a dictionary has an
-    offset, a byte. running: the device's cost model, for the unit fs; recurrent: the share of the columns that the
+    offset, a byte. cost_model: the device's, for the unit fs; recurrent_share: the part of the columns that the
     recurrence reads.
     """
 
@@ -75,30 +75,30 @@ class Price:
     value_bytes: int = 4
     scale_bytes: int = 0
     shifted: bool = False
-    running: CostModel | None = None
-    recurrent: float = 0.0
+    cost_model: CostModel | None = None
+    recurrent_share: float = 0.0
 
     @property
     def value(self) -> int:
-        """Of one stored value without an index."""
+        """The cost of one stored value without its index."""
         return self.value_bytes if self.unit == "bytes" else 1
 
     @property
     def dense(self) -> int:
-        """Of the matrix as it is, all of its values kept."""
+        """The cost of the matrix as it is, all of its values kept."""
         return self.factors(None, None)
 
     @property
     def atom(self) -> int:
-        """Of one more column of D."""
+        """The cost of one more atom."""
         return max(self.factors(1, 0) - self.factors(0, 0), 1)
 
     def factors(self, atoms: int | None, nonzeros: int | None) -> int:
-        """Of D (N, atoms), or none, and Z with `nonzeros` stored codes; None for a dense Z."""
-        if self.running is not None:
-            shape = self.rows, self.columns, atoms, nonzeros, self.block, self.recurrent
+        """The cost of D (N, atoms), if any, and of Z with `nonzeros` stored codes; None for a dense Z."""
+        if self.cost_model is not None:
+            shape = self.rows, self.columns, atoms, nonzeros, self.block, self.recurrent_share
             counts = group_counts(*shape, int8=self.value_bytes == 1)
-            return math.ceil(FS * self.running.seconds(counts))
+            return math.ceil(FS * self.cost_model.seconds(counts))
         code_rows = self.rows if atoms is None else atoms
         stored = code_rows * self.columns if nonzeros is None else nonzeros
         cost = (self.rows * (atoms or 0) + stored) * self.value

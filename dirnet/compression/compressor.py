@@ -11,18 +11,17 @@ from torch import nn
 
 from dirnet.compression.budget import Price, parse_size
 from dirnet.compression.groups import MatrixGroup, dense_rnns, replace
-from dirnet.compression.guide import make_guide, move_biases
+from dirnet.compression.guide import move_biases
 from dirnet.compression.methods import Method, find_method
-from dirnet.compression.ordering import reorder
 from dirnet.compression.parallel import workers
-from dirnet.compression.plan import make_plan
+from dirnet.compression.preparation import prepare
 from dirnet.compression.report import group_figures, relative_error, running_time, size_figures
 from dirnet.compression.small import small_model
+from dirnet.compression.solvers import Task, factorize
 from dirnet.factorization import Factors
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.cells import in_place_of, origin
 from dirnet.nn.grouping import groups_of
-from dirnet.nn.language import LanguageModel
 from dirnet.nn.recurrent import coded_class
 from dirnet.nn.running import CostModel
 from dirnet.progress import Meter
@@ -66,30 +65,30 @@ def compress(
     dense_config = model.config if isinstance(model, AcousticModel) else None
     total = sum(len(groups_of(rnn, method.grouping)) for rnn in rnns.values())
     with workers(nj) as mapped, Meter(total, "compress", "group", shown=progress) as meter:
-        guide, orders = make_guide(model, method, data, seed), {}
-        inside = states_inside or isinstance(model, AcousticModel | LanguageModel)
-        if method.permute and method.block > 1 and inside:
-            even = make_plan(model, wanted, dataclasses.replace(method, allocation="equal"), running=cost_model)
-            guide, orders = reorder(model, method, even, guide)
 
         def planned(name: str) -> None:
             meter.tell(name, "allocate", PLANNING)
 
-        plan = make_plan(model, wanted, method, guide, mapped, planned, cost_model)
+        prepared = prepare(
+            model, wanted, method, data, seed, states_inside=states_inside, mapped=mapped, tell=planned,
+            cost_model=cost_model,
+        )  # fmt: skip
+        guide, plan = prepared.guide, prepared.plan
 
-        def factorize(at: int, group: MatrixGroup, price: Price, budget: int) -> tuple[Factors, dict[str, Any]]:
+        def solved_group(at: int, group: MatrixGroup, price: Price, budget: int) -> tuple[Factors, dict[str, Any]]:
             def tell(fraction: float, stage: str) -> None:
                 meter.tell(group.name, stage, PLANNING + (1 - PLANNING) * fraction)
 
             started, whole = time.monotonic(), budget >= price.dense  # kept as it is: weighting would only round it
             matrix = group.matrix if whole else guide.weighted(at, group.matrix)
-            found, told = method.factorize(matrix, price, budget, seed, tell, group.recurrent)
+            task = Task(matrix, price, budget, seed, group.w_h_columns, tell)
+            factors, details = factorize(method, task)
             tell(1.0, "done")
             seconds = round(time.monotonic() - started, 2)
-            found = found if whole else guide.restored(at, found)
-            return found.balanced(), {"budget": budget, "seconds": seconds, "solver": told}
+            factors = factors if whole else guide.restored(at, factors)
+            return factors.balanced(), {"budget": budget, "seconds": seconds, "solver": details}
 
-        solved = list(mapped(factorize, range(total), plan.groups, plan.prices, plan.budgets))
+        solved = list(mapped(solved_group, range(total), plan.groups, plan.prices, plan.budgets))
         if guide.statistics:
             lost = [group.matrix - found.reconstruct() for group, (found, _) in zip(plan.groups, solved, strict=True)]
             move_biases(rnns.values(), [guide.bias_step(at, matrix) for at, matrix in enumerate(lost)])
@@ -105,7 +104,7 @@ def compress(
         "uncompressed": {unit: small[unit] - sum(row[unit] for row in rows) for unit in ("params", "bytes")},
         "relative_error": relative_error(plan.groups, rows),
         "groups": rows,
-        "unit_orders": orders,
+        "unit_orders": prepared.orders,
     }
     if cost_model is not None and dense_config is not None:
         report |= running_time(cost_model, dense_config, model.config)

@@ -21,14 +21,14 @@ QUANTISED = ("LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")  # of torch.ao.nn.
 class MatrixGroup:
     """`matrix` (N, M) = W of `dirnet.factorization`, on the CPU: all weights that read one vector. `name` is unique.
 
-    reads_input: that vector is the layer's input. recurrent: the first so many columns are W_h, whose dictionary the
+    reads_input: that vector is the layer's input. w_h_columns: the first so many columns are W_h, whose dictionary the
     others may take over; None where all columns stand on the same footing.
     """
 
     name: str
     matrix: Tensor
     reads_input: bool = False
-    recurrent: int | None = None
+    w_h_columns: int | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -90,12 +90,12 @@ def matrix_groups(rnn: nn.RNNBase, prefix: str = "", input_group: str | None = N
             raise UserError(f"{prefix}{name} has {broken} NaN or infinite of {weight.numel()} values; was the training "
                             "unstable? Go back to an earlier checkpoint")  # fmt: skip
     return [
-        MatrixGroup(prefix + group.name, gather(weights, group), group.name == "input", _recurrent(group))
+        MatrixGroup(prefix + group.name, gather(weights, group), group.name == "input", _w_h_columns(group))
         for group in groups_of(rnn, input_group)
     ]
 
 
-def _recurrent(group: Group) -> int | None:
+def _w_h_columns(group: Group) -> int | None:
     return None if group.name == "input" or group.vectors > 1 else group.columns // len(group.members)
 
 

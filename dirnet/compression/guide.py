@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from dirnet.compression.budget import Price
-from dirnet.compression.calibration import Statistics, calibrate, evaluating, first_tensor, run
+from dirnet.compression.calibration import Statistics, calibrate
 from dirnet.compression.groups import MatrixGroup, dense_rnns
+from dirnet.compression.inputs import evaluating, first_tensor, run
 from dirnet.compression.methods import Method
+from dirnet.compression.solvers import Task, factorize_roughly
 from dirnet.errors import UserError
 from dirnet.factorization import Factors
 from dirnet.factorization.weighting import Weighting, weighting
@@ -63,11 +65,11 @@ def make_guide(model: nn.Module, method: Method, data: Iterable[Any] | None, see
 
 
 def guided(method: Method, data: Sequence[Any], statistics: list[Statistics]) -> Guide:
-    """The guide of known statistics. Gains are relative to their mean over the model, so that groups compare."""
-    mean = torch.cat([one.gains for one in statistics]).mean().clamp_min(torch.finfo(torch.float64).tiny)
+    """The guide of known statistics. What gates are worth is relative to the mean over the model: groups compare."""
+    mean = torch.cat([one.fisher for one in statistics]).mean().clamp_min(torch.finfo(torch.float64).tiny)
     weightings = []
     for one in statistics:
-        gains = ((1 - GAIN_FLOOR) * one.gains / mean + GAIN_FLOOR).sqrt()
+        gains = ((1 - GAIN_FLOOR) * one.fisher / mean + GAIN_FLOOR).sqrt()
         weightings.append(weighting(one.moment, method.identity, gains, diagonal=method.solver == "prune"))
     return Guide(data, statistics, weightings)
 
@@ -101,7 +103,7 @@ def output_errors(
         touched = [getattr(rnn, name) for member in group.members for name in _touched(rnn, member.weight)]
         kept = [parameter.detach().clone() for parameter in touched]
         for budget in budgets:
-            rough = guide.restored(at, method.rough(weighted, prices[at], budget)).reconstruct()
+            rough = guide.restored(at, factorize_roughly(method, Task(weighted, prices[at], budget))).reconstruct()
             try:
                 _lend(rnn, group, rough)
                 _move_biases(rnn, group, guide.bias_step(at, matrix - rough))

@@ -1,36 +1,27 @@
-"""The methods of `conf/compress.yaml`: each brings one group of matrices to a budget of parameters or bytes."""
+"""The methods of `conf/compress.yaml`: what factorizes the groups of matrices, and what that is to respect."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-from torch import Tensor
-
-from dirnet.compression.budget import Price, Size
+from dirnet.compression.budget import Size
 from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError, did_you_mean
-from dirnet.factorization import Factors, annealing, blocks, dirnet, odl, pruning, relative_error, room, shrinkage, svd
+from dirnet.factorization import shrinkage
 from dirnet.factorization.shift import Shifts
 from dirnet.nn.quantised import check_dtype
-
-Progress = Callable[[float, str], None]
-
-CLOSE = 0.98  # of a budget counts as having used it
-SAMPLE_ROUNDS = 6  # of annealing tell groups apart; the full solver takes five to ten times as many
 
 
 @dataclass(frozen=True)
 class Method:
-    """One method: what factorizes a group, and what that is to respect. conf/compress.yaml tells each field's use.
+    """One method; conf/compress.yaml tells each field's use, `dirnet.compression.solvers` carries it out.
 
     solver: `dense` keeps every value (with int8 it is the plain quantisation that the others have to beat), `small` is
-    a smaller dense model, not yet trained. preset, block, shifts: see `dirnet.factorization.dirnet.solve`.
+    a smaller dense model, not yet trained. preset, block, shifts: see `dirnet.factorization.solve`.
     """
 
     solver: Literal["dirnet", "svd", "odl", "prune", "dense", "small"]
@@ -104,7 +95,7 @@ class Method:
 
     @property
     def schedule(self) -> shrinkage.Schedule:
-        """Of Step 2."""
+        """The settings of Step 2."""
         return shrinkage.Schedule(self.vartheta, self.gamma, self.penalty, self.fill)
 
     @property
@@ -132,10 +123,6 @@ class Method:
         """`weighting`, with data at hand: `none`, `activation` or `fisher`."""
         return "fisher" if self.weighting == "auto" else self.weighting
 
-    def runs_dense(self, price: Price) -> bool:
-        """Whether Z costs as if it were dense: in time, single int8 codes, whose mask is filled up with zeros."""
-        return self.solver == "svd" or (price.running is not None and price.value_bytes == 1 and self.block == 1)
-
     def check_size(self, size: Size) -> None:
         """A `UserError` for a size in time where the codes' time cannot be counted."""
         if size.kind == "rtf" and self.shifts:
@@ -159,63 +146,6 @@ class Method:
         if preset == "paper" and self.preset == "best":  # as published
             changes |= {"weighting": "none", "permute": False, "allocation": "equal", "joint": False}
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
-
-    def least(self, price: Price) -> int:
-        """The smallest budget a group can have: rank one, for pruning one block, for dense all of it."""
-        if self.solver == "dense":
-            return price.dense
-        if self.solver == "prune":
-            return price.factors(None, self.block)
-        sparse, dense = price.factors(1, price.columns), price.factors(1, None)
-        return dense if self.runs_dense(price) else min(sparse, dense) if self.solver == "dirnet" else sparse
-
-    def step(self, price: Price) -> int:
-        """By how much a budget must grow to buy anything."""
-        return price.factors(1, None) if self.runs_dense(price) else 1
-
-    def factorize(
-        self, matrix: Tensor, price: Price, budget: int, seed: int, progress: Progress | None = None,
-        recurrent: int | None = None,
-    ) -> tuple[Factors, dict[str, Any]]:  # fmt: skip
-        """Factors of `matrix` (N, M) that cost at most `budget`, and what the solver has to tell.
-
-        recurrent: of `MatrixGroup`. progress: called with the fraction done and the name of the stage, by the solvers
-        that take long.
-        """
-        if budget >= price.dense:  # a zero would make Z sparse, and indices beside all other values break the budget
-            return Factors(None, matrix.where(matrix != 0, torch.finfo(matrix.dtype).tiny)), {"kept": "dense"}
-        return _SOLVERS[self.solver](self, matrix, price, budget, seed, progress, recurrent)
-
-    def errors(self, matrix: Tensor, price: Price, budgets: list[int]) -> list[float]:
-        """Squared Frobenius error to expect at each of `budgets`: exact for svd and prune, a short run otherwise."""
-        spectrum = None if self.solver == "prune" else svd.principal(matrix)
-        return [_estimate(self, matrix, price, budget, spectrum) for budget in budgets]
-
-    def expected(self, price: Price, budget: int) -> str:
-        """Atoms, density and bytes that `budget` buys, before the solver looks for better: atoms take half of it."""
-        as_bytes = dataclasses.replace(price, unit="bytes", running=None)
-        if budget >= price.dense:
-            return f"kept dense, {as_bytes.dense:,} bytes"
-        if self.runs_dense(price):
-            atoms, nonzeros = price.rank(budget), None
-        else:
-            atoms = None if self.solver == "prune" else _half(price, budget)
-            nonzeros = price.nonzeros(atoms, budget)
-        places = (price.rows if atoms is None else atoms) * price.columns
-        share = 1.0 if nonzeros is None else nonzeros / places
-        size = f"density {share:.3f}, {as_bytes.factors(atoms, nonzeros):,} bytes"
-        return size if atoms is None else f"about {atoms} atoms, {size}"
-
-    def split(self, price: Price, budget: int) -> tuple[int | None, int]:
-        """A good guess of the atoms, None without a dictionary, and codes that `budget` buys."""
-        atoms = None if self.solver == "prune" else _half(price, min(budget, price.dense))
-        return atoms, max(price.nonzeros(atoms, budget), self.block)
-
-    def rough(self, matrix: Tensor, price: Price, budget: int) -> Factors:
-        """Factors at `budget` from a short run, whose error is near that of `errors`."""
-        if budget >= price.dense or self.solver == "prune" or self.runs_dense(price):
-            return self.factorize(matrix, price, budget, 0)[0]
-        return _short(self, matrix, price, budget, svd.principal(matrix))
 
 
 METHODS = {
@@ -261,73 +191,3 @@ def load_methods(path: str | Path) -> dict[str, Method]:
     if not methods:
         raise UserError(f"{path} holds no method; write lines such as `dirnet: {{solver: dirnet}}`")
     return methods
-
-
-def _dirnet(method, matrix, price, budget, seed, progress, recurrent) -> tuple[Factors, dict[str, Any]]:
-    schedule = method.schedule if method.preset == "paper" else None
-    settings = {"block": method.block, "preset": method.preset, "shifts": method.delta, "seed": seed,
-                "schedule": schedule, "learned_on": None if method.joint else recurrent,
-                "progress": progress}  # fmt: skip
-    if price.unit == "params":
-        return dirnet.solve(matrix, params=budget, **settings)
-    # Dense codes have no indices, and take a phone a fraction of the time: at some budgets the SVD is the best of all.
-    rank, fitting = price.rank(budget), functools.partial(price.room, budget=budget)
-    if method.runs_dense(price) or not room.widest(price.columns, fitting, price.block):
-        return svd.truncated(matrix, rank), {"kept": "dense codes"}
-    factors, report = dirnet.solve(matrix, nonzeros=fitting, **settings)
-    if rank and price.factors(rank, None) >= CLOSE * budget and not method.shifts:  # one set of shifts for a layer
-        whole = svd.truncated(matrix, rank)
-        if relative_error(matrix, whole) < report["relative_error"]:
-            return whole, {"kept": "dense codes"}
-    return factors, report
-
-
-def _svd(method, matrix, price, budget, seed, progress, recurrent) -> tuple[Factors, dict[str, Any]]:
-    return svd.truncated(matrix, price.rank(budget)), {}
-
-
-def _odl(method, matrix, price, budget, seed, progress, recurrent) -> tuple[Factors, dict[str, Any]]:
-    atoms = _half(price, budget)
-    params = price.rows * atoms + price.nonzeros(atoms, budget)
-    factors = odl.online_dictionary_learning(matrix, params=params, atoms=atoms, block=method.block, seed=seed)
-    return factors, {}
-
-
-def _prune(method, matrix, price, budget, seed, progress, recurrent) -> tuple[Factors, dict[str, Any]]:
-    return pruning.magnitude(matrix, price.nonzeros(None, budget), block=method.block), {}
-
-
-_SOLVERS = {"dirnet": _dirnet, "svd": _svd, "odl": _odl, "prune": _prune}
-
-
-def _estimate(method: Method, matrix: Tensor, price: Price, budget: int, spectrum: tuple | None) -> float:
-    if budget >= price.dense:
-        return 0.0
-    if method.runs_dense(price):
-        return _tail(spectrum, price, budget)
-    if method.solver == "prune":
-        kept = blocks.largest(matrix, price.nonzeros(None, budget), method.block)
-        return float(matrix.masked_fill(kept, 0.0).square().sum())
-    error = float((matrix - _short(method, matrix, price, budget, spectrum).reconstruct()).square().sum())
-    return error if price.unit == "params" or method.solver == "odl" else min(error, _tail(spectrum, price, budget))
-
-
-def _tail(spectrum: tuple[Tensor, Tensor], price: Price, budget: int) -> float:
-    """The squared error of the SVD at `budget`."""
-    return float(spectrum[1][price.rank(budget) :].sum())
-
-
-def _short(method: Method, matrix: Tensor, price: Price, budget: int, spectrum: tuple[Tensor, Tensor]) -> Factors:
-    atoms = _half(price, budget)
-    start = spectrum[0][:, :atoms]
-    size = price.nonzeros(start.shape[1], budget)
-    return annealing.anneal(matrix, start, size, rounds=SAMPLE_ROUNDS, block=method.block, shifts=method.delta)
-
-
-def _half(price: Price, budget: int) -> int:
-    """Atoms that take half the budget, within what the codes need and can use."""
-    fitting = functools.partial(price.room, budget=budget)
-    fewest = room.fewest(price.columns, fitting, price.block)
-    most = room.widest(price.columns, fitting, price.block)
-    half = (budget - price.factors(0, 0)) // 2 // price.atom  # of what is left beside the counts of an empty Z
-    return max(min(max(half, fewest), price.rows, most), 1)

@@ -12,6 +12,7 @@ from dirnet.compression.groups import dense_rnns
 from dirnet.compression.guide import Guide, guided
 from dirnet.compression.methods import Method
 from dirnet.compression.plan import Plan
+from dirnet.compression.solvers import split
 from dirnet.factorization import annealing, blocks, clustering
 from dirnet.factorization.threads import one_thread
 from dirnet.nn.acoustic import AcousticModel
@@ -33,7 +34,7 @@ def reorder(model: nn.Module, method: Method, plan: Plan, guide: Guide) -> tuple
     for name, rnn in dense_rnns(model).items():
         groups = groups_of(rnn)
         places = range(at, at + len(groups))
-        sizes = [method.split(plan.prices[place], plan.budgets[place]) for place in places]
+        sizes = [split(method, plan.prices[place], plan.budgets[place]) for place in places]
         matrices = [guide.weighted(place, plan.groups[place].matrix) for place in places]
         orders = order_units(rnn, matrices, sizes, method.block, last=acoustic)
         named = dict(zip(states_of(rnn), orders, strict=True))

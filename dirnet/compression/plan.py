@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dirnet.compression import allocation
+from dirnet.compression import allocation, solvers
 from dirnet.compression.budget import FS, Price, Size
 from dirnet.compression.groups import MatrixGroup, dense_rnns, matrix_groups
 from dirnet.compression.guide import Guide, output_errors
@@ -47,44 +47,40 @@ def make_plan(
     guide: Guide | None = None,
     mapped: Map = map,
     tell: Callable[[str], None] = lambda name: None,
-    running: CostModel | None = None,
+    cost_model: CostModel | None = None,
 ) -> Plan:
     """Divide `size` over the groups of `model`; a size that cannot be met is a `UserError` with the feasible range.
 
     guide: what calibration says of the model, for a method that asks for it. mapped: applies a function to all groups,
-    as `map` does. tell: called with the name of a group that was looked at. running: the cost model of the device,
-    which a size in rtf needs.
+    as `map` does. tell: called with the name of a group that was looked at. cost_model: of the device, which a size in
+    rtf needs.
     """
     method.check_size(size)
     guide = guide or Guide()
-    groups, floats = [], []  # and bytes of a value of each
+    groups, value_bytes = [], []  # and the bytes of a dense value of each
     for name, rnn in dense_rnns(model).items():
         groups += matrix_groups(rnn, f"{name}." if name else "", method.grouping)
-        floats += [rnn.weight_ih_l0.element_size()] * (len(groups) - len(floats))
-    dense = size_figures(model)
-    kept = [(1, SCALE_BYTES) if method.dtype == "int8" else (size, 0) for size in floats]
-    timed = [(running, recurrent) for _, _, recurrent in _timed_shapes(model, size, running)]
-    prices = [
-        Price(size.unit, *group.shape, method.block, *values, method.shifts > 0, *cost)
-        for group, values, cost in zip(groups, kept, timed or [()] * len(groups), strict=True)
-    ]
+        value_bytes += [rnn.weight_ih_l0.element_size()] * (len(groups) - len(value_bytes))
     for group in groups:
         if (columns := group.shape[1]) % method.block:
             raise UserError(f"block {method.block} does not divide the {columns} columns of {group.name}; "
                             f"give {math.gcd(method.block, columns)} or another divisor")  # fmt: skip
         method.delta.check(len(group.matrix))
-    wholes, least = [price.dense for price in prices], [method.least(price) for price in prices]
+    prices = _prices(model, size, method, groups, value_bytes, cost_model)
+    wholes, least = [price.dense for price in prices], [solvers.least(method, price) for price in prices]
     least = [
         whole if method.input_group == "dense" and group.reads_input else min(floor, whole)
         for group, floor, whole in zip(groups, least, wholes, strict=True)
     ]
-    if timed:
-        rest, frame = math.ceil(FS * running.seconds(rest_counts(model.config))), frame_seconds(model.config)
+    dense = size_figures(model)
+    if size.unit == "fs":
+        rest, frame = math.ceil(FS * cost_model.seconds(rest_counts(model.config))), frame_seconds(model.config)
         whole, limit = rest + sum(wholes), size.limit(dense["params"], frame)
     else:
         whole, limit, frame = dense[size.unit], size.limit(dense["params"]), 0.0
         rest = whole - sum(
-            Price(size.unit, *group.shape, 1, value).dense for group, value in zip(groups, floats, strict=True)
+            Price(size.unit, *group.shape, value_bytes=value).dense
+            for group, value in zip(groups, value_bytes, strict=True)
         )
     if not rest + sum(least) <= limit <= whole:
         raise UserError(_infeasible(size, limit, rest + sum(least), whole, frame))
@@ -100,28 +96,45 @@ def make_plan(
     else:
 
         def errors(at: int, budgets: list[int]) -> list[float]:
-            found = method.errors(guide.weighted(at, groups[at].matrix), prices[at], budgets)
+            found = solvers.errors(method, guide.weighted(at, groups[at].matrix), prices[at], budgets)
             tell(groups[at].name)
             return found
 
         shares = allocation.by_error(available, wholes, least, errors, mapped)
-    steps = [method.step(price) for price in prices]
+    steps = [solvers.step(method, price) for price in prices]
     budgets = allocation.rounded(shares, available, steps, wholes)
     return Plan(size, method, frame, limit, rest, groups, prices, budgets)
 
 
-def _timed_shapes(model: nn.Module, size: Size, running: CostModel | None) -> list[tuple[int, int, float]]:
-    """Of each group (rows, columns, recurrent share) where time is what counts, else nothing."""
-    if size.unit != "fs":
-        return []
-    if running is None:
+def _prices(
+    model: nn.Module, size: Size, method: Method, groups: list[MatrixGroup], value_bytes: list[int],
+    cost_model: CostModel | None,
+) -> list[Price]:  # fmt: skip
+    """What each group costs in the unit of `size`."""
+    timed: list[dict] = [{} for _ in groups]
+    if size.unit == "fs":
+        shares = _recurrent_shares(model, size, cost_model)
+        timed = [{"cost_model": cost_model, "recurrent_share": share} for share in shares]
+    kept = {"value_bytes": 1, "scale_bytes": SCALE_BYTES} if method.dtype == "int8" else {}
+    return [
+        Price(
+            size.unit, *group.shape, block=method.block, shifted=method.shifts > 0, **{"value_bytes": value} | kept,
+            **cost,
+        )
+        for group, value, cost in zip(groups, value_bytes, timed, strict=True)
+    ]  # fmt: skip
+
+
+def _recurrent_shares(model: nn.Module, size: Size, cost_model: CostModel | None) -> list[float]:
+    """The share of every group's columns that the recurrence reads, for a model whose time can be told."""
+    if cost_model is None:
         raise UserError(f"size {size.text!r} needs --cost_model cost.json; measure the device with `dirnet cost`")
     if not isinstance(model, AcousticModel) or model.config.bidirectional:
         raise UserError(f"size {size.text!r} needs a unidirectional acoustic model; give params or bytes for this one")
-    return group_shapes(model.config)
+    return [share for _, _, share in group_shapes(model.config)]
 
 
-def describe_plan(plan: Plan, dense: dict[str, int]) -> str:
+def describe_plan(plan: Plan) -> str:
     """What a budget would buy, for `--dry_run true`: per group its budget, and the codes beside half of it in atoms."""
     total, whole = plan.rest + sum(plan.budgets), plan.rest + sum(price.dense for price in plan.prices)
     told = functools.partial(_amount, plan.size, frame=plan.frame)
@@ -133,7 +146,7 @@ def describe_plan(plan: Plan, dense: dict[str, int]) -> str:
         shape, ratio = f"{price.rows}x{price.columns}", price.dense / budget
         lines.append(
             f"  {group.name:<20} {shape:>10} {told(price.dense):>18} -> {told(budget):>16} {ratio:7.2f}x  "
-            f"{plan.method.expected(price, budget)}"
+            f"{solvers.expected(plan.method, price, budget)}"
         )
     return "\n".join(lines)
 

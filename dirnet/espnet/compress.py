@@ -17,13 +17,13 @@ import torch
 from torch import nn
 
 from dirnet.compression.budget import Size, parse_size
-from dirnet.compression.calibration import digest
 from dirnet.compression.compressor import compress
 from dirnet.compression.groups import dense_rnns, matrix_groups
-from dirnet.compression.guide import make_guide
+from dirnet.compression.inputs import digest
 from dirnet.compression.methods import METHODS, Method, check_trainable, find_method, load_methods
 from dirnet.compression.parallel import workers
-from dirnet.compression.plan import describe_plan, make_plan
+from dirnet.compression.plan import describe_plan
+from dirnet.compression.preparation import prepare
 from dirnet.compression.report import size_figures
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
@@ -79,9 +79,10 @@ def main(argv: list[str] | None = None) -> int:
         check_reads(model, data[0], arguments.data)
     if arguments.dry_run:
         with workers(arguments.nj) as mapped, remarks_dropped():
-            guide = make_guide(model, method, data, arguments.seed)
-            plan = make_plan(model, parse_size(wanted), method, guide, mapped)
-        print(describe_plan(plan, size_figures(model)))
+            plan = prepare(
+                model, parse_size(wanted), method, data, arguments.seed, states_inside=True, mapped=mapped
+            ).plan
+        print(describe_plan(plan))
         return 0
     with remarks_dropped():
         model, report = compress(

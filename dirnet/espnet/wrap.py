@@ -24,6 +24,7 @@ from torch import nn
 from dirnet.compression.budget import Price, parse_size
 from dirnet.compression.groups import dense_rnns, matrix_groups, replace
 from dirnet.compression.methods import METHODS
+from dirnet.compression.solvers import split
 from dirnet.errors import UserError, did_you_mean
 from dirnet.nn.cells import origin
 from dirnet.nn.settings import empty_layer, scatter_support
@@ -93,7 +94,7 @@ def scratch_layers(module: nn.Module, size: str, block: int, dtype: str) -> dict
                 raise UserError(f"block {block} does not divide the {group.shape[1]} columns of {name}.{group.name}; "
                                 f"give {math.gcd(block, group.shape[1])} or another divisor")  # fmt: skip
             price = Price("params", *group.shape, block)
-            atoms, nonzeros = method.split(price, int(price.dense / wanted.value))
+            atoms, nonzeros = split(method, price, int(price.dense / wanted.value))
             layout.append([atoms, nonzeros // block])
         layers[name] = {"layout": layout, "block": block, "dtype": dtype}
     return layers

@@ -16,14 +16,18 @@ from dirnet.factorization.shift import IDENTITY, Shifts
 TILE = 16
 
 
-def sweep(gram: Tensor, correlations: Tensor, codes: Tensor, penalties: Tensor | None = None, block: int = 1) -> None:
+def sweep(
+    gram: Tensor, correlations: Tensor, codes: Tensor, penalties: Tensor | None = None, *, block: int = 1,
+    shifts: int = 1,
+) -> None:  # fmt: skip
     """One cyclic step of the lasso `1/2 |w_j - D z_j|^2 + sum_i penalties_i |z_ij|`, in place on `codes` (p, M).
 
     penalties: (p,), infinite to switch an atom off; None for plain least squares. The objective never rises.
-    With `c` rows of G, C and Z per penalty, these are the shifts of one atom, and each code takes one of them (Eq. 9).
+    shifts: |Delta|, the rows of G, C and Z (tall) that belong to one atom; each code takes one of them (Eq. 9).
     """
-    if penalties is not None and len(codes) > len(penalties):
-        shift_steps.sweep(gram, correlations, codes, penalties, block)
+    if shifts > 1:
+        none = codes.new_zeros(len(codes) // shifts)
+        shift_steps.sweep(gram, correlations, codes, none if penalties is None else penalties, block)
         return
     if penalties is None:
         _least_squares_sweep(gram, correlations, codes)
@@ -83,12 +87,13 @@ def lasso(
     """Codes (p, M) after `sweeps` sweeps from `codes`, or fewer once no code moves by more than `tolerance`.
 
     A few sweeps find the support (Lin et al. 2014); for the exact solution take many and a tolerance.
-    With shifts G and C are those of the expanded dictionary, and the codes wide.
+    With shifts G and C are those of the expanded dictionary, |Delta| rows a penalty, and the codes wide.
     """
+    shifts = len(gram) // len(penalties)
     codes = torch.zeros_like(correlations) if codes is None else codes.reshape(correlations.shape).clone()
     for _ in range(sweeps):
         before = codes.clone() if tolerance > 0 else None
-        sweep(gram, correlations, codes, penalties, block)
+        sweep(gram, correlations, codes, penalties, block=block, shifts=shifts)
         if before is not None and float((codes - before).abs().max()) <= tolerance:
             break
     return codes.view(len(penalties), -1)

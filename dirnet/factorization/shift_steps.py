@@ -65,7 +65,7 @@ def update(dictionary: Tensor, code_gram: Tensor, cross: Tensor, shifts: Shifts)
 
     code_gram: Z Z^T and cross: W Z^T of tall codes. `d_k` minimises `1/2 d^T S d - t^T d` on the unit sphere, with
     `t = sum_j z_kj delta_kj^T (w_j - the other atoms)` and the diagonal `S = sum_j z_kj^2 delta_kj^T delta_kj`, the
-    inverse of the paper's phi (which prints delta delta^T; the normal equations have it this way round). Circular
+    inverse of the paper's phi (the paper prints delta delta^T; the normal equations give delta^T delta). Circular
     shifts make S a number, and normalising t is exact. Returns the mask (p,) of dead atoms, left as they were.
     """
     expanded, count = shifts.expand(dictionary), len(shifts)

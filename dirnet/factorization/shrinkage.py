@@ -4,11 +4,14 @@ With D fixed, a stage alternates two exact half-steps of Eq. 13: a lasso in whic
 per unit of |z_i| (Eq. 14), and the closed-form theta with `sum theta_i = vartheta` (Eq. 17). Atoms that are used little
 get a small theta, so they pay more and vanish: that is how the number of atoms is found. `vartheta` shrinks from stage
 to stage; only `lambda_2 vartheta^-gamma` matters, so lambda_2 says where on the path the first stage lies.
+vartheta is kept as its logarithm, theta as shares of it: for a small gamma it is below every floating-point number long
+before the penalty has grown.
 The fit is counted as 1/2 |W - D Z|^2, as in Step 1; the paper's Eq. 14 has no 1/2, which only halves its lambda_2.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +23,9 @@ from dirnet.factorization.shift import IDENTITY, Shifts
 
 GAMMA = 0.4
 VARTHETA = 1e7
+SHRINK = 0.5  # vartheta of a stage over that of the one before; less where the penalty would not grow by GROWTH
+GROWTH = 1.05
+ALTERNATIONS = 10
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Schedule:
 class Stage:
     """A point of the path. `kept` (p,) indexes the atoms left of the dictionary, `codes` (p, M) belong to these."""
 
-    vartheta: float
+    log_vartheta: float  # natural
     penalty: float  # lambda_2
     kept: Tensor
     codes: Tensor
@@ -49,7 +55,7 @@ class Stage:
     def figures(self) -> dict:
         """The numbers of this point, for a report."""
         return {
-            "vartheta": self.vartheta,
+            "log10_vartheta": self.log_vartheta / math.log(10),
             "lambda_2": self.penalty,
             "atoms": len(self.kept),
             "nonzeros": self.nonzeros,
@@ -72,70 +78,70 @@ def stage(
     codes: Tensor,
     kept: Tensor,
     penalty: float,
-    vartheta: float,
+    log_vartheta: float,
     *,
-    theta: Tensor | None = None,
+    shares: Tensor | None = None,
     gamma: float = GAMMA,
     block: int = 1,
     shifts: Shifts = IDENTITY,
-    alternations: int = 10,
+    alternations: int = ALTERNATIONS,
     tolerance: float = 1e-2,
 ) -> Stage:
     """One stage, warm-started at `codes` (p, M) of the atoms `kept`.
 
     It is over once no theta moves by `tolerance` of the mean theta, or after so many `alternations`.
-    theta: the weights of the first alternation; None takes those that the codes ask for. With `shifts` the codes are
-    wide, and every lasso may choose other shifts.
+    shares: theta / vartheta of the first alternation, (p,) float64; None takes those that the codes ask for. With
+    `shifts` the codes are wide, and every lasso may choose other shifts.
     """
     gram = correlations = None
     for _ in range(alternations):
-        if theta is None:
-            theta = atom_weights(_usage(codes, block), vartheta, gamma)
-        penalties = penalty * theta**-gamma
+        if shares is None:
+            shares = _shares(_usage(codes, block), gamma)
+        penalties = (penalty * math.exp(-gamma * log_vartheta) * shares**-gamma).to(matrix.dtype)
         if gram is None:
             atoms = shifts.expand(dictionary[:, kept])
             gram, correlations = atoms.T @ atoms, atoms.T @ matrix
         codes = coordinate_descent.lasso(gram, correlations, penalties, codes, sweeps=2, block=block)
         usage = _usage(codes, block)
         alive = usage > 0
-        kept, codes, before = kept[alive], codes[alive], theta[alive]
-        if len(before) < len(theta):
+        kept, codes, before = kept[alive], codes[alive], shares[alive]
+        if len(before) < len(shares):
             gram = None
         if not len(kept):
             break
-        theta = atom_weights(usage[alive], vartheta, gamma)
-        if float((theta - before).abs().max()) <= tolerance * vartheta / len(theta):
+        shares = _shares(usage[alive], gamma)
+        if float((shares - before).abs().max()) <= tolerance / len(shares):
             break
     error = float((matrix - shifts.reconstruct(dictionary[:, kept], codes)).norm() / matrix.norm())
-    return Stage(vartheta, penalty, kept, codes, blocks.count(codes, block), error)
+    return Stage(log_vartheta, penalty, kept, codes, blocks.count(codes, block), error)
 
 
 def path(
     matrix: Tensor,
     dictionary: Tensor,
     codes: Tensor,
+    schedule: Schedule | None = None,
     *,
-    penalty: float | None = None,
-    vartheta: float = VARTHETA,
-    shrink: float = 0.5,
-    gamma: float = GAMMA,
     block: int = 1,
     shifts: Shifts = IDENTITY,
 ) -> Iterator[Stage]:
-    """The stages at `vartheta`, `shrink * vartheta`, ... until the model is empty; the last stage has no atoms.
+    """The stages from the `vartheta` of `schedule` on, until the model is empty; the last stage has no atoms.
 
     matrix: (N, M); dictionary: (N, p), fixed; codes: (p, M), where the first lasso starts. Its theta is uniform, so
-    that all atoms compete. penalty: lambda_2, or None for `first_penalty`.
+    that all atoms compete.
     """
-    penalty = first_penalty(dictionary.shape[1], vartheta, gamma) if penalty is None else penalty
-    kept = torch.arange(dictionary.shape[1])
-    theta = matrix.new_full((len(kept),), vartheta / len(kept))
+    schedule = schedule or Schedule()
+    gamma, atoms, penalty = schedule.gamma, dictionary.shape[1], schedule.penalty
+    penalty = first_penalty(atoms, schedule.vartheta, gamma) if penalty is None else penalty
+    log_vartheta, step = math.log(schedule.vartheta), max(-math.log(SHRINK), math.log(GROWTH) / gamma)
+    kept, shares = torch.arange(atoms), torch.full((atoms,), 1 / atoms, dtype=torch.float64)
     while len(kept):
         point = stage(
-            matrix, dictionary, codes, kept, penalty, vartheta, theta=theta, gamma=gamma, block=block, shifts=shifts
-        )
+            matrix, dictionary, codes, kept, penalty, log_vartheta, shares=shares, gamma=gamma, block=block,
+            shifts=shifts,
+        )  # fmt: skip
         yield point
-        kept, codes, theta, vartheta = point.kept, point.codes, None, vartheta * shrink
+        kept, codes, shares, log_vartheta = point.kept, point.codes, None, log_vartheta - step
 
 
 def first_penalty(atoms: int, vartheta: float = VARTHETA, gamma: float = GAMMA, threshold: float = 0.01) -> float:
@@ -143,6 +149,11 @@ def first_penalty(atoms: int, vartheta: float = VARTHETA, gamma: float = GAMMA, 
     powers = [10.0**power for power in range(-3, 4)]
     fitting = [power for power in powers if power * (vartheta / atoms) ** -gamma <= threshold]
     return fitting[-1] if fitting else powers[0]
+
+
+def _shares(usage: Tensor, gamma: float) -> Tensor:
+    """theta / vartheta, in float64."""
+    return atom_weights(usage.double(), 1.0, gamma)
 
 
 def _usage(codes: Tensor, block: int) -> Tensor:

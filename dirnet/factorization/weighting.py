@@ -35,6 +35,8 @@ class Weighting:
 
         Without a dictionary the root must be diagonal, or zeros of the codes would not stay zero.
         """
+        if factors.offsets is not None:
+            raise UserError("weighted factors have shifts, expected none: C^(-1/2) mixes the rows that a shift moves")
         codes = factors.codes / self.gains
         if factors.dictionary is None:
             return Factors(None, codes * self.inverse.diagonal()[:, None])

@@ -125,8 +125,8 @@ def test_gains_are_the_fisher_information_of_the_gates():
     found = calibrate(model, [(features.repeat(4000, 1, 1), lengths.repeat(4000))])["rnn"]
     for group, wanted in zip(found, ([fisher[0]], [fisher[0], fisher[1]], [fisher[1]]), strict=True):
         wanted = torch.cat(wanted).double()
-        assert torch.nn.functional.cosine_similarity(group.gains, wanted, dim=0) > 0.995
-        assert float(group.gains.sum()) == pytest.approx(float(wanted.sum()), rel=0.1)
+        assert torch.nn.functional.cosine_similarity(group.fisher, wanted, dim=0) > 0.995
+        assert float(group.fisher.sum()) == pytest.approx(float(wanted.sum()), rel=0.1)
 
 
 def test_the_model_and_its_training_state_stay():
@@ -139,8 +139,8 @@ def test_the_model_and_its_training_state_stay():
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     again = calibrate(model, [batch(utterances())])["rnn"]
-    assert all(torch.equal(one.gains, other.gains) for one, other in zip(seen, again, strict=True))
-    assert [len(one.gains) for one in seen] == [GATES["LSTM"] * 6 * columns for columns in (1, 2, 1)]
+    assert all(torch.equal(one.fisher, other.fisher) for one, other in zip(seen, again, strict=True))
+    assert [len(one.fisher) for one in seen] == [GATES["LSTM"] * 6 * columns for columns in (1, 2, 1)]
 
 
 def test_the_replayed_stack_gives_what_the_stack_gives():
@@ -189,8 +189,8 @@ def test_a_cell_is_calibrated_as_the_layer_it_is(kind):
     (found,), (wanted,) = (calibrate(Loss(owner), data).values() for owner in (cell, layer))
     assert cell.forward.__func__ is KINDS[kind].forward
     for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close((one.moment, one.mean, one.gains), (other.moment, other.mean, other.gains))
-        assert one.steps == other.steps == 26 and float(one.gains.sum()) > 0
+        torch.testing.assert_close((one.moment, one.mean, one.fisher), (other.moment, other.mean, other.fisher))
+        assert one.steps == other.steps == 26 and float(one.fisher.sum()) > 0
 
 
 def test_a_loss_is_its_own_likelihood():
@@ -205,7 +205,7 @@ def test_a_loss_is_its_own_likelihood():
             return self.scale * self.rnn(inputs)[0].square().sum()[None]
 
     rnn, data = nn.GRU(3, 4), [torch.randn(5, 2, 3)]
-    once, again, twice = (calibrate(Scaled(rnn, scale), data, seed=seed)["rnn"][0].gains
+    once, again, twice = (calibrate(Scaled(rnn, scale), data, seed=seed)["rnn"][0].fisher
                           for scale, seed in ((1, 0), (1, 1), (2, 0)))  # fmt: skip
     assert torch.equal(once, again)
     torch.testing.assert_close(twice, 4 * once)

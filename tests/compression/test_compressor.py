@@ -74,9 +74,7 @@ def test_sizes_are_kept_and_reports_are_true(method, size):
         assert row["relative_error"] == pytest.approx(error.item(), rel=1e-4)
         assert row["density"] <= 1 and row["relative_error"] < 1
     energy = sum(float(g.matrix.square().sum()) for g in matrix_groups(lstm))
-    lost = sum(
-        float((g.matrix - p).square().sum()) for g, p in zip(matrix_groups(lstm), products, strict=True)
-    )
+    lost = sum(float((g.matrix - p).square().sum()) for g, p in zip(matrix_groups(lstm), products, strict=True))
     assert report["relative_error"] == pytest.approx((lost / energy) ** 0.5, rel=1e-4)
     json.dumps(report, allow_nan=False)
 

@@ -32,8 +32,8 @@ def test_groups_share_what_reads_one_vector():
         ("enc.hidden_l1", (3, 12)),
     ]
     assert torch.equal(groups[1].matrix, torch.cat([lstm.weight_hh_l0.t(), lstm.weight_ih_l1.t()], dim=1))
-    assert [group.recurrent for group in groups] == [None, 12, 12]
-    assert [group.recurrent for group in matrix_groups(nn.LSTM(3, 3), input_group="shared")] == [None]
+    assert [group.w_h_columns for group in groups] == [None, 12, 12]
+    assert [group.w_h_columns for group in matrix_groups(nn.LSTM(3, 3), input_group="shared")] == [None]
 
 
 def test_all_layers_are_found_and_replaced_everywhere():

@@ -55,7 +55,7 @@ def test_a_real_time_factor_is_a_size(text):
 @pytest.mark.parametrize("unit", ["bytes", "fs"])
 @pytest.mark.parametrize("atoms", [3, 17, 40, None])
 def test_room_is_all_that_fits(unit, atoms):
-    price = Price(unit, 48, 384, 8, 4, **({"running": COST, "recurrent": 0.5} if unit == "fs" else {}))
+    price = Price(unit, 48, 384, 8, 4, **({"cost_model": COST, "recurrent_share": 0.5} if unit == "fs" else {}))
     budget = price.factors(atoms, 384) + price.dense // 3
     room = price.room(atoms, budget)
     most = (atoms or 48) * 384 + 8

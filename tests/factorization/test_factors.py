@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from dirnet.factorization import Factors, dirnet, svd
+from dirnet.factorization import Factors, svd
 from dirnet.factorization.shift import Shifts
+from dirnet.factorization.solve import solve as dirnet_solve
 
 
 def mean_square(values, dim):
@@ -13,9 +14,9 @@ def mean_square(values, dim):
 
 
 @pytest.mark.parametrize("solve", [
-    lambda matrix: dirnet.solve(matrix, params=2000)[0],
-    lambda matrix: dirnet.solve(matrix, params=2000, block=8)[0],
-    lambda matrix: dirnet.solve(matrix, params=2000, preset="paper", shifts=Shifts(1, "circular"))[0],
+    lambda matrix: dirnet_solve(matrix, params=2000)[0],
+    lambda matrix: dirnet_solve(matrix, params=2000, block=8)[0],
+    lambda matrix: dirnet_solve(matrix, params=2000, preset="paper", shifts=Shifts(1, "circular"))[0],
     lambda matrix: svd.truncated(matrix, 8),
 ])  # fmt: skip
 def test_balanced_factors_are_the_same_matrix_with_values_of_one_size(matrix, solve):

@@ -3,8 +3,8 @@ import torch
 
 from dirnet.errors import UserError
 from dirnet.factorization import room
-from dirnet.factorization.dirnet import solve
 from dirnet.factorization.factors import check_params
+from dirnet.factorization.solve import solve
 
 
 @pytest.mark.parametrize("block", [1, 4])

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from test_shift import operator
 
 from dirnet.factorization import blocks, coordinate_descent, dictionary, relative_error, shift_steps
-from dirnet.factorization.dirnet import solve
 from dirnet.factorization.shift import IDENTITY, Shifts
+from dirnet.factorization.solve import solve
 
 SETS = [Shifts(1), Shifts(2), Shifts(1, "zero"), Shifts(2, "zero")]
 sets = pytest.mark.parametrize("shifts", SETS, ids=str)
@@ -78,7 +78,7 @@ def test_a_code_moved_alone_is_the_best_of_its_shifts(shifts, block):
     matrix, atoms, _ = problem()
     gram, correlations = statistics(matrix, atoms, shifts)
     tall = torch.zeros_like(correlations)
-    coordinate_descent.sweep(gram, correlations, tall, matrix.new_full((5,), 0.05), block)
+    coordinate_descent.sweep(gram, correlations, tall, matrix.new_full((5,), 0.05), block=block, shifts=len(shifts))
     alone = shift_steps.alone(gram, correlations, tall, len(shifts), block).view(5, -1)
     error = float((matrix - shifts.expand(atoms) @ tall).square().sum())
     for atom, column in ((0, 0), (2, 8), (4, 12)):

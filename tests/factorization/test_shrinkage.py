@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dirnet import sweep
 from dirnet.factorization import dictionary, shrinkage
 from dirnet.factorization.coordinate_descent import objective
 
@@ -42,7 +45,8 @@ def test_the_path_runs_from_the_dense_to_the_empty_model(learned):
     assert sizes[-1] == (0, 0) and points[-1].relative_error == pytest.approx(1)
     assert all(b[0] <= a[0] for a, b in zip(sizes, sizes[1:], strict=False))
     assert sum(b[1] > a[1] for a, b in zip(sizes, sizes[1:], strict=False)) == 0
-    assert all(b.vartheta == a.vartheta / 2 for a, b in zip(points, points[1:], strict=False))
+    halved = [b.log_vartheta - a.log_vartheta for a, b in zip(points, points[1:], strict=False)]
+    assert halved == pytest.approx([-math.log(2)] * len(halved))
     for point in points:
         assert point.codes.shape[0] == len(point.kept) and (point.codes != 0).any(1).all()
         error = float((columns - atoms[:, point.kept] @ point.codes).norm() / columns.norm())
@@ -54,7 +58,7 @@ def test_alternation_lowers_eq_13(learned):
     penalty, vartheta, values = 0.1, 1e4, []
     kept = torch.arange(32)
     for _ in range(6):
-        point = shrinkage.stage(columns, atoms, codes, kept, penalty, vartheta, alternations=1)
+        point = shrinkage.stage(columns, atoms, codes, kept, penalty, math.log(vartheta), alternations=1)
         kept, codes = point.kept, point.codes
         theta = shrinkage.atom_weights(codes.abs().sum(1), vartheta)
         values.append(objective(columns, atoms[:, kept], codes, penalty * theta**-shrinkage.GAMMA))
@@ -77,6 +81,27 @@ def test_blocks_stay_whole_along_the_path(learned):
         assert point.nonzeros == 4 * int(grid.any(2).sum()) and torch.equal(grid.all(2), grid.any(2))
 
 
-def test_lambda_2_is_of_the_papers_decades():
-    assert shrinkage.first_penalty(500) in [10.0**power for power in range(-3, 4)]
-    assert shrinkage.first_penalty(500, vartheta=1e-9) == 1e-3
+@pytest.mark.parametrize("atoms", [10, 100, 101, 500])
+def test_lambda_2_is_the_largest_decade_whose_first_penalty_is_small(atoms):
+    def first(penalty):
+        return penalty * (1e7 / atoms) ** -shrinkage.GAMMA
+
+    found = shrinkage.first_penalty(atoms)
+    assert first(found) <= 0.01 < first(10 * found)
+    assert shrinkage.first_penalty(atoms, vartheta=1e-9) == 1e-3  # the smallest of the paper's, though too large
+
+
+@pytest.mark.parametrize("gamma", sweep.GAMMAS)
+def test_no_gamma_leaves_the_range_of_numbers(learned, gamma):
+    """The penalty grows by 5 % a stage at least, and the path in float32 is that in float64."""
+    columns, atoms, codes = learned
+    columns, atoms, codes = columns[:, :48], atoms[:, :8], codes[:8, :48]
+    paths = [
+        list(shrinkage.path(*(part.to(dtype) for part in (columns, atoms, codes)), shrinkage.Schedule(gamma=gamma)))
+        for dtype in (torch.float32, torch.float64)
+    ]
+    assert len(paths[0]) < 300
+    sizes = [[point.nonzeros for point in points] for points in paths]
+    assert len(sizes[0]) == len(sizes[1])
+    assert all(abs(a - b) <= 0.02 * sizes[1][0] for a, b in zip(*sizes, strict=True))
+    assert max(a - b for a, b in zip(sizes[1], sizes[1][1:], strict=False)) < 0.5 * sizes[1][0]  # it shrinks by and by

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dirnet.errors import UserError
-from dirnet.factorization.dirnet import solve
+from dirnet.factorization.solve import solve
 from dirnet.factorization.threads import one_thread
 
 

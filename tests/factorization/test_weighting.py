@@ -5,7 +5,7 @@ import torch
 
 from dirnet.errors import UserError
 from dirnet.factorization import Factors, pruning, svd
-from dirnet.factorization.dirnet import solve
+from dirnet.factorization.solve import solve
 from dirnet.factorization.weighting import shrunk, weighting
 
 

@@ -1,0 +1,55 @@
+"""Calibration data: inputs of any form that a model takes, what it gives for them, and whether data are the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from dirnet.errors import UserError
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """`model` in eval mode; then every module is in its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def run(model: nn.Module, inputs: Any) -> Any:
+    """The output of `model` for a tensor, a tuple of arguments, or a dict of keywords."""
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    if isinstance(inputs, (tuple, list)) and not isinstance(inputs, PackedSequence):
+        return model(*inputs)
+    return model(inputs)
+
+
+def digest(batches: Iterable[Any]) -> str:
+    """A sha256 of names, types, shapes and values of the tensors in tuples or dicts: whether data are the same."""
+    content = hashlib.sha256()
+    for batch in batches:
+        for name, value in sorted(batch.items()) if isinstance(batch, dict) else enumerate(batch):
+            content.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode() + value.numpy().tobytes())
+    return content.hexdigest()
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The first tensor of what a module returned, looking into tuples, dicts and packed sequences."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, PackedSequence):
+        return output.data
+    for part in output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ():
+        if part is not None:
+            return first_tensor(part)
+    raise UserError(f"the model returns {type(output).__name__}, expected a tensor or a tuple that starts with one")
