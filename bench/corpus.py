@@ -47,7 +47,7 @@ class Set:
 
     @property
     def hours(self) -> float:
-        """Of audio, at 10 ms a frame."""
+        """Hours of audio, at 10 ms a frame."""
         return int(self.lengths.sum()) / 360000
 
     def batches(self, size: int, generator: torch.Generator | None = None, share: float = 1.0) -> Iterator[Batch]:
@@ -93,7 +93,7 @@ class Corpus:
         self._istd = 1 / np.sqrt(statistics["sum_square"] / statistics["count"] - self._mean**2)
 
     def model_config(self, rnn_type: str, num_layers: int, hidden_size: int, frame_stride: int) -> AcousticModelConfig:
-        """Of a model for this corpus."""
+        """The configuration of a model for this corpus."""
         return AcousticModelConfig(
             rnn_type=rnn_type,
             hidden_size=hidden_size,

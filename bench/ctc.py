@@ -163,7 +163,7 @@ def phone_errors(model: AcousticModel, data: Set, found: dict[str, Tensor] | Non
 
 
 def word_errors(corpus: Corpus, data: Set, found: dict[str, Tensor], decoder: Decoder) -> tuple[list, list]:
-    """The same of words, decoded with the graph."""
+    """Edits and reference words of every utterance, decoded with the graph, in the order of `data.names`."""
     hypotheses = {name: decoder.decode(found[name].numpy())[0] for name in data.names}
     rows = count({name: corpus.words[name] for name in data.names}, hypotheses)
     return [row.errors for row in rows], [len(row.reference) for row in rows]

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def random_ngram(order: int) -> PhoneNgram:
-    """Of 2,000 transcripts of 40 phones, in which six successors of a phone are likelier than others."""
+    """An n-gram of 2,000 transcripts of 40 phones, in which six successors of a phone are likelier than others."""
     random = np.random.default_rng(0)
     lines = []
     for _ in range(2000):

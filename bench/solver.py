@@ -45,7 +45,7 @@ class Problem:
     threads: int
 
     def objective(self, atoms: Tensor, codes: Tensor) -> float:
-        """Of D (N, p) and Z (p, M), in float64."""
+        """The objective at D (N, p) and Z (p, M), in float64."""
         return coordinate_descent.objective(self.columns, atoms, codes, torch.full((len(codes),), PENALTY))
 
 

@@ -94,7 +94,7 @@ class PhoneNgram:
         return self.contexts[:, -1]
 
     def probability(self, sequence: Sequence[int]) -> float:
-        """Of a whole sentence of phones, its end included; the sum over all ways of backing off."""
+        """The probability of a whole sentence of phones, its end included: the sum over all ways of backing off."""
         mass = np.zeros(len(self.contexts))
         mass[self.phones] = 1.0  # the start
         long_first = np.argsort(-(self.contexts >= 0).sum(1), kind="stable")

@@ -178,7 +178,7 @@ def export(
 
 
 def config_sha256(description: dict[str, Any]) -> str:
-    """Of the config in a model's description: the program holds that too, CMVN, features, names, not weights alone."""
+    """A sha256 of the config in a model's description, which the program holds, too: CMVN, features, names."""
     return hashlib.sha256(json.dumps(description["config"], sort_keys=True).encode()).hexdigest()
 
 

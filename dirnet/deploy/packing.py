@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dirnet.factorization.shift import Shifts
 from dirnet.nn.coded import CodedMatrix
-from dirnet.nn.indices import from_mask, is_masked, to_mask
+from dirnet.nn.indices import from_mask, is_masked, row_dtype, to_mask
 from dirnet.nn.tensors import to_tensors
 
 BLOCKS = (1, 2, 4, 8, 16)
@@ -169,7 +169,7 @@ def _sections(matrix: StoredMatrix) -> Iterator[Tensor]:
         blocks = torch.cat([torch.arange(stop - n, stop) for stop, n in _ends(matrix.counts, order)])
         yield torch.bincount(counts).to(torch.uint16)
         yield order.to(torch.uint16)
-        yield matrix.index[blocks].to(_index_dtype(matrix.code_rows))
+        yield matrix.index[blocks].to(row_dtype(matrix.code_rows))
         yield torch.cat([_panel(column) for column in _block_columns(matrix.codes[blocks], counts)])
     if matrix.bias is not None:
         yield matrix.bias
@@ -196,7 +196,7 @@ def _read_matrix(
     elif block:
         histogram = reader.section(most + 1, torch.uint16).long()
         order = reader.section(columns // block, torch.uint16).long()
-        index = reader.section(blocks, _index_dtype(code_rows)).long()
+        index = reader.section(blocks, row_dtype(code_rows)).long()
         counts = torch.repeat_interleave(torch.arange(most + 1), histogram)
         stored = reader.section(blocks * block, values).split((counts * block).tolist())
         codes, place = torch.cat([_from_panel(column, block) for column in stored]), order.argsort()
@@ -262,7 +262,7 @@ def _from_panel(stored: Tensor, width: int) -> Tensor:
 
 
 def _ends(counts: Tensor, order: Tensor) -> Iterator[tuple[int, int]]:
-    """Of the block columns in `order`: where their blocks end, and how many they are."""
+    """Where the blocks of each block column in `order` end, and how many they are."""
     return zip(counts.cumsum(0)[order].tolist(), counts[order].tolist(), strict=True)
 
 
@@ -275,10 +275,6 @@ def _block_columns(codes: Tensor, counts: Tensor) -> Sequence[Tensor]:
 def _widths(columns: int) -> list[int]:
     rest = columns % PANEL
     return [PANEL] * (columns // PANEL) + [width for width in (8, 4, 2, 1) if rest & width]
-
-
-def _index_dtype(code_rows: int) -> torch.dtype:
-    return torch.uint8 if code_rows <= 256 else torch.uint16
 
 
 def _bytes(section: Tensor) -> bytes:

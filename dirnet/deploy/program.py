@@ -55,7 +55,7 @@ class Program:
 
     @property
     def sha256(self) -> str:
-        """Of the whole file."""
+        """A sha256 of the whole file."""
         return hashlib.sha256(self.content).hexdigest()
 
     @property

@@ -54,7 +54,7 @@ def stock_program(model: AcousticModel, dtype: str, chunk: int) -> Program:
 
 
 def _key(model: AcousticModel, dtype: str, chunk: int) -> str:
-    """Of everything that the program depends on."""
+    """A sha256 of everything that the program depends on."""
     versions = [package_version(name) for name in ("torch", "executorch", "torchao")]
     key = hashlib.sha256(json.dumps([dtype, chunk, versions, model.config.to_mapping()]).encode())
     for module in (streaming, lowering, xnnpack_int8):

@@ -40,7 +40,7 @@ class Factors:
         return self.codes if self.dictionary is None else self.shifts.reconstruct(self.dictionary, self.wide)
 
     def balanced(self) -> Factors:
-        """The same matrix, each atom scaled to the root mean square of its codes, and they against it, for training.
+        """The same matrix, each atom and its row of codes scaled to one root mean square, for training.
 
         Adam moves every value by about its rate. Beside atoms of unit norm, whose values are small, the codes would
         hardly move.

@@ -190,18 +190,14 @@ class CodedMatrix(nn.Module):
         read = self.atoms if self.offsets is None else len(self._places()[0].unique())
         return self.vectors * self.rows * read + self.codes.numel()
 
-    def float_bytes(self) -> int:
-        """Bytes of the values, as floats, and indices."""
-        values = sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
-        shifted = self.offsets is not None
-        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, 4, shifted)
-
     def stored_bytes(self) -> int:
         """Bytes of the values, scales and indices that are stored, see `dirnet.nn.tensors`."""
-        if self.dtype == "float32":
-            return self.float_bytes()
-        values = self.params() + SCALE_BYTES * ((self.atoms or 0) + self.code_rows)
-        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, 1, self.offsets is not None)
+        if self.dtype == "int8":
+            width, values = 1, self.params() + SCALE_BYTES * ((self.atoms or 0) + self.code_rows)
+        else:
+            width, values = 4, sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
+        shifted = self.offsets is not None
+        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, width, shifted)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
         """As torch's; an index that names no place, or one twice, is an error like a wrong shape."""

@@ -96,7 +96,7 @@ class CostModel:
     format: str = FORMAT
 
     def seconds(self, counts: Counter[str]) -> float:
-        """Of work per output frame; a count without a rate is a `UserError`."""
+        """Seconds that this work takes per output frame; a count without a rate is a `UserError`."""
         if unknown := sorted(counts.keys() - self.rates.keys()):
             raise UserError(f"the cost model has no rate for {', '.join(unknown)}; measure it anew with `dirnet cost`")
         return sum(self.rates[name] * count for name, count in counts.items())

@@ -5,6 +5,7 @@ import torch
 
 from dirnet.errors import UserError
 from dirnet.factorization import Factors, pruning, svd
+from dirnet.factorization.shift import Shifts
 from dirnet.factorization.solve import solve
 from dirnet.factorization.weighting import shrunk, weighting
 
@@ -109,3 +110,11 @@ def test_inputs_of_low_rank_or_none_do_no_harm(small):
     for share in (0, -0.1, 1.5):
         with pytest.raises(UserError, match="shrinkage is .* above 0 and at most 1"):
             shrunk(torch.eye(3), share)
+
+
+def test_factors_with_shifts_have_no_weighting(inputs, small):
+    moment = inputs.T @ inputs / len(inputs)
+    weigh = weighting(moment, 0.5, torch.ones(24, dtype=torch.float64))
+    shifted, _ = solve(small, params=150, preset="paper", shifts=Shifts(1, "circular"))
+    with pytest.raises(UserError, match="weighted factors have shifts"):
+        weigh.undo(shifted)

@@ -1,0 +1,43 @@
+"""Where kept codes stand: bits against a loop, and bytes against what a file holds."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dirnet.nn.indices import from_mask, index_bytes, is_masked, row_dtype, to_mask
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.booleans(), min_size=1, max_size=70))
+def test_a_mask_has_a_bit_for_every_place_and_gives_them_back(places):
+    mask = to_mask(torch.tensor(places))
+    by_hand = [sum(1 << at for at, kept in enumerate(places[start : start + 8]) if kept)
+               for start in range(0, len(places), 8)]  # fmt: skip
+    assert mask.dtype == torch.uint8 and mask.tolist() == by_hand
+    assert from_mask(mask)[: len(places)].tolist() == places and not from_mask(mask)[len(places) :].any()
+
+
+def test_rows_take_the_smallest_type_that_names_them():
+    assert [row_dtype(rows) for rows in (1, 256, 257, 65536, 65537)] == [
+        torch.uint8, torch.uint8, torch.uint16, torch.uint16, torch.uint32,
+    ]  # fmt: skip
+    assert int(torch.tensor(256 - 1).to(row_dtype(256))) == 255
+
+
+@pytest.mark.parametrize(
+    ("blocks", "block", "value_bytes", "shifted", "expected"),
+    [
+        (None, 1, 4, False, 0),  # a dense Z has no indices
+        (30, 8, 4, False, 30 + 2 * 10),  # a byte a block, two a block column
+        (100, 1, 4, False, 100 + 2 * 80),
+        (100, 1, 1, False, 20 * 80 // 8),  # of int8 codes 200 bytes of bits are fewer than 260
+        (10, 1, 1, False, 10 + 2 * 80),  # few codes: rows and counts
+        (100, 1, 4, True, 200 + 2 * 80),
+        (None, 1, 4, True, 20 * 80),
+    ],
+)
+def test_bytes_by_hand(blocks, block, value_bytes, shifted, expected):
+    assert index_bytes(20, 80, blocks, block, value_bytes, shifted) == expected
+    if blocks is not None:
+        assert is_masked(20, 80, blocks, block, value_bytes) == (expected == 200)
