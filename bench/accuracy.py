@@ -97,8 +97,9 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"size {size.text} needs a cost model, which this bench has not; give a ratio or bytes")
     if arguments.init and not (arguments.init / storage.DESCRIPTION).is_file():
         raise UserError(f"--init {arguments.init} holds no model; give a folder such as OUT/dense_0 of another bench")
-    shared = {name: value for name, value in asdict(bench).items() if name not in ("methods", "sizes")}
-    check_setting(arguments.out, shared)
+    apart = ("methods", "sizes", "compress_config")  # what a rerun may change, but for what a method's name means
+    shared = {name: value for name, value in asdict(bench).items() if name not in apart}
+    check_setting(arguments.out, shared | {f"method {name}": asdict(known[name]) for name in methods})
     setting = (bench, arguments.workdir, arguments.device, arguments.out, arguments.dense_seed, arguments.init)
     trained = arguments.seeds if arguments.dense_seed is None else [arguments.dense_seed]
     _run(_train_dense, [(seed,) for seed in trained], arguments.jobs, setting)

@@ -30,6 +30,7 @@ from dirnet.compression.report import markdown
 from dirnet.compression.small import describe_small
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
+from dirnet.factorization.solve import PRESETS
 from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
@@ -128,7 +129,7 @@ def _parser() -> Parser:
     parser.add_argument("--config", help=f"file of methods, as conf/compress.yaml; without it: {', '.join(METHODS)}")
     parser.add_argument("--out", required=True, help="folder that receives the model, compression.json, .md and .png")
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
-    parser.add_argument("--preset", choices=["best", "paper"],
+    parser.add_argument("--preset", choices=PRESETS,
                         help="solver dirnet: instead of the method's, with the weighting, order of units, allocation "
                         "and matrices to learn D on that belong to it")  # fmt: skip
     parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")

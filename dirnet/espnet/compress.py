@@ -30,6 +30,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import folder
 from dirnet.espnet.batches import read_batches
 from dirnet.espnet.source import Source, find, remarks_dropped, replaced_strings
+from dirnet.factorization.solve import PRESETS
 from dirnet.nn.quantised import DTYPES
 from dirnet.options import Parser, seed
 
@@ -42,11 +43,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", required=True, help="4x fewer or 1.3M parameters, or 2MB as stored")
     parser.add_argument("--of", choices=["model", "recurrent"], default="model",
                         help="what --size counts: the whole model, or the weights of its recurrent layers")  # fmt: skip
-    parser.add_argument("--data", type=Path, help="Kaldi data dir or dump set (of an LM also a text) to calibrate on")
-    parser.add_argument("--data_utts", type=int, default=100, help="how many of its utterances, drawn")
+    parser.add_argument("--data", "--calibration", type=Path,
+                        help="Kaldi data dir or dump set (of an LM also a text) to calibrate on")  # fmt: skip
+    parser.add_argument("--data_utts", "--calibration_utts", type=int, default=100,
+                        help="how many of its utterances, drawn")  # fmt: skip
     parser.add_argument("--method", default="dirnet", help="a method of --config")
     parser.add_argument("--config", help=f"methods, as conf/compress.yaml; default: {', '.join(METHODS)}")
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
+    parser.add_argument("--preset", choices=PRESETS,
+                        help="solver dirnet: instead of the method's, with the settings that belong to it")  # fmt: skip
     parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")
     parser.add_argument("--out", required=True, type=Path, help="the experiment folder to write")
     parser.add_argument("--seed", type=seed, default=0, help="of the solver's random start and the utterances drawn")
@@ -100,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
 def chosen_method(arguments: argparse.Namespace) -> Method:
     """The method of the command line; one that ESPnet's training programs cannot carry out is a `UserError`."""
     methods = load_methods(arguments.config) if arguments.config else METHODS
-    method = find_method(arguments.method, methods).changed(arguments.block, dtype=arguments.dtype)
+    method = find_method(arguments.method, methods).changed(arguments.block, arguments.preset, arguments.dtype)
     check_trainable(arguments.method, method)
     return method
 

@@ -100,3 +100,10 @@ def test_another_configuration_is_not_mixed_in(work, program):
     (work / "config.yaml").write_text(config.replace("frame_stride: 1", "frame_stride: 2"))
     status, _, error = program(accuracy.main, *options, "--seeds", 0, "--methods", "dense")
     assert status == 2 and "setting.json: these results are of frame_stride 1, not 2; give another --out" in error
+    (work / "config.yaml").write_text(config)
+    (work / "methods.yaml").write_text("svd: {solver: svd}\n")
+    (work / "config.yaml").write_text(config + f"compress_config: {work}/methods.yaml\n")
+    assert program(accuracy.main, *options, "--seeds", 0, "--methods", "svd", "--sizes", "3x")[0] == 0
+    (work / "methods.yaml").write_text("svd: {solver: svd, allocation: equal}\n")
+    status, _, error = program(accuracy.main, *options, "--seeds", 0, "--methods", "svd", "--sizes", "3x")
+    assert status == 2 and "setting.json: these results are of method svd {" in error
