@@ -8,7 +8,7 @@ from pathlib import Path
 from dirnet.errors import one_line_interrupts
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compress"]
+__all__ = ["__version__", "compress", "load", "save"]
 
 _program = Path(sys.argv[0] if sys.argv else "").resolve()
 if sys.argv[:1] == ["-m"] or _program.parent.parent == Path(__file__).resolve().parent.parent:
@@ -20,4 +20,8 @@ def __getattr__(name: str):
         from dirnet.compression.compressor import compress
 
         return compress
+    if name in ("load", "save"):
+        from dirnet.compression import folder
+
+        return getattr(folder, name)
     raise AttributeError(f"module 'dirnet' has no attribute {name!r}")

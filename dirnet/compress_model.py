@@ -21,7 +21,7 @@ from dirnet.asr.ark import Matrices
 from dirnet.compression.budget import Size, parse_size
 from dirnet.compression.compressor import compress
 from dirnet.compression.inputs import digest
-from dirnet.compression.methods import METHODS, Method, find_method, load_methods
+from dirnet.compression.methods import METHODS, PRESETS, Method, find_method, load_methods
 from dirnet.compression.parallel import workers
 from dirnet.compression.picture import picture
 from dirnet.compression.plan import describe_plan
@@ -30,7 +30,6 @@ from dirnet.compression.report import markdown
 from dirnet.compression.small import describe_small
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
-from dirnet.factorization.solve import PRESETS
 from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel

@@ -159,7 +159,7 @@ def _truncated(dense: AcousticModel, ranks: tuple[int, ...]) -> AcousticModel:
     factors = []
     for group, rank in zip(matrix_groups(model.rnn), ranks, strict=True):
         smaller = rank * sum(group.shape) < group.matrix.numel()
-        factors.append(svd.truncated(group.matrix, rank) if smaller else Factors(None, group.matrix))
+        factors.append(svd.truncated(group.matrix, rank) if smaller else Factors(None, group.matrix, dense=True))
     model.rnn = coded_class(model.rnn).from_dense(model.rnn, factors)
     return model
 

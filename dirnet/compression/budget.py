@@ -36,7 +36,7 @@ class Size:
         """The most params, bytes or fs (see `unit`) that the model may cost; an output frame lasts `frame_seconds`."""
         if self.kind == "rtf":
             return int(self.value * frame_seconds * FS)
-        return int(dense_params / self.value) if self.kind == "ratio" else int(self.value)
+        return int(dense_params / self.value) if self.kind == "ratio" else round(self.value)
 
 
 def parse_size(text: str) -> Size:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from dirnet.compression.budget import Price, parse_size
@@ -14,10 +16,11 @@ from dirnet.compression.groups import MatrixGroup, dense_rnns, replace
 from dirnet.compression.guide import move_biases
 from dirnet.compression.methods import Method, find_method
 from dirnet.compression.parallel import workers
-from dirnet.compression.preparation import prepare
+from dirnet.compression.preparation import Prepared, prepare
 from dirnet.compression.report import group_figures, relative_error, running_time, size_figures
 from dirnet.compression.small import small_model
 from dirnet.compression.solvers import Task, factorize
+from dirnet.errors import UserError
 from dirnet.factorization import Factors
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.cells import in_place_of, origin
@@ -56,6 +59,10 @@ def compress(
     states_inside: no RNN is given states but its own, and nothing else reads them (`h_n`); known of our own models.
     Only then do methods with blocks reorder hidden units; the report tells the order.
     """
+    if not isinstance(method, str | Method):
+        raise UserError(f"method is {method!r}, expected the name of one or a dirnet.compression.methods.Method")
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UserError(f"seed is {seed!r}, expected a whole number from 0 to 2^63 - 1")
     name = method if isinstance(method, str) else method.solver
     method = (find_method(method) if isinstance(method, str) else method).changed(block, preset, dtype)
     wanted, settings = parse_size(size), {"method": name, "settings": dataclasses.asdict(method)}
@@ -64,6 +71,8 @@ def compress(
     rnns, dense = dense_rnns(model), size_figures(model)
     dense_config = model.config if isinstance(model, AcousticModel) else None
     total = sum(len(groups_of(rnn, method.grouping)) for rnn in rnns.values())
+    if method.permute and method.block > 1:  # units change places: in copies, someone may keep the dense layers
+        model = replace(model, {origin(rnn): copy.deepcopy(origin(rnn)) for rnn in rnns.values()})
     with workers(nj) as mapped, Meter(total, "compress", "group", shown=progress) as meter:
 
         def planned(name: str) -> None:
@@ -89,10 +98,8 @@ def compress(
             return factors.balanced(), {"budget": budget, "seconds": seconds, "solver": details}
 
         solved = list(mapped(solved_group, range(total), plan.groups, plan.prices, plan.budgets))
-        if guide.statistics:
-            lost = [group.matrix - found.reconstruct() for group, (found, _) in zip(plan.groups, solved, strict=True)]
-            move_biases(rnns.values(), [guide.bias_step(at, matrix) for at, matrix in enumerate(lost)])
-    model, rows = _rebuilt(model, rnns.values(), method, plan.groups, solved)
+    with torch.random.fork_rng(devices=[]):  # new layers begin with random values
+        model, rows = _rebuilt(model, method, prepared, solved)
     small = size_figures(model)
     report = settings | {
         "size": size,
@@ -112,16 +119,20 @@ def compress(
 
 
 def _rebuilt(
-    model: nn.Module, rnns: Iterable[nn.Module], method: Method, groups: Sequence[MatrixGroup],
-    solved: Sequence[tuple[Factors, dict[str, Any]]],
-) -> tuple[nn.Module, list[dict[str, Any]]]:  # fmt: skip
-    """`model` with coded layers of the `solved` factors in the place of `rnns`, and a row of figures for each group."""
-    replacements, rows, remaining = {}, [], iter(zip(groups, solved, strict=True))
-    for rnn in rnns:
-        mine = [next(remaining) for _ in groups_of(rnn, method.grouping)]
-        factors = [found for _, (found, _) in mine]
+    model: nn.Module, method: Method, prepared: Prepared, solved: Sequence[tuple[Factors, dict[str, Any]]]
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """`model` with coded layers of the `solved` factors in the place of its RNNs, and figures of each group."""
+    replacements, rows, at = {}, [], 0
+    for rnn in dense_rnns(model).values():
+        places = range(at, at + len(groups_of(rnn, method.grouping)))
+        factors = [solved[place][0] for place in places]
         layer = coded_class(rnn).from_dense(rnn, factors, method.block, method.dtype, method.grouping)
+        if prepared.guide.statistics:
+            lost = [prepared.plan.groups[place].matrix - solved[place][0].reconstruct() for place in places]
+            move_biases(layer, map(prepared.guide.bias_step, places, lost))
         replacements[origin(rnn)] = in_place_of(rnn, layer)
-        for coded, (group, (_, told)) in zip(layer.groups, mine, strict=True):
-            rows.append(group_figures(group.name, group.matrix, coded) | told)
+        for coded, place in zip(layer.groups, places, strict=True):
+            group = prepared.plan.groups[place]
+            rows.append(group_figures(group.name, group.matrix, coded) | solved[place][1])
+        at = places.stop
     return replace(model, replacements), rows

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from dirnet.errors import UserError
-from dirnet.nn.cells import DirNetCell, as_layer
+from dirnet.nn.cells import DirNetCell, as_layer, origin
 from dirnet.nn.grouping import Group, gather, groups_of
 from dirnet.nn.recurrent import DirNetRecurrent, coded_class, refuse_projection
 
@@ -40,13 +40,15 @@ def dense_rnns(model: nn.Module) -> dict[str, nn.RNNBase]:
     """The dense nn.LSTM, nn.GRU and nn.RNN in `model` by their module name ("" for the model itself).
 
     Their one-step cells are among them, as layers (see `as_layer`). What cannot be compressed is a `UserError`: a
-    projection, a quantised layer, another kind of recurrent module, one parameter in two layers, a model without any or
-    compressed already.
+    projection, a quantised layer, another kind of recurrent module, a layer that `torch.compile` holds, a parameter
+    that something else has, too, a model without any or compressed already.
     """
     rnns = {}
     for name, module in model.named_modules():
         if type(module).__name__ in QUANTISED and "quant" in type(module).__module__:
             raise UserError(f"{name or 'the model'} is a quantised {type(module).__name__}; start from the float model")
+        if isinstance(inner := getattr(module, "_orig_mod", None), KINDS):  # whose code would run on dense weights
+            raise UserError(f"{name or 'the model'} is a compiled {type(inner).__name__}; compress first, then compile")
         if isinstance(module, nn.RNNCellBase) and not isinstance(module, DirNetCell):
             _refuse_changed(name, module)
             rnns[name] = as_layer(module)
@@ -59,13 +61,24 @@ def dense_rnns(model: nn.Module) -> dict[str, nn.RNNBase]:
         compressed = any(isinstance(module, DirNetRecurrent | DirNetCell) for module in model.modules())
         why = "is compressed already; start from the dense model" if compressed else "has no nn.LSTM, nn.GRU or nn.RNN"
         raise UserError(f"{type(model).__name__} {why}")
-    owners: dict[int, str] = {}
-    for name, rnn in rnns.items():
-        for own, parameter in rnn.named_parameters():
-            if (other := owners.setdefault(id(parameter), name)) != name:
-                raise UserError(f"{name}.{own} is also a parameter of {other}, which compressed layers cannot share; "
-                                "give each layer its own")  # fmt: skip
+    _refuse_shared(model, rnns)
     return rnns
+
+
+def _refuse_shared(model: nn.Module, rnns: dict[str, nn.RNNBase]) -> None:
+    """A `UserError` for a parameter of an RNN that also stands elsewhere: the coded one could not."""
+    inside = {origin(rnn) for rnn in rnns.values()}
+    owners = {
+        id(parameter): f"{name}.{own}" if name else own
+        for name, module in model.named_modules()
+        if module not in inside
+        for own, parameter in module.named_parameters(recurse=False)
+    }
+    for name, rnn in rnns.items():
+        for own, parameter in rnn.named_parameters(remove_duplicate=False):
+            full = f"{name}.{own}" if name else own
+            if (other := owners.setdefault(id(parameter), full)) != full:
+                raise UserError(f"{full} is also {other}, which compressed layers cannot share; give each its own")
 
 
 def _refuse_changed(name: str, module: nn.Module) -> None:
@@ -73,8 +86,12 @@ def _refuse_changed(name: str, module: nn.Module) -> None:
     kind, where = type(module).__name__, name or "the model"
     if type(module).forward not in FORWARDS:
         raise UserError(f"{where}, a {kind}, has a forward of its own, which would be lost; compress the layer in it")
-    if is_parametrized(module) or module._forward_hooks or module._forward_pre_hooks:
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    if is_parametrized(module) or any(hooks):
         raise UserError(f"{where}, a {kind}, has hooks or parametrizations, which would be lost; remove them first")
+    if added := [name for name, _ in (*module.named_children(), *module.named_buffers())]:
+        raise UserError(f"{where}, a {kind}, holds {added[0]}, which torch's has not and which would be lost; keep it "
+                        "outside of the layer")  # fmt: skip
 
 
 def matrix_groups(rnn: nn.RNNBase, prefix: str = "", input_group: str | None = None) -> list[MatrixGroup]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from dirnet.compression.budget import Price
 from dirnet.compression.calibration import Statistics, calibrate
@@ -27,7 +29,7 @@ EFFECT_BATCHES = 4  # of the calibration data tell groups apart
 
 @dataclass(frozen=True)
 class Guide:
-    """`statistics` and `weightings` of the groups in the order of a plan, and the `data`; all empty without data."""
+    """`statistics` and `weightings` of the groups in the order of a plan, first inputs of the `data`; empty without."""
 
     data: Sequence[Any] = ()
     statistics: list[Statistics] = field(default_factory=list)
@@ -47,7 +49,10 @@ class Guide:
 
 
 def make_guide(model: nn.Module, method: Method, data: Iterable[Any] | None, seed: int = 0) -> Guide:
-    """Calibrate `model` on `data` as far as `method` asks for it; asking without data is a `UserError`."""
+    """Calibrate `model` on `data` as far as `method` asks for it; asking without data is a `UserError`.
+
+    data: read to its end, an input at a time.
+    """
     if data is None:
         if method.needs_data:
             asks = "allocation: output" if method.allocation == "output" else f"weighting: {method.weighting}"
@@ -57,11 +62,21 @@ def make_guide(model: nn.Module, method: Method, data: Iterable[Any] | None, see
     chosen = method.weighting_with_data
     if chosen == "none" and method.allocation != "output":
         return Guide()
-    batches = list(data)
+    if isinstance(data, (Tensor, PackedSequence, Mapping)):
+        raise UserError(f"data is one {type(data).__name__}, expected an iterable of inputs of the model; give [data]")
+    kept: list[Any] = []  # the rest may be more than memory holds
     if chosen == "none":
-        return Guide(batches)
-    found = calibrate(model, batches, gradients=chosen == "fisher", seed=seed)
-    return guided(method, batches, [one for statistics in found.values() for one in statistics])
+        return Guide(list(itertools.islice(data, EFFECT_BATCHES)))
+    found = calibrate(model, _keeping(data, kept, EFFECT_BATCHES), gradients=chosen == "fisher", seed=seed)
+    return guided(method, kept, [one for statistics in found.values() for one in statistics])
+
+
+def _keeping(data: Iterable[Any], kept: list[Any], most: int) -> Iterator[Any]:
+    """The same inputs; the first `most` are put into `kept`."""
+    for inputs in data:
+        if len(kept) < most:
+            kept.append(inputs)
+        yield inputs
 
 
 def guided(method: Method, data: Sequence[Any], statistics: list[Statistics]) -> Guide:
@@ -74,15 +89,13 @@ def guided(method: Method, data: Sequence[Any], statistics: list[Statistics]) ->
     return Guide(data, statistics, weightings)
 
 
-def move_biases(rnns: Iterable[nn.RNNBase], steps: Sequence[Tensor | None]) -> None:
-    """Add the `bias_step` of every group, in the order of a plan, to the biases of `rnns`; those without have none.
+def move_biases(rnn: nn.RNNBase, steps: Iterable[Tensor | None]) -> None:
+    """Add the `bias_step` of every group of `rnn`, dense or coded, to its biases; one without has none.
 
     A matrix of the state moves `bias_hh`, one of the input `bias_ih`: in a GRU they are not the same.
     """
-    remaining = iter(steps)
-    for rnn in rnns:
-        for group in groups_of(rnn):
-            _move_biases(rnn, group, next(remaining))
+    for group, step in zip(groups_of(rnn), steps, strict=True):
+        _move_biases(rnn, group, step)
 
 
 def output_errors(

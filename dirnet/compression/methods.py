@@ -61,8 +61,8 @@ class Method:
             raise UserError(f"vartheta {self.vartheta}, gamma {self.gamma}, penalty {self.penalty}: expected above 0")
         if self.preset != "paper" and self.schedule != shrinkage.Schedule():
             raise UserError(f"vartheta, gamma, penalty and fill belong to preset paper, not {self.preset}")
-        if self.block < 1:
-            raise UserError(f"block is {self.block}, expected 1 or more gate rows")
+        if not isinstance(self.block, int) or self.block < 1:
+            raise UserError(f"block is {self.block!r}, expected 1 or more gate rows")
         if self.solver in ("svd", "dense", "small") and self.block != 1:
             raise UserError(f"block is {self.block}, expected 1: what solver {self.solver} keeps is dense")
         if self.solver == "small" and self.dtype != "float32":
@@ -148,6 +148,7 @@ class Method:
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
+PRESETS = ("best", "paper")
 METHODS = {
     "dirnet": Method("dirnet", allocation="equal", weighting="auto", permute=True),
     "dirnet_b4": Method("dirnet", block=4, allocation="equal", weighting="auto", permute=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -70,11 +71,13 @@ def _one_step(forward: Callable[..., tuple]) -> Callable[..., Any]:
 
     def step(input: Tensor, hx=None):
         def sequence(values: Tensor) -> Tensor:
-            return values.reshape(1, -1, values.shape[-1])
+            return values.reshape(1, math.prod(values.shape[:-1]), values.shape[-1])
 
         states = tuple(map(sequence, hx)) if isinstance(hx, tuple | list) else None if hx is None else sequence(hx)
         _, end = forward(sequence(input), states)
-        ends = [state.reshape(*input.shape[:-1], -1) for state in (end if isinstance(end, tuple) else (end,))]
+        ends = [
+            state.reshape(*input.shape[:-1], state.shape[-1]) for state in (end if isinstance(end, tuple) else (end,))
+        ]
         return tuple(ends) if isinstance(end, tuple) else ends[0]
 
     return step

@@ -65,7 +65,8 @@ def running_time(cost: CostModel, dense: AcousticModelConfig, small: AcousticMod
     if not is_timed(small):
         return {}
     predicted = [cost.seconds(model_counts(config)) / frame_seconds(config) for config in (dense, small)]
-    return {"rtf": dict(zip(("dense", "compressed"), predicted, strict=True)), "device": cost.device}
+    rtf = dict(zip(("dense", "compressed"), predicted, strict=True))
+    return {"rtf": rtf, "device": cost.device, "chunk": cost.chunk}
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -99,9 +100,9 @@ def markdown(report: dict[str, Any]) -> str:
     if report["settings"]["dtype"] == "int8":
         lines += ["", "Dictionaries and codes are int8 with a bfloat16 scale per atom and row; all else is float32."]
     if "rtf" in report:
-        rtf = report["rtf"]
-        lines += ["", f"Predicted real-time factor on {report['device']}: {rtf['compressed']:.5f}, dense "
-                  f"{rtf['dense']:.5f} in the same kernels."]  # fmt: skip
+        rtf, how = report["rtf"], f"on {report['device']}, {report['chunk']} outputs a call"
+        lines += ["", f"Predicted real-time factor {how}: {rtf['compressed']:.5f}, dense {rtf['dense']:.5f} in the "
+                  "same kernels."]  # fmt: skip
     return "\n".join([*lines, ""])
 
 

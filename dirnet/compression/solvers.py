@@ -7,7 +7,6 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dirnet.compression.budget import Price
@@ -34,9 +33,8 @@ class Task:
 
 def factorize(method: Method, task: Task) -> tuple[Factors, dict[str, Any]]:
     """Factors that cost at most the budget, and what the solver has to tell."""
-    matrix = task.matrix
-    if task.budget >= task.price.dense:  # a zero would make Z sparse, and indices beside all values break the budget
-        return Factors(None, matrix.where(matrix != 0, torch.finfo(matrix.dtype).tiny)), {"kept": "dense"}
+    if task.budget >= task.price.dense:
+        return Factors(None, task.matrix, dense=True), {"kept": "dense"}
     return _SOLVERS[method.solver](method, task)
 
 

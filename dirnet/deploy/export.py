@@ -155,7 +155,7 @@ def export(
     report = {
         "model": str(model_folder),
         "model_sha256": weights,
-        "config_sha256": config_sha256(description),
+        "config_sha256": storage.config_sha256(description["config"]),
         "backend": backend,
         "chunk": chunk,
         "bytes": len(lowered.content),
@@ -175,11 +175,6 @@ def export(
         program.write(lowered.content)
         beside.write(certificate.seal(report))
     return report
-
-
-def config_sha256(description: dict[str, Any]) -> str:
-    """A sha256 of the config in a model's description, which the program holds, too: CMVN, features, names."""
-    return hashlib.sha256(json.dumps(description["config"], sort_keys=True).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -214,7 +209,7 @@ def is_current(model_folder: str | Path, out: str | Path, backend: str, chunk: i
     description = storage.describe(model_folder)
     wanted = {
         "model_sha256": description["sha256"],
-        "config_sha256": config_sha256(description),
+        "config_sha256": storage.config_sha256(description["config"]),
         "backend": backend,
         "chunk": DEFAULT_CHUNK[backend] if chunk is None else chunk,
         "versions": versions(),

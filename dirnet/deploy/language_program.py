@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dirnet.deploy import certificate, comparison, library, reference_outputs, timing
 from dirnet.deploy.engines import dense_engines, program_engine
-from dirnet.deploy.export import config_sha256, constants, versions
+from dirnet.deploy.export import constants, versions
 from dirnet.deploy.lowering import lower
 from dirnet.deploy.parity import disparity
 from dirnet.deploy.program import Program
@@ -110,7 +110,8 @@ def export(model: LanguageModel, folder: Path) -> str:
     """Write the program of `model` into its `folder`, parity-checked, with its report beside it; says what it did."""
     out, description = folder / PROGRAM, storage.describe(folder, storage.LANGUAGE_FORMAT)
     weights = description["sha256"]
-    wanted = {"model_sha256": weights, "config_sha256": config_sha256(description), "versions": versions()}
+    config = storage.config_sha256(description["config"])
+    wanted = {"model_sha256": weights, "config_sha256": config, "versions": versions()}
     try:
         report = certificate.read(out.with_suffix(".json"))
         certificate.read_program(out)

@@ -50,7 +50,7 @@ def measure(
     target, threads = settings.target, settings.threads
     local = target is None or target.local
     with timing.pinned(threads if local else 1) as cores:
-        programs = {folder: Program(_program_path(folder)) for folder in folders}
+        programs = {folder: _program(folder) for folder in folders}
         baseline = _baseline(programs, baseline)
         engines: dict[Path, list[Engine]] = {}
         for folder, program in programs.items():
@@ -118,6 +118,7 @@ def _result(
         "model": program.name,
         "program": str(program.path),
         "sha256": program.sha256,
+        "model_sha256": program.model_sha256,
         "bytes": len(program.content),
         "params": program.params,
         "device": "host",
@@ -128,8 +129,14 @@ def _result(
     return result | ({"baseline": baseline} if dense else {})
 
 
-def _program_path(folder: Path) -> Path:
-    return folder if folder.suffix == ".pte" else folder / "encoder.pte"
+def _program(folder: Path) -> Program:
+    """The program `folder`, or the one in it; `encoder.pte` must be of the model beside it, if there is one."""
+    program = Program(folder if folder.suffix == ".pte" else folder / "encoder.pte")
+    beside = program.path.parent
+    known = program.path.name == "encoder.pte" and (beside / storage.DESCRIPTION).exists()
+    if known and program.model_sha256 != storage.describe(beside)["sha256"]:
+        raise UserError(f"{program.path} is of another model than {beside / storage.WEIGHTS}; export the model again")
+    return program
 
 
 def _features(program: Program, features: Tensor | None) -> Tensor:

@@ -17,13 +17,14 @@ class Factors:
     """`W ~ D Z`: `dictionary` D is (N, p), or None when the codes are the matrix itself; `codes` Z is (p, M).
 
     With shifts `w_j ~ sum_i z_ij delta_ij(d_i)`: `offsets` (p, M) int8 says by how many rows the atom of each code is
-    moved, and `shifts` how; None and the identity otherwise.
+    moved, and `shifts` how; None and the identity otherwise. dense: all codes are to be stored, zeros among them.
     """
 
     dictionary: Tensor | None
     codes: Tensor
     offsets: Tensor | None = None
     shifts: Shifts = IDENTITY
+    dense: bool = False
 
     @classmethod
     def of(cls, dictionary: Tensor, codes: Tensor, shifts: Shifts = IDENTITY) -> Factors:

@@ -16,7 +16,7 @@ def truncated(matrix: Tensor, rank: int) -> Factors:
     matrix = check_matrix(matrix)
     check_range("rank", rank, 1, min(matrix.shape))
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    return Factors(left[:, :rank].contiguous(), values[:rank, None] * right[:rank])
+    return Factors(left[:, :rank].contiguous(), values[:rank, None] * right[:rank], dense=True)
 
 
 def principal(matrix: Tensor) -> tuple[Tensor, Tensor]:

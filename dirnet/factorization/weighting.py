@@ -9,7 +9,7 @@ So any solver for the plain error solves it on `C^(1/2) W diag(r)`; D is mapped 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,10 +39,10 @@ class Weighting:
             raise UserError("weighted factors have shifts, expected none: C^(-1/2) mixes the rows that a shift moves")
         codes = factors.codes / self.gains
         if factors.dictionary is None:
-            return Factors(None, codes * self.inverse.diagonal()[:, None])
+            return replace(factors, codes=codes * self.inverse.diagonal()[:, None])
         atoms = self.inverse @ factors.dictionary
         lengths = atoms.norm(dim=0).clamp_min(torch.finfo(atoms.dtype).tiny)
-        return Factors(atoms / lengths, codes * lengths[:, None])
+        return replace(factors, dictionary=atoms / lengths, codes=codes * lengths[:, None])
 
 
 def shrunk(moment: Tensor, share: float) -> Tensor:

@@ -81,7 +81,18 @@ class DirNetCell(nn.RNNCellBase):
                 nn.init.uniform_(bias, -bound, bound)
 
     def forward(self, input: Tensor, hx=None):
-        """As the torch cell: input (B, N) or (N,), optional state (B, H) or (H,), for an LSTM a pair of them."""
+        """As the torch cell: input (B, N) or (N,), optional state (B, H) or (H,), for an LSTM a pair of them.
+
+        Other shapes are a ValueError, as of the torch cell.
+        """
+        _check_shape("input", input, (*input.shape[:-1], self.input_size) if input.dim() in (1, 2) else None)
+        if hx is not None:
+            is_pair = isinstance(hx, tuple | list)
+            if is_pair != (self.dense_class is nn.LSTMCell):
+                raise TypeError(f"{type(self).__name__}: state is a {type(hx).__name__}, expected "
+                                f"{'a tensor' if is_pair else 'a pair of tensors'}")  # fmt: skip
+            for state in hx if is_pair else (hx,):
+                _check_shape("state", state, (*input.shape[:-1], self.hidden_size))
         if hx is None:
             zeros = input.new_zeros(*input.shape[:-1], self.hidden_size)
             hx = (zeros, zeros) if self.dense_class is nn.LSTMCell else zeros
@@ -102,6 +113,12 @@ class DirNetCell(nn.RNNCellBase):
 
     def _step(self, from_input: Tensor, from_hidden: Tensor, hx):
         raise NotImplementedError
+
+
+def _check_shape(name: str, values: Tensor, expected: tuple[int, ...] | None) -> None:
+    if tuple(values.shape) != expected:
+        wanted = "one or two dimensions" if expected is None else f"{expected}"
+        raise ValueError(f"{name} has shape {tuple(values.shape)}, expected {wanted}")
 
 
 def _applied(matrix: CodedMatrix, vector: Tensor, columns: slice) -> Tensor:

@@ -61,7 +61,7 @@ class CodedMatrix(nn.Module):
     def from_factors(cls, factors: Factors, block: int = 1, dtype: str = "float32") -> CodedMatrix:
         """The matrix of `factors` (dictionary (N, p) or None, codes (p, M)); all-zero blocks are dropped.
 
-        Atoms that no code uses are dropped too; a Z without an all-zero block is kept dense.
+        Atoms that no code uses are dropped too. A Z without an all-zero block is kept dense, as is one that is to be.
         """
         dictionary, codes = factors.dictionary, factors.codes.detach().float()
         if codes.shape[1] % block:
@@ -76,7 +76,7 @@ class CodedMatrix(nn.Module):
         rows = codes.shape[0] if dictionary is None else dictionary.shape[0]
         blocks = codes.reshape(-1, block)
         kept = blocks.ne(0).any(dim=1).nonzero().squeeze(1)
-        dense = len(kept) == len(blocks)
+        dense = factors.dense or len(kept) == len(blocks)
         atoms = None if dictionary is None else dictionary.shape[1]
         coded = cls(rows, codes.shape[1], atoms, None if dense else len(kept), block, dtype, factors.shifts)
         with torch.no_grad():

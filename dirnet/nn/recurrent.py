@@ -32,8 +32,8 @@ class DirNetRecurrent(nn.RNNBase):
     input_group: `own`, or `shared` where a single layer has one dictionary for both its matrices
 
     Parameters: `groups.{i}.dictionary`, `groups.{i}.codes` and torch's `bias_*`; buffers `groups.{i}.index` and, with
-    shifts, `.offsets`. Subclasses of the torch layers, so `isinstance` tests of an owner hold; `weight_*` exist only
-    while `forward` runs.
+    shifts, `.offsets`. Subclasses of the torch layers, so `isinstance` tests of an owner hold. `weight_*` are no
+    parameters: each is built when it is asked for, so that an owner may read its shape, device or values.
     """
 
     dense_class: type[nn.RNNBase]
@@ -86,7 +86,7 @@ class DirNetRecurrent(nn.RNNBase):
     ) -> DirNetRecurrent:  # fmt: skip
         """The layer that replaces `dense`; one `Factors` per group of `groups_of(dense, input_group)`.
 
-        Biases are copied.
+        Biases are copied. What was frozen (`requires_grad` false) stays so, a group if all of its weights were.
         """
         refuse_projection(dense)
         sets = {factor.shifts for factor in factors if factor.dictionary is not None}
@@ -110,7 +110,9 @@ class DirNetRecurrent(nn.RNNBase):
         with torch.no_grad():
             for name in layer._weight_names():
                 if name.startswith("bias"):
-                    getattr(layer, name).copy_(getattr(dense, name))
+                    getattr(layer, name).copy_(getattr(dense, name)).requires_grad_(getattr(dense, name).requires_grad)
+        for matrix, group in zip(coded, groups, strict=True):
+            matrix.requires_grad_(any(getattr(dense, member.weight).requires_grad for member in group.members))
         first = dense.weight_ih_l0
         return layer.to(first.device, first.dtype).train(dense.training)
 
@@ -146,7 +148,9 @@ class DirNetRecurrent(nn.RNNBase):
         `W = D Z` is built once per call and lent to a torch layer that lives for this call only, so torch's own
         checks, packing and kernels apply, and threads may share the module.
         """
-        with torch.autocast(self.groups[0].codes.device.type, enabled=False):  # torch casts weights itself
+        device = self.groups[0].codes.device.type
+        uncast = contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+        with uncast:  # torch casts weights itself
             weights = list(self.dense_weights().values())
         layer = self.dense_class.__new__(self.dense_class)
         nn.Module.__init__(layer)
@@ -187,6 +191,12 @@ class DirNetRecurrent(nn.RNNBase):
         if nonlinearity not in ("tanh", "relu"):
             raise UserError(f"nonlinearity {nonlinearity!r} is unknown; use tanh or relu")
         return f"RNN_{nonlinearity.upper()}"
+
+    def __getattr__(self, name: str):
+        built = name.startswith("weight_") and "groups" in self.__dict__.get("_modules", {})
+        if built and name in self._weight_names():
+            return self.dense_weights()[name]
+        return super().__getattr__(name)
 
     # RNNBase caches references to dense weights in these; here there are none to keep.
     def flatten_parameters(self) -> None:

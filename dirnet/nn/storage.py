@@ -24,11 +24,25 @@ from dirnet.nn.tensors import take_tensors, to_tensors
 from dirnet.provenance import commit
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
-FORMAT, LANGUAGE_FORMAT = "dirnet-acoustic-model/1", "dirnet-language-model/1"
+AGAIN = "copy or write the model again"
+FORMAT, LANGUAGE_FORMAT, MODULE_FORMAT = "dirnet-acoustic-model/1", "dirnet-language-model/1", "dirnet-module/1"
+PROGRAMS = {  # what reads each format
+    FORMAT: "dirnet compress, export, decode and rtf",
+    LANGUAGE_FORMAT: "python -m dirnet.deploy.language_program and python -m dirnet.espnet.perplexity",
+    MODULE_FORMAT: "dirnet.load",
+}
 
 
 def save(model: AcousticModel | LanguageModel, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
-    """Write `model` into `folder`; `extra` (JSON values) is kept in `model.json`.
+    """Write `model` into `folder`, as `write` does it; `extra` (JSON values) is kept in `model.json`."""
+    kind = LANGUAGE_FORMAT if isinstance(model, LanguageModel) else FORMAT
+    write(model, folder, kind, model.config.to_mapping(), extra)
+
+
+def write(
+    model: nn.Module, folder: str | Path, kind: str, config: dict[str, Any], extra: dict[str, Any] | None = None
+) -> None:
+    """Write the weights of `model`, and a description of format `kind` that tells of `config` and `extra`.
 
     Both files are written whole under temporary names first, so an interruption leaves the old model; the description
     takes its name last, so that it never tells of weights that are not there. A NaN or an infinity among the weights is
@@ -38,8 +52,9 @@ def save(model: AcousticModel | LanguageModel, folder: str | Path, extra: dict[s
     _refuse_not_finite(tensors, "the model to save")
     content = bytes_from_tensors(tensors)
     description = {
-        "format": LANGUAGE_FORMAT if isinstance(model, LanguageModel) else FORMAT,
-        "config": model.config.to_mapping(),
+        "format": kind,
+        "config": config,
+        "config_sha256": config_sha256(config),
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
         "commit": commit(),
@@ -65,26 +80,29 @@ def load_language(folder: str | Path) -> LanguageModel:
 
 
 def _load(folder: Path, kind: str, model_class: type, config_class: type) -> Any:
-    description = describe(folder, kind)
-    content = _read(folder / WEIGHTS)
-    where = folder / WEIGHTS
-    again = "copy or write the model again"
-    if len(content) != description["bytes"]:
-        raise UserError(f"{where} has {len(content)} bytes, expected {description['bytes']}: truncated? {again}")
-    if hashlib.sha256(content).hexdigest() != description["sha256"]:
-        raise UserError(f"{where} differs from the sha256 in {DESCRIPTION}: damaged or mixed up; {again}")
-    told = folder / DESCRIPTION
+    description, place = describe(folder, kind), folder / DESCRIPTION
     try:
-        model = model_class(from_mapping(config_class, description["config"], str(told)))
+        model = model_class(from_mapping(config_class, description["config"], str(place)))
     except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{told} describes no model ({' '.join(str(error).split())}); {again}") from None
+        raise UserError(f"{place} describes no model ({' '.join(str(error).split())}); {AGAIN}") from None
+    take(model, folder, description)
+    return model.eval()
+
+
+def take(model: nn.Module, folder: str | Path, description: dict[str, Any]) -> None:
+    """Give `model` the weights in `folder`; such as `description` does not tell, or `model` has not: `UserError`."""
+    where = Path(folder) / WEIGHTS
+    content = _read(where)
+    if len(content) != description["bytes"]:
+        raise UserError(f"{where} has {len(content)} bytes, expected {description['bytes']}: truncated? {AGAIN}")
+    if hashlib.sha256(content).hexdigest() != description["sha256"]:
+        raise UserError(f"{where} differs from the sha256 in {DESCRIPTION}: damaged or mixed up; {AGAIN}")
     try:
         tensors = tensors_from_bytes(content)
     except SafetensorError as error:
-        raise UserError(f"{where} is not a safetensors file ({error}); {again}") from None
+        raise UserError(f"{where} is not a safetensors file ({error}); {AGAIN}") from None
     _refuse_not_finite(tensors, str(where))
     _take(model, tensors, str(where))
-    return model.eval()
 
 
 def describe(folder: str | Path, kind: str = FORMAT) -> dict[str, Any]:
@@ -95,22 +113,40 @@ def describe(folder: str | Path, kind: str = FORMAT) -> dict[str, Any]:
         description = json.loads(content)
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); write the model again") from None
-    if not isinstance(description, dict) or description.get("format") != kind:
-        raise UserError(f"{path} is not of format {kind}; write the model with this version")
+    if not isinstance(description, dict) or description.get("format") not in PROGRAMS:
+        raise UserError(f"{path} is of no format known here, expected {kind}; write the model with this version")
+    if (other := description["format"]) != kind:
+        raise UserError(f"{path} is of format {other}, expected {kind}; it goes with {PROGRAMS[other]}")
     missing = {"config", "bytes", "sha256"} - description.keys()
     if missing:
         raise UserError(f"{path} lacks {', '.join(sorted(missing))}; write the model again")
+    found = config_sha256(description["config"])
+    if description.get("config_sha256", found) != found:  # older files have none
+        raise UserError(f"{path}: config differs from its own sha256: damaged or edited; {AGAIN}")
     return description
+
+
+def config_sha256(config: Any) -> str:
+    """A sha256 of the `config` of a description, JSON values: CMVN, features, names, all that is no weight."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The state of `model` as it is stored: coded matrices by `to_tensors`, everything else as in the state dict."""
-    tensors = dict(model.state_dict())
+    tensors = _once(model.state_dict(keep_vars=True))
     for name, matrix in _coded(model).items():
         for key in matrix.state_dict():
             del tensors[f"{name}.{key}"]
         tensors.update({f"{name}.{key}": value for key, value in to_tensors(matrix).items()})
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _once(state: dict[str, Any]) -> dict[str, Tensor]:
+    """A state dict in which a tensor that has several names has the first of them."""
+    if strange := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise UserError(f"the model keeps {strange[0]}, which is no tensor, in its state dict; it cannot be stored")
+    first: dict[int, str] = {}
+    return {name: tensor for name, tensor in state.items() if first.setdefault(id(tensor), name) == name}
 
 
 def stored_bytes(model: nn.Module) -> int:
@@ -153,6 +189,6 @@ def _refuse_not_finite(tensors: dict[str, Tensor], where: str) -> None:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         holding = f"give a folder that holds {WEIGHTS} and {DESCRIPTION}"
         raise UserError(f"{path} does not exist as a file; {holding}") from None

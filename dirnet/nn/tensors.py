@@ -36,11 +36,12 @@ def to_tensors(matrix: CodedMatrix) -> dict[str, Tensor]:
 
 def take_tensors(matrix: CodedMatrix, tensors: dict[str, Tensor]) -> None:
     """Give `matrix` what `to_tensors` told; another shape or dtype, or an impossible index is a `UserError`."""
+    tensors = {name: tensor.to(matrix.codes.device) for name, tensor in tensors.items()}
     _check_shapes(tensors, to_tensors(matrix))
     codes, offsets = tensors["codes"], tensors.get("offsets")
     if offsets is not None and bool((offsets.long().abs() > matrix.shifts.reach).any()):
         raise UserError(f"tensor offsets moves an atom by more than {matrix.shifts.reach} rows")
-    row = torch.arange(matrix.code_rows)
+    row = torch.arange(matrix.code_rows, device=codes.device)
     if matrix.index is not None:
         places, order = _places(tensors, matrix).sort()
         matrix.index.copy_(places)
@@ -94,7 +95,8 @@ def _places(tensors: dict[str, Tensor], matrix: CodedMatrix) -> Tensor:
         name, counts = "rows", tensors["counts"].long()
         if int(counts.sum()) != blocks:
             raise UserError(f"tensor counts adds up to {int(counts.sum())} blocks, expected {blocks}")
-        places = tensors["rows"].long() * width + torch.repeat_interleave(torch.arange(width), counts)
+        columns = torch.arange(width, device=counts.device)
+        places = tensors["rows"].long() * width + torch.repeat_interleave(columns, counts)
     if len(places.unique()) < blocks or bool((places >= matrix.code_rows * width).any()):
         raise UserError(f"tensor {name} names a row twice or one beyond {matrix.code_rows - 1}")
     return places

@@ -104,10 +104,15 @@ def _refuse(constant: str) -> None:
 
 
 def measured(path: Path, model: Path) -> dict[str, Any] | None:
-    """`read_result` of a measurement of the model in the file `model`; None, and said, where that is newer."""
+    """`read_result` of a measurement of the model in the file `model`; None, and said, where that has changed since."""
     found = read_result(path)
-    if found is not None and model.exists() and path.stat().st_mtime < model.stat().st_mtime:
+    if found is None or not model.exists():
+        return found
+    if path.stat().st_mtime < model.stat().st_mtime:
         print(f"{path} is older than {model}, so it is left out; run its stage again", file=sys.stderr)
+        return None
+    if found.get("model_sha256") not in (None, (read_result(model) or {}).get("sha256")):
+        print(f"{path} is of another model than {model}, so it is left out; run its stage again", file=sys.stderr)
         return None
     return found
 

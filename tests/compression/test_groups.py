@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import dirnet
 from dirnet.compression.compressor import compress
 from dirnet.compression.groups import dense_rnns, matrix_groups, replace
 from dirnet.errors import UserError
@@ -115,5 +116,55 @@ def test_weights_that_are_not_finite_are_named():
 def test_one_parameter_in_two_layers_is_refused():
     first, second = nn.LSTM(4, 4), nn.LSTM(4, 4)
     second.weight_hh_l0 = first.weight_hh_l0
-    with pytest.raises(UserError, match="1.weight_hh_l0 is also a parameter of 0"):
+    with pytest.raises(UserError, match="1.weight_hh_l0 is also 0.weight_hh_l0"):
         compress(nn.Sequential(first, second), "2x", progress=False)
+
+
+def test_a_compiled_layer_is_refused_and_a_compiled_model_is_not():
+    model = nn.Sequential(nn.LSTM(8, 8), nn.Identity())
+    model[0] = torch.compile(model[0], backend="eager")
+    with pytest.raises(UserError, match="0 is a compiled LSTM; compress first, then compile"):
+        dirnet.compress(model, "2x", progress=False)
+    with pytest.raises(UserError, match="the model is a compiled GRU"):
+        dirnet.compress(torch.compile(nn.GRU(8, 8), backend="eager"), "2x", progress=False)
+
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(8, 8)
+
+        def forward(self, inputs):
+            return self.rnn(inputs)[0]
+
+    inputs, model = torch.randn(3, 2, 8), torch.compile(Tagger(), backend="eager")
+    before = model(inputs)
+    small, _ = dirnet.compress(model, "2x", progress=False)
+    assert (small(inputs) - before).abs().max() > 1e-3
+    torch.testing.assert_close(small(inputs), small._orig_mod(inputs))
+
+
+def test_a_parameter_that_stands_elsewhere_is_named():
+    class Tied(nn.Module):
+        def __init__(self, kind):
+            super().__init__()
+            self.rnn, self.output = kind(8, 8), nn.Linear(8, 8, bias=False)
+            self.output.weight = self.rnn.weight_hh if kind is nn.RNNCell else self.rnn.weight_hh_l0
+
+    for kind in (nn.RNN, nn.RNNCell):
+        with pytest.raises(UserError, match="rnn.weight_hh_l0 is also output.weight, which compressed layers cannot"):
+            dense_rnns(Tied(kind))
+    stack = nn.LSTM(8, 8, 2)
+    stack.weight_hh_l1 = stack.weight_hh_l0
+    with pytest.raises(UserError, match="weight_hh_l1 is also weight_hh_l0"):
+        dense_rnns(stack)
+
+
+def test_what_a_layer_has_beyond_torchs_is_named():
+    hooked = nn.LSTM(8, 8)
+    hooked.register_full_backward_hook(lambda *_: None)
+    with pytest.raises(UserError, match="has hooks or parametrizations"):
+        dense_rnns(hooked)
+    grown = nn.LSTM(8, 8)
+    grown.norm = nn.LayerNorm(8)
+    with pytest.raises(UserError, match="holds norm, which torch's has not"):
+        dense_rnns(grown)

@@ -76,7 +76,8 @@ def test_biases_keep_the_mean_of_what_every_gate_reads(rnn_type):
     statistics, small = calibrate(model, data)["rnn"], copy.deepcopy(model)
     kept = [group.matrix * (torch.rand_like(group.matrix) < 0.5) for group in matrix_groups(model.rnn)]
     lost = [group.matrix - matrix for group, matrix in zip(matrix_groups(model.rnn), kept, strict=True)]
-    move_biases(dense_rnns(small).values(), [guide.bias_step(at, matrix) for at, matrix in enumerate(lost)])
+    (only,) = dense_rnns(small).values()
+    move_biases(only, [guide.bias_step(at, matrix) for at, matrix in enumerate(lost)])
     weights = scatter(groups_of(model.rnn), kept)
     means = {"weight_ih_l0": 0, "weight_hh_l0": 1, "weight_ih_l1": 1, "weight_hh_l1": 2}
     for name, at in means.items():

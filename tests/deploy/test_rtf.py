@@ -1,10 +1,12 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from dirnet.deploy import onnx_engine
 from dirnet.deploy.rtf import main
+from dirnet.nn import storage
 
 
 def test_one_program(exports, tmp_path, program):
@@ -82,3 +84,13 @@ def test_mistakes_are_one_line(exports, tmp_path, program):
         status, _, error = program(main, *arguments)
         lines = [line for line in error.splitlines() if "error:" in line]
         assert status == 2 and len(lines) == 1 and message in lines[0], error
+
+
+def test_a_program_of_another_model_is_not_timed(exports, tmp_path, program):
+    """As it lies in a folder after the model there was compressed anew."""
+    shutil.copytree(exports / "compressed", tmp_path / "anew")
+    for name in (storage.WEIGHTS, storage.DESCRIPTION):
+        shutil.copy(exports / "dense" / name, tmp_path / "anew" / name)
+    for options in (("--model", tmp_path / "anew/encoder.pte"), ("--compare", exports / "dense", tmp_path / "anew")):
+        status, _, error = program(main, *options)
+        assert status == 2 and "anew/encoder.pte is of another model than" in error and error.count("\n") == 1

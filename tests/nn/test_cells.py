@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import dirnet
 from dirnet.errors import UserError
 from dirnet.nn.cells import CELLS, as_layer, in_place_of, origin
 from dirnet.nn.recurrent import coded_class
@@ -94,3 +95,29 @@ def test_an_unknown_cell_is_refused():
 
     with pytest.raises(UserError, match="Own is not an LSTMCell"):
         as_layer(Own(2, 2, True, 4))
+
+
+@pytest.mark.parametrize("dense_class", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_what_torchs_cell_refuses_is_refused(dense_class):
+    dense = dense_class(12, 24)
+    coded, _ = dirnet.compress(copy.deepcopy(dense), "2x", progress=False)
+    inputs, state = torch.randn(3, 12), torch.randn(3, 24)
+    pair = dense_class is nn.LSTMCell
+    calls = [
+        (torch.randn(5, 3, 12), None),
+        (torch.randn(3, 11), None),
+        (inputs, (state[:1], state[:1]) if pair else state[:1]),
+        (inputs, (state[0], state[0]) if pair else state[0]),
+        (inputs, (state[:, :20], state[:, :20]) if pair else state[:, :20]),
+        (inputs, torch.randn(2, 3, 24) if pair else (state, state)),
+    ]
+    for cell in (dense, coded):
+        for given, hx in calls:
+            with pytest.raises((ValueError, RuntimeError, TypeError, AttributeError)):
+                cell(given, hx)
+        cell(inputs, (state, state) if pair else state)
+        cell(inputs[0], (state[0], state[0]) if pair else state[0])
+        assert cell(inputs[:0])[0].shape == (0, 24) if pair else cell(inputs[:0]).shape == (0, 24)
+    for given, hx in calls:
+        with pytest.raises((ValueError, TypeError), match="expected"):
+            coded(given, hx)

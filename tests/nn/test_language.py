@@ -52,7 +52,7 @@ def test_stored_compressed_models_are_those_that_were_saved(tmp_path, rnn_type):
 
 def test_an_acoustic_models_folder_is_not_a_language_models(tmp_path):
     storage.save(make(), tmp_path)
-    with pytest.raises(UserError, match="is not of format dirnet-acoustic-model/1"):
+    with pytest.raises(UserError, match="is of format dirnet-language-model/1, expected dirnet-acoustic-model/1"):
         storage.load(tmp_path)
 
 

@@ -3,15 +3,14 @@
 import copy
 import io
 import pickle
-from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from dirnet.errors import UserError
-from dirnet.factorization.shift import IDENTITY, Shifts
+from dirnet.factorization import Factors
 from dirnet.nn.grouping import gather, groups_of, scatter
 from dirnet.nn.recurrent import DirNetGRU, DirNetLSTM, DirNetRNN, coded_class
 
@@ -19,24 +18,14 @@ KINDS = [(nn.LSTM, DirNetLSTM), (nn.GRU, DirNetGRU), (nn.RNN, DirNetRNN)]
 INPUT, HIDDEN, LAYERS = 7, 6, 3
 
 
-@dataclass
-class Pair:
-    """Stands for `dirnet.factorization.Factors`."""
-
-    dictionary: Tensor | None
-    codes: Tensor
-    offsets: Tensor | None = None
-    shifts: Shifts = IDENTITY
-
-
-def random_pairs(dense, density=0.4, block=1):
-    pairs = []
+def random_factors(dense, density=0.4, block=1):
+    found = []
     for group in groups_of(dense):
         atoms = max(group.rows // 2, 1)
         keep = torch.rand(atoms, group.columns // block).lt(density).repeat_interleave(block, dim=1)
         keep[:, 0] = True
-        pairs.append(Pair(torch.randn(group.rows, atoms) / 3, torch.randn(atoms, group.columns) * keep))
-    return pairs
+        found.append(Factors(torch.randn(group.rows, atoms) / 3, torch.randn(atoms, group.columns) * keep))
+    return found
 
 
 @pytest.fixture(params=[(k, b, f) for k in KINDS for b in (False, True) for f in (False, True)], ids=str)
@@ -45,12 +34,12 @@ def twins(request):
     (dense_class, _), bidirectional, batch_first = request.param
     torch.manual_seed(0)
     dense = dense_class(INPUT, HIDDEN, LAYERS, bidirectional=bidirectional, batch_first=batch_first)
-    pairs = random_pairs(dense)
-    products = [pair.dictionary @ pair.codes for pair in pairs]
+    found = random_factors(dense)
+    products = [one.dictionary @ one.codes for one in found]
     with torch.no_grad():
         for name, weight in scatter(groups_of(dense), products).items():
             getattr(dense, name).copy_(weight)
-    return coded_class(dense).from_dense(dense, pairs), dense
+    return coded_class(dense).from_dense(dense, found), dense
 
 
 def same(ours, theirs):
@@ -169,7 +158,7 @@ def test_is_the_layer_its_owner_expects(twins):
 
 def test_dropout_between_layers_only_in_training():
     dense = nn.LSTM(INPUT, HIDDEN, LAYERS, dropout=0.5)
-    ours = DirNetLSTM.from_dense(dense, random_pairs(dense))
+    ours = DirNetLSTM.from_dense(dense, random_factors(dense))
     x = padded(ours)
     assert not torch.equal(ours(x)[0], ours(x)[0])
     ours.eval()
@@ -215,8 +204,8 @@ def test_mixed_precision_as_torch(twins):
 
 def test_relu_and_no_bias():
     dense = nn.RNN(INPUT, HIDDEN, 2, nonlinearity="relu", bias=False)
-    pairs = [Pair(None, gather(dict(dense.named_parameters()), group)) for group in groups_of(dense)]
-    ours = DirNetRNN.from_dense(dense, pairs)
+    found = [Factors(None, gather(dict(dense.named_parameters()), group)) for group in groups_of(dense)]
+    ours = DirNetRNN.from_dense(dense, found)
     assert not [name for name in ours.state_dict() if "bias" in name]
     x = padded(ours)
     same(ours(x), dense(x))
@@ -229,8 +218,24 @@ def test_mistakes_are_named():
         DirNetLSTM(INPUT, HIDDEN, layout=[[3, 4]])
     dense = nn.LSTM(INPUT, HIDDEN)
     with pytest.raises(UserError, match="factors have shapes"):
-        DirNetLSTM.from_dense(dense, random_pairs(nn.LSTM(INPUT, HIDDEN + 1)))
+        DirNetLSTM.from_dense(dense, random_factors(nn.LSTM(INPUT, HIDDEN + 1)))
     with pytest.raises(UserError, match="block 5 does not divide"):
         DirNetLSTM(INPUT, HIDDEN, layout=[[3, 4], [3, 4]], block=5)
     with pytest.raises(UserError, match="does not fit"):
         DirNetLSTM(INPUT, HIDDEN, layout=[[3, 4000], [3, 4]])
+
+
+def test_an_owner_may_read_weights_that_are_no_parameters():
+    """As code does that asks a layer for its device or shape."""
+    layer = coded_class(nn.LSTM(1, 1))(12, 24, 2, layout=[[3, 40], [5, None], [None, 60]], bidirectional=False)
+    weights = layer.dense_weights()
+    assert torch.equal(layer.weight_ih_l0, weights["weight_ih_l0"]) and layer.weight_hh_l1.shape == (96, 24)
+    assert not {"weight_ih_l0"} & dict(layer.named_parameters()).keys()
+    for name in ("weight_ih_l2", "weight_hr_l0", "weights"):
+        assert not hasattr(layer, name)
+
+
+def test_shapes_can_be_had_on_the_meta_device():
+    layer = coded_class(nn.GRU(1, 1))(12, 24, layout=[[3, 40], [5, None]]).to("meta")
+    output, state = layer(torch.zeros(7, 2, 12, device="meta"))
+    assert output.shape == (7, 2, 24) and state.shape == (1, 2, 24)

@@ -188,3 +188,14 @@ def test_the_caption_names_chunks_one_by_one_only_where_they_differ():
     assert "outputs a call: 16. Load" in page.timing_caption(rows)
     rows[1] = results.Row("svd_4x", "svd", 1, 4, 1.0, timing=TIMING | {"chunk": 1})
     assert "outputs a call: smbr 16, svd_4x 1. Load" in page.timing_caption(rows)
+
+
+def test_a_figure_of_another_model_is_left_out_and_said(experiments, tmp_path, capsys):
+    shutil.copytree(experiments[0] / "ctc", tmp_path / "ctc")
+    timed = tmp_path / "ctc" / "rtf.json"
+    own = storage.describe(tmp_path / "ctc")["sha256"]
+    timed.write_text(json.dumps(TIMING | {"model_sha256": own}))
+    assert results.collect(tmp_path, ["ctc"], "test")[0].rtf and not capsys.readouterr().err
+    timed.write_text(json.dumps(TIMING | {"model_sha256": "0" * 64}))
+    (row,) = results.collect(tmp_path, ["ctc"], "test")
+    assert row.rtf is None and f"{timed} is of another model than {tmp_path}/ctc/model.json" in capsys.readouterr().err
