@@ -163,3 +163,22 @@ def test_the_program_uses_the_features_and_tells_requests_apart(scp, dense_folde
     assert program(*request, "--calibration", scp, "--calibration_utts", 0) == 2
     assert program(*request, "--calibration", tmp_path / "none.scp") == 2
     assert "none.scp does not exist" in capsys.readouterr().err
+
+
+def test_calibration_that_the_method_does_not_read_is_said(scp, dense_folder, tmp_path, capsys):
+    request = ("--model", dense_folder, "--size", "3x", "--method", "svd", "--calibration", scp)
+    assert program(*request, "--out", tmp_path / "out") == 0
+    assert f"--calibration {scp} is not read by method svd" in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_the_budgets_that_are_carried_out(dense_folder, tmp_path, capsys):
+    """Also where units change places first, and the budget follows the errors of the blocks."""
+    (tmp_path / "methods.yaml").write_text("wide: {solver: dirnet, block: 8, allocation: error, permute: true}\n")
+    request = ("--model", dense_folder, "--size", "3x", "--method", "wide", "--config", tmp_path / "methods.yaml",
+               "--out", tmp_path / "out")  # fmt: skip
+    assert program(*request, "--dry_run", "true") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    planned = {line[0]: int(line[line.index("->") + 1].replace(",", "")) for line in lines}
+    assert program(*request) == 0
+    report = json.loads((tmp_path / "out" / "compression.json").read_text())
+    assert planned == {row["name"]: row["budget"] for row in report["groups"]} and report["unit_orders"]
