@@ -168,9 +168,9 @@ def origin(exp: Path, rows: list[Row]) -> list[tuple[str, str]]:
         ("seeds of training", ", ".join(f"{name} {seed}" for name, seed in seeds.items() if seed is not None)),
         ("epochs of training (seconds)", ", ".join(epochs)),
         ("dense engines the speed-ups refer to", "; ".join(sorted(timings)) or "not measured"),
-        ("processor", f"{cpu_name()}, {os.cpu_count()} cores"),
-        ("Python", platform.python_version()),
-        *((name, package_version(name) or "not installed") for name in PACKAGES),
+        ("this page: processor", f"{cpu_name()}, {os.cpu_count()} cores"),
+        ("this page: Python", platform.python_version()),
+        *((f"this page: {name}", package_version(name) or "not installed") for name in PACKAGES),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from datetime import date
@@ -16,10 +17,10 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.language import LanguageModel
-from dirnet.options import Parser, seed
+from dirnet.options import Parser
 from dirnet.provenance import commit, cpu_name, package_version
 from dirnet.report.corpus import corpus_of
-from dirnet.report.results import measured, read_result
+from dirnet.report.results import measured, read_result, seed_of
 
 SAMPLES = 1000  # of the bootstrap
 CONTROL = "dense_1x"
@@ -44,11 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--test_set", default="test", help="the set whose perplexity is shown")
     parser.add_argument("--data", default=Path("data"), type=Path, help="holds SET/text and tokens.txt")
     parser.add_argument("--command", default="", help="the command that made the models")
-    parser.add_argument("--seed", default=0, type=seed, help="that they were made with")
     parser.add_argument("--out", default=Path("exp/report"), type=Path)
     arguments = parser.parse_args(argv)
     rows = collect(arguments.exp, arguments.models, arguments.test_set)
-    facts = origin(rows, arguments.data, arguments.test_set, arguments.command, arguments.seed)
+    facts = origin(rows, arguments.data, arguments.test_set, arguments.command)
     with atomic_write(arguments.out / "results.json") as stream:
         json.dump({"facts": facts, "rows": rows}, stream, indent=1, allow_nan=False)
     with atomic_write(arguments.out / "results.md") as stream:
@@ -94,6 +94,8 @@ def collect(exp: Path, models: Sequence[str], test_set: str) -> list[dict[str, A
             "shape": f"{model.config.num_layers}x{model.config.hidden_size} {model.config.rnn_type}",
             "vocabulary": len(model.config.words),
             "commit": told.get("commit"),
+            "seed": seed_of(folder),
+            "text_sha256": after and after["key"]["text"],
             "training": (read_result(folder / "lm.json") or {}),
             "speed_device": speed.get("cpu"),
         })  # fmt: skip
@@ -114,9 +116,15 @@ def difference(ours: dict[str, Any], control: dict[str, Any]) -> list[float]:
     return [100 * float(np.expm1(value)) for value in (gap.sum() / words.sum(), *score.interval(gap, words, SAMPLES))]
 
 
-def origin(rows: Sequence[dict[str, Any]], data: Path, test_set: str, command: str, seed: int) -> dict[str, Any]:
-    """What makes the figures traceable: data, model, seed, commits, device, versions, command."""
-    counts = {}
+def origin(rows: Sequence[dict[str, Any]], data: Path, test_set: str, command: str) -> dict[str, Any]:
+    """What makes the figures traceable: data, model, seeds, commits, device, versions, command.
+
+    A set that is no longer the text whose perplexity is shown is a `UserError`.
+    """
+    counts, text = {}, data / test_set / "text"
+    known = {row["text_sha256"] for row in rows} - {None}
+    if known and text.exists() and known != {hashlib.sha256(text.read_bytes()).hexdigest()}:
+        raise UserError(f"{text} is not the text that the models were scored on; run the stages from scoring on again")
     for name in ("train", "valid", test_set):
         path = data / name / "text"
         if path.exists():
@@ -131,7 +139,7 @@ def origin(rows: Sequence[dict[str, Any]], data: Path, test_set: str, command: s
     return {
         "data": f"{corpus[0] if corpus else 'unknown'}: {sets}",
         "model": f"{rows[0]['shape']}, {rows[0]['vocabulary']:,} tokens",
-        "seed": seed,
+        "seed": ", ".join(map(str, sorted({row["seed"] for row in rows} - {None}))) or "unknown",
         "commit": ", ".join(commits),
         "device": rows[0]["speed_device"] or cpu_name(),
         "epochs of training (seconds)": ", ".join(epochs),

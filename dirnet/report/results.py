@@ -111,18 +111,25 @@ def measured(path: Path, model: Path) -> dict[str, Any] | None:
     if path.stat().st_mtime < model.stat().st_mtime:
         print(f"{path} is older than {model}, so it is left out; run its stage again", file=sys.stderr)
         return None
-    if found.get("model_sha256") not in (None, (read_result(model) or {}).get("sha256")):
+    if (timed := found.get("model_sha256")) and timed != (read_result(model) or {}).get("sha256"):
         print(f"{path} is of another model than {model}, so it is left out; run its stage again", file=sys.stderr)
         return None
     return found
 
 
 def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
-    """One row for each folder of `models` in `exp`, the first being the model that the others are compared with."""
+    """One row for each folder of `models` in `exp`, the first being the model that the others are compared with.
+
+    One that was compressed from another model than that is a `UserError`.
+    """
     rows: list[Row] = []
     for name in models:
         folder = exp / name
         model, made = storage.load(folder), folder / storage.DESCRIPTION
+        dense = dense_sha256(folder)
+        if rows and dense and dense != storage.describe(exp / rows[0].name)["sha256"]:
+            raise UserError(f"{folder} was made from another model than {exp / rows[0].name}, with which the table "
+                            "compares; give its own dense model first, or make it again")  # fmt: skip
         size = size_figures(model)
         rate = type_of(model.config.phones).rate
         timing, decoded = measured(folder / "rtf.json", made) or {}, folder / f"decode_{test_set}"
@@ -148,6 +155,16 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
             )
         )
     return rows
+
+
+def dense_sha256(folder: Path) -> str | None:
+    """Of the weights that the model in `folder` was compressed from; None where it was not."""
+    for place in (folder / "start", folder):
+        if (place / storage.DESCRIPTION).exists():
+            request = storage.describe(place).get("extra", {}).get("compression")
+            if isinstance(request, dict):
+                return request.get("dense_sha256")
+    return None
 
 
 def codes_of(model: nn.Module, groups: list[dict[str, Any]]) -> list[Codes]:

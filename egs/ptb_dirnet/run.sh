@@ -119,6 +119,6 @@ if stage 6 "ExecuTorch export, words per second"; then
 fi
 
 if stage 7 "table"; then
-    ${python} -m dirnet.report.perplexity --exp "${exp}" --models ${models} --data "${text}" --seed "${seed}" \
+    ${python} -m dirnet.report.perplexity --exp "${exp}" --models ${models} --data "${text}" \
         --command "${command}" --out "${exp}/report"
 fi

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 
@@ -17,9 +18,13 @@ from dirnet.report import perplexity
 WORDS = ("<blank>", "<unk>", "a", "b", "<sos/eos>")
 
 
+TEXT = "s1 a\ns2 a b\n"
+
+
 def result(nats, words=(2, 3)) -> dict:
     value = float(np.exp(sum(nats) / sum(words)))
-    return {"key": {"text": "t"}, "set": "test", "perplexity": value, "low": value - 1, "high": value + 1,
+    of_text = hashlib.sha256(TEXT.encode()).hexdigest()
+    return {"key": {"text": of_text}, "set": "test", "perplexity": value, "low": value - 1, "high": value + 1,
             "nats": list(nats), "words": list(words)}  # fmt: skip
 
 
@@ -32,6 +37,8 @@ def exp(tmp_path):
     storage.save(model, tmp_path / "exp/dense_1x")
     small, _ = compress(model, "1.8x", "svd", seed=0)
     storage.save(small, tmp_path / "exp/svd_2x")
+    for name in ("lm", "svd_2x"):
+        (tmp_path / "exp" / name / "config.yaml").write_text("seed: 7\n")
     losses = {"lm": (3.0, 6.0), "dense_1x": (2.0, 6.0), "svd_2x": (2.5, 6.0), "svd_2x/start": (9.0, 9.0)}
     for name, nats in losses.items():
         (tmp_path / f"exp/{name}/ppl_test").mkdir(parents=True)
@@ -40,7 +47,7 @@ def exp(tmp_path):
         json.dumps({"words_per_second": 5000.4, "speed_up": 1.0, "against": "torch fp32", "cpu": "a chip"})
     )
     (tmp_path / "data/test").mkdir(parents=True)
-    (tmp_path / "data/test/text").write_text("s1 a\ns2 a b\n")
+    (tmp_path / "data/test/text").write_text(TEXT)
     (tmp_path / "data/.corpus").write_text("ptb /corpora/ptb\n")
     return tmp_path / "exp"
 
@@ -65,7 +72,7 @@ def test_the_table_shows_what_the_stages_measured(exp, program):
     assert f"{np.exp(18 / 5):.1f} [" in line and f"{np.exp(8.5 / 5):.1f} [" in line and line.endswith("| - | - | - |")
     assert "| 5,000 | 1.0x | - |" in shown
     page = (exp / "report/results.md").read_text()
-    for said in ("* data: ptb: test 2 sentences, 3 words", "* model: 2x16 lstm, 5 tokens", "* seed: 0", "./run.sh x",
+    for said in ("* data: ptb: test 2 sentences, 3 words", "* model: 2x16 lstm, 5 tokens", "* seed: 7", "./run.sh x",
                  "* device: a chip", "torch fp32"):  # fmt: skip
         assert said in page
 
@@ -75,6 +82,13 @@ def test_perplexities_of_two_texts_are_not_compared(exp, program):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"key": {"text": "another"}}))
     status, _, error = program(perplexity.main, "--exp", exp, "--models", "lm", "svd_2x", "--out", exp / "report")
     assert status == 2 and "are of two texts" in error
+
+
+def test_figures_of_another_text_than_the_one_that_is_there_are_refused(exp, program):
+    (exp.parent / "data/test/text").write_text("s1 a a\n")
+    status, _, error = program(perplexity.main, "--exp", exp, "--models", "lm", "svd_2x", "--data", exp.parent / "data",
+                               "--out", exp / "report")  # fmt: skip
+    assert status == 2 and "data/test/text is not the text that the models were scored on" in error
 
 
 def test_what_was_measured_of_an_older_model_is_left_out_and_said(exp, program):

@@ -199,3 +199,17 @@ def test_a_figure_of_another_model_is_left_out_and_said(experiments, tmp_path, c
     timed.write_text(json.dumps(TIMING | {"model_sha256": "0" * 64}))
     (row,) = results.collect(tmp_path, ["ctc"], "test")
     assert row.rtf is None and f"{timed} is of another model than {tmp_path}/ctc/model.json" in capsys.readouterr().err
+
+
+def test_a_model_made_from_another_one_than_the_first_is_refused(experiments, tmp_path):
+    shutil.copytree(experiments[0] / "ctc", tmp_path / "ctc")
+    shutil.copytree(experiments[0] / "svd_4x", tmp_path / "svd_4x")
+    small = storage.load(tmp_path / "svd_4x")
+    for name in ("ctc", "another"):
+        made_of = storage.describe(tmp_path / "ctc")["sha256"] if name == "ctc" else "0" * 64
+        storage.save(small, tmp_path / "svd_4x/start", {"compression": {"dense_sha256": made_of}})
+        if name == "ctc":
+            assert len(results.collect(tmp_path, ["ctc", "svd_4x"], "test")) == 2
+        else:
+            with pytest.raises(UserError, match="svd_4x was made from another model than .*ctc, with which the table"):
+                results.collect(tmp_path, ["ctc", "svd_4x"], "test")
