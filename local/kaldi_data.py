@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dirnet.asr.audio import AudioReader, is_pipe
 from dirnet.asr.datadir import Utterance, read, read_lines, split_line, split_off, write_sets
-from dirnet.asr.lexicon import is_comment
+from dirnet.asr.lexicon import is_comment, is_marker
 from dirnet.asr.validation import faults
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
@@ -61,7 +61,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _normal(utterance: Utterance, reader: AudioReader) -> Utterance:
     audio = utterance.audio if is_pipe(utterance.audio) else os.path.abspath(reader.find(utterance.audio))
-    return replace(utterance, audio=audio, text=" ".join(utterance.text.upper().split()))
+    words = (word if is_marker(word) else word.upper() for word in utterance.text.split())
+    return replace(utterance, audio=audio, text=" ".join(words))
 
 
 def _check_disjoint(sets: dict[str, list[Utterance]]) -> None:

@@ -145,32 +145,40 @@ def _add(lexicon: Pronunciations, word: str, phones: tuple[str, ...]) -> None:
         known.append(phones)
 
 
+def is_marker(word: str) -> bool:
+    """Whether it stands for a noise, as `<unk>`, `[laughter]` and `!SIL` do in Kaldi's transcripts."""
+    return len(word) > 2 and (word[0] + word[-1] in ("<>", "[]") or (word[0] == "!" and word[1].isalpha()))
+
+
 def _complete(
     given: Pronunciations | None, counts: Counter, where: dict[str, str], oov: str
 ) -> tuple[Pronunciations, list[tuple[str, list[tuple[str, ...]], str]]]:
     """The lexicon of the corpus and the report of its unknown words; `given` None is the CMU dictionary."""
     base = given if given is not None else cmu_dictionary()
     lexicon = dict(given) if given is not None else {}
-    unknown = []
+    unknown, report = [], []
     for word in counts:
         pronunciations = find(word, base)
         if pronunciations:
             lexicon[word] = pronunciations
-        elif word != UNK:
+        elif is_marker(word):
+            if word != UNK:
+                lexicon[word] = [(SPN,)]
+                report.append((word, [(SPN,)], "marker"))
+        else:
             unknown.append(word)
     if unknown and oov == "error":
         raise UserError(
             f"{where[unknown[0]]}: word {unknown[0]!r} and {len(unknown) - 1} more are not in the lexicon;"
             " add them or use --oov g2p or --oov spn"
         )
-    report = []
     if oov == "g2p" and unknown:
         for word, (pronunciations, source) in pronounce_unknown(unknown, given or {}).items():
             lexicon[word] = pronunciations
             report.append((word, pronunciations, source))
     elif oov == "spn":
         lexicon[UNK] = [(SPN,)]
-        report = [(word, [(SPN,)], "spn") for word in unknown]
+        report += [(word, [(SPN,)], "spn") for word in unknown]
     return lexicon, report
 
 

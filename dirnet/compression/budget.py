@@ -56,6 +56,8 @@ def parse_size(text: str) -> Size:
             raise UserError(f"size {text!r} would grow the model; give a ratio of at least 1x")
         return Size(text, "ratio", value)
     kind = "bytes" if suffix.endswith("b") else "params"
+    if not suffix and value < 100:
+        raise UserError(f"size {text!r} means so many parameters; a ratio is written {text.strip()}x")
     return Size(text, kind, value * _FACTORS[suffix.removesuffix("b")])
 
 

@@ -123,6 +123,15 @@ def test_unknown_words_become_spn(program, data):
     assert (data / "lang" / "oov.txt").read_text() == "SNORGEL SPN # spn, 1 times\n"
 
 
+@pytest.mark.parametrize("oov", ["g2p", "spn", "error"])
+def test_markers_of_noises_are_no_words_to_spell(program, data, oov):
+    (data / "test" / "text").write_text("v1 CAT <unk> [laughter] !SIL\n")
+    assert make(program, data, "--oov", oov)[0] == 0
+    assert (data / "test" / "text_phones").read_text() == "v1 K AE T SPN SPN SPN\n"
+    report = (data / "lang" / "oov.txt").read_text()
+    assert report == "!SIL SPN # marker, 1 times\n[laughter] SPN # marker, 1 times\n"
+
+
 def test_unknown_words_are_an_error(program, data):
     (data / "test" / "text").write_text("v1 CAT SNORGEL\n")
     status, _, err = make(program, data, "--oov", "error")

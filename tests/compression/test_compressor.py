@@ -329,7 +329,7 @@ def test_the_smallest_feasible_size_is_feasible():
     for method in METHODS.keys() - {"small"}:
         lstm = low_rank_lstm()
         with pytest.raises(UserError) as error:
-            dirnet.compress(lstm, "10", method)
+            dirnet.compress(lstm, "0.1k", method)
         least = int(str(error.value).split("choose from ")[1].split(" to ")[0].replace(",", ""))
         _, report = dirnet.compress(lstm, str(least), method, progress=False)
         assert report["compressed"]["params"] <= least

@@ -30,7 +30,7 @@ def edit(path, old, new):
 def test_paths_case_and_dev_split(prepare, root, tmp_path):
     edit(root / "train" / "wav.scp", f"{root}/train/", "")  # relative to the data dir
     edit(root / "test" / "wav.scp", f"{root}/", "")  # relative to the root
-    edit(root / "train" / "text", "HELLO WORLD", "Hello  wörld")
+    edit(root / "train" / "text", "HELLO WORLD", "Hello  wörld <noise>")
     (root / "train" / "spk2utt").unlink()
     status, said, _ = prepare(root)
     assert status == 0 and "2 of 20 speakers" in said
@@ -38,7 +38,7 @@ def test_paths_case_and_dev_split(prepare, root, tmp_path):
     assert (data / "test_sets").read_text() == "test\n"
     train, dev, test = (read(data / name) for name in ("train", "dev", "test"))
     assert len(train) == 18 and len(dev) == 2 and len(test) == 6
-    assert {u.text for u in train + dev} == {"HELLO WÖRLD 0"}
+    assert {u.text for u in train + dev} == {"HELLO WÖRLD <noise> 0"}
     assert test[0].audio == str(root / "test" / "audio" / "test00-000.flac")
     assert all(u.audio == str(root / "train" / "audio" / f"{u.name}.flac") for u in train + dev)
     assert prepare(root)[1].count("already done") == 3
