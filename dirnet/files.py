@@ -50,21 +50,31 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary sibling folder that replaces the folder `path` when the block ends without an error."""
-    path = Path(path)
+def atomic_folder(path: str | Path, mark: str) -> Iterator[Path]:
+    """Yield a temporary sibling folder that replaces the folder `path` when the block ends without an error.
+
+    mark: the name of something that every such folder holds. One that is neither empty nor holds it was made by
+    somebody else, and is a `UserError`. A link stays a link, to the new folder.
+    """
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and any(path.iterdir()) and not (path / mark).exists():
+        raise UserError(f"{path} would be replaced, but was made by something else: it holds no {mark}; give another "
+                        "folder, or move it away")  # fmt: skip
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_fresh_prefix(path)))
+    old = Path(f"{temporary}.old")
     try:
         yield temporary
         os.chmod(temporary, 0o755)
-        if path.exists():
-            shutil.rmtree(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path, old)  # at once: what a killed process had half removed would hold no mark
         os.replace(temporary, path)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         name_full_disk(error, path)
         raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _fresh_prefix(path: Path) -> str:

@@ -37,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     root = arguments.data_root
     if not (root / "train" / "wav.scp").is_file():
         raise UserError(f"--data_root {root} holds no train/wav.scp; give the folder above the data dirs")
+    if os.path.realpath(root) == os.path.realpath(arguments.out):
+        raise UserError(f"--data_root {root} is the folder that the data dirs are made in; give another --workdir")
     names = ["train", "dev", *sorted(path.name for path in root.glob("test*") if path.is_dir())]
     folders = {name: root / name for name in names if (root / name / "wav.scp").is_file()}
     readers = {
@@ -52,10 +54,10 @@ def main(argv: list[str] | None = None) -> int:
         train, dev, remark = split_off(sets["train"], arguments.dev_fraction)
         sets = {"train": train, "dev": dev} | {name: sets[name] for name in sets if name != "train"}
         print(remark)
+    write_sets(arguments.out, sets)  # first: it refuses a folder with data dirs of somebody else
     lexicon = next((path for name in LEXICONS if (path := root / name).is_file()), None)
     if lexicon:
         _copy_lexicon(lexicon, arguments.out / "local" / "dict" / "lexicon.txt")
-    write_sets(arguments.out, sets)
     return 0
 
 

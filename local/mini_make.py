@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{arguments.audio}: already done")
     else:
         library()
-        with atomic_folder(arguments.audio) as temporary:
+        with atomic_folder(arguments.audio, mark="mini.json") as temporary:
             seconds = synthesise([task for tasks in corpus.values() for task in tasks], temporary, arguments.nj)
             with atomic_write(temporary / "mini.json") as stream:
                 json.dump(record, stream)

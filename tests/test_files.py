@@ -13,6 +13,8 @@ from dirnet import files
 from dirnet.errors import UserError
 from dirnet.files import append_log, atomic_folder, atomic_write, read_log
 
+WRITERS = [(atomic_write, []), (atomic_folder, ["mark"])]
+
 
 def test_new_content_appears_only_at_the_end(tmp_path):
     path = tmp_path / "sub" / "table.txt"
@@ -45,11 +47,11 @@ def test_a_file_size_limit_in_the_middle_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["big.bin"]
 
 
-@pytest.mark.parametrize("writer", [atomic_write, atomic_folder])
-def test_what_a_killed_process_left_goes_with_the_next_write_of_the_same_target(tmp_path, writer):
+@pytest.mark.parametrize("writer, more", WRITERS)
+def test_what_a_killed_process_left_goes_with_the_next_write_of_the_same_target(tmp_path, writer, more):
     code = (
         "import sys, time\nfrom dirnet import files\n"
-        f"with files.{writer.__name__}(sys.argv[1]):\n    print('begun', flush=True)\n    time.sleep(600)\n"
+        f"with files.{writer.__name__}(sys.argv[1], *{more}):\n    print('begun', flush=True)\n    time.sleep(600)\n"
     )
     command = [sys.executable, "-c", code]
     with (
@@ -67,15 +69,15 @@ def test_what_a_killed_process_left_goes_with_the_next_write_of_the_same_target(
         other.wait()
         elsewhere = names[killed].replace(files._here(), "another-node")
         (tmp_path / elsewhere).mkdir()
-        with writer(tmp_path / "a"):
+        with writer(tmp_path / "a", *more):
             pass
         assert sorted(os.listdir(tmp_path)) == sorted([names[alive], names[other], elsewhere, "a"])
         alive.kill()
 
 
-@pytest.mark.parametrize("writer", [atomic_write, atomic_folder])
-def test_a_full_disk_is_told_with_the_file(tmp_path, writer):
-    with pytest.raises(OSError) as full, writer(tmp_path / "table.txt"):
+@pytest.mark.parametrize("writer, more", WRITERS)
+def test_a_full_disk_is_told_with_the_file(tmp_path, writer, more):
+    with pytest.raises(OSError) as full, writer(tmp_path / "table.txt", *more):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert full.value.filename == str(tmp_path / "table.txt") and os.listdir(tmp_path) == []
 
@@ -84,13 +86,46 @@ def test_a_folder_is_replaced_whole(tmp_path):
     target = tmp_path / "model"
     target.mkdir()
     (target / "stale").write_text("x")
-    with pytest.raises(RuntimeError), atomic_folder(target) as folder:
+    with pytest.raises(RuntimeError), atomic_folder(target, "stale") as folder:
         (folder / "half").write_text("y")
         raise RuntimeError
     assert os.listdir(target) == ["stale"] and os.listdir(tmp_path) == ["model"]
-    with atomic_folder(target) as folder:
+    with atomic_folder(target, "stale") as folder:
         (folder / "fresh").write_text("z")
-    assert os.listdir(target) == ["fresh"]
+    assert os.listdir(target) == ["fresh"] and os.listdir(tmp_path) == ["model"]
+
+
+def test_a_folder_of_somebody_else_is_not_replaced(tmp_path):
+    target = tmp_path / "train"
+    target.mkdir()
+    (target / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="train would be replaced.*it holds no mark; give another folder"):
+        with atomic_folder(target, "mark"):
+            pass
+    assert os.listdir(target) == ["thesis.tex"] and os.listdir(tmp_path) == ["train"]
+    (target / "thesis.tex").unlink()
+    with atomic_folder(target, "mark") as folder:  # an empty one is nobody's
+        (folder / "mark").touch()
+    assert os.listdir(target) == ["mark"]
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError), atomic_folder(tmp_path / "file", "mark"):
+        pass
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path):
+    """As of data that lie on another disk."""
+    disk, target = tmp_path / "disk/train", tmp_path / "train"
+    for link_to in ("there", "not yet there"):
+        if link_to == "there":
+            disk.mkdir(parents=True)
+            (disk / "mark").touch()
+        else:
+            target.unlink()
+            disk = tmp_path / "disk/other"
+        target.symlink_to(disk)
+        with atomic_folder(target, "mark") as folder:
+            (folder / "fresh").touch()
+        assert target.is_symlink() and os.listdir(disk) == ["fresh"]
 
 
 @pytest.mark.parametrize("torn", [b'{"b": "' + b"x" * 9000, b"[2]", b'"\xc3'])

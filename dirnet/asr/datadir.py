@@ -24,7 +24,8 @@ SPEEDS = "utt2speed"
 FROM_FEATURES = ("utt2dur", "utt2num_frames")
 BY_UTTERANCE = (*REQUIRED, SPEEDS, *FROM_FEATURES)
 BY_SPEAKER = ("spk2utt", "spk2gender", "spk2age")
-ORIGIN = ".origin.json"  # what a folder was made from, so that making it again is recognised
+# What a folder was made from, so that making it again is recognised; one without it is not ours to replace.
+ORIGIN = ".origin.json"
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def write(folder: str | Path, utterances: Iterable[Utterance]) -> bool:
     if all((folder / name).is_file() for name in (*REQUIRED, "spk2utt")) and read_json(folder / ORIGIN) == origin:
         return False
     speakers = {utterance.name: utterance.speaker for utterance in utterances}
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, ORIGIN) as temporary:
         write_table(temporary / "wav.scp", {utterance.name: utterance.audio for utterance in utterances})
         write_table(temporary / "text", {utterance.name: utterance.text for utterance in utterances})
         write_table(temporary / "utt2spk", speakers)
@@ -176,7 +177,7 @@ def perturb_speed(folder: str | Path, factors: Iterable[float], out: str | Path)
             made["utt2spk"][name], made[SPEEDS][name] = prefix + tables["utt2spk"][utterance], f"{factor:g}"
     origin = {"tables": hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()}
     if read_json(out / ORIGIN) != origin:
-        with atomic_folder(out) as temporary:
+        with atomic_folder(out, ORIGIN) as temporary:
             for name, table in made.items():
                 write_table(temporary / name, table)
             write_table(temporary / "spk2utt", spk2utt(made["utt2spk"]))
@@ -188,12 +189,14 @@ def perturb_speed(folder: str | Path, factors: Iterable[float], out: str | Path)
 def subset(folder: str | Path, names: Iterable[str], out: str | Path) -> None:
     """Write the tables of `folder` for the utterances `names` to the data dir `out`, whole or not at all."""
     folder, names = Path(folder), set(names)
-    with atomic_folder(out) as temporary:
+    with atomic_folder(out, ORIGIN) as temporary:
         for table in (*BY_UTTERANCE, *BY_SPEAKER):
             if (folder / table).exists():
                 shutil.copy(folder / table, temporary / table)
         keep(temporary, names)
         write_table(temporary / "wav.scp", _anchored(read_table(temporary / "wav.scp"), folder))
+        with atomic_write(temporary / ORIGIN) as stream:
+            json.dump({"subset_of": str(folder)}, stream)
 
 
 def keep(folder: str | Path, names: Iterable[str]) -> None:
@@ -218,7 +221,7 @@ def split(folder: str | Path, jobs: int) -> list[Path]:
     if not 1 <= jobs <= len(names):
         raise UserError(f"{folder} cannot be split in {jobs}; expected 1 to {len(names)}, its number of utterances")
     bounds = [len(names) * job // jobs for job in range(jobs + 1)]
-    with atomic_folder(folder / f"split{jobs}") as temporary:
+    with atomic_folder(folder / f"split{jobs}", mark="1") as temporary:
         for job in range(jobs):
             subset(folder, names[bounds[job] : bounds[job + 1]], temporary / str(job + 1))
     return [folder / f"split{jobs}" / str(job + 1) for job in range(jobs)]

@@ -107,3 +107,23 @@ def test_sets_that_share_utterances_or_speakers(prepare, root, corpus):
 def test_no_train(prepare, tmp_path):
     status, _, error = prepare(tmp_path / "nowhere")
     assert status == 2 and "holds no train/wav.scp" in error
+
+
+def test_data_dirs_of_another_recipe_are_left_alone(prepare, root, corpus, tmp_path):
+    theirs = corpus(tmp_path / "data/train")
+    (theirs / "feats.scp").write_text("of hours of work\n")
+    (tmp_path / "data/local/dict").mkdir(parents=True)
+    (tmp_path / "data/local/dict/lexicon.txt").write_text("THEIRS DH\n")
+    (root / "lexicon.txt").write_text("hello HH AH0 L OW1\n")
+    before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    status, _, error = prepare(root)
+    assert status == 2 and f"{theirs} would be replaced" in error
+    assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()} == before
+
+
+def test_a_corpus_is_not_made_of_itself(prepare, corpus, tmp_path):
+    corpus(tmp_path / "data/train", speakers=20, utterances=1)
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    status, _, error = prepare(tmp_path / "link")
+    assert status == 2 and "link is the folder that the data dirs are made in; give another --workdir" in error
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["train"]

@@ -170,3 +170,17 @@ def test_perturb_speed_mistakes(script, program, folder, tmp_path, factors):
     assert status == 2 and f"--factors is {factors!r}, expected numbers from 0.5 to 2.0" in error
     assert not (tmp_path / "out").exists()
     assert "the folder to copy from" in program(perturb, folder, folder)[2]
+
+
+@pytest.mark.parametrize("name, options", [("subset_data_dir", ["--first", "2"]), ("perturb_data_dir_speed", [])])
+def test_a_folder_that_is_no_copy_is_not_replaced(script, program, folder, tmp_path, name, options):
+    main, victim = script(f"utils/{name}.py").main, tmp_path / "victim"
+    victim.mkdir()
+    (victim / "thesis.tex").write_text("years of work")
+    status, _, error = program(main, folder, victim, *options)
+    assert status == 2 and f"{victim} would be replaced" in error and len(error.splitlines()) == 1
+    assert [path.name for path in victim.iterdir()] == ["thesis.tex"]
+    (victim / "thesis.tex").unlink()
+    for _ in range(2):  # into an empty folder, and over its own
+        assert program(main, folder, victim, *options)[0] == 0
+        options = ["--first", "3"] if options else ["--factors", "1.0 1.1"]
