@@ -198,8 +198,11 @@ def _spelled(
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Make LANG/{lexicon,oov,tokens,words}.txt and DATA/SET/text_UNITS of every set: text_phones, text_chars ..."""
-    parser = Parser(prog="python -m dirnet.asr.lexicon", description=main.__doc__)
+    """Make LANG/{lexicon,oov,tokens,words}.txt and DATA/SET/text_UNITS of every set: text_phones, text_chars ...
+
+    --transcripts gives the latter another name, so that inventories of one type but of other sizes keep theirs.
+    """
+    parser = Parser(prog="python -m dirnet.asr.lexicon", description=main.__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="folder of the Kaldi data dirs")
     parser.add_argument("--sets", nargs="+", required=True, help="names of the data dirs in it, the first for training")
     parser.add_argument("--lang", required=True, help="folder to write to")
@@ -209,6 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--arpa", default="", help="language model whose words are needed too")
     parser.add_argument("--silence", default="none", choices=SILENCE, help="where text_phones holds SIL")
     parser.add_argument("--token_type", default="phn", choices=tuple(tokens.TYPES), help="what the outputs stand for")
+    parser.add_argument("--transcripts", help="name of DATA/SET's transcripts in tokens; default: text_UNITS")
     parser.add_argument("--bpe_size", type=int, default=500, help="sentencepiece's pieces, for --token_type bpe")
     parser.add_argument("--word_size", type=int, default=tokens.MOST, help="frequent words, for --token_type word")
     arguments = parser.parse_args(argv)
@@ -278,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
     words = ["<eps>", *sorted(lexicon), "#0", BOS, EOS]
     _write_list(lang / "words.txt", (f"{word} {number}" for number, word in enumerate(words)))
     for name, utterances in said.items():
-        write_transcripts(data / name / f"text_{kind.units}", utterances)
+        write_transcripts(data / name / (arguments.transcripts or f"text_{kind.units}"), utterances)
     with atomic_write(lang / "lang.json") as stream:
         json.dump({"silence": arguments.silence, "oov": arguments.oov, "words": len(lexicon)}, stream)
         stream.write("\n")

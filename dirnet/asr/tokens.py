@@ -25,7 +25,7 @@ MOST = 5000  # outputs: the CTC topology of the graph and the denominator of sMB
 
 @dataclass(frozen=True)
 class TokenType:
-    """units: of file names, `text_UNITS` of a data dir. rate: the token error rate's name, as `dirnet.asr.score`'s."""
+    """units: of file names, `text_UNITS` of a data dir. rate: its error rate's name in `dirnet.asr.score`."""
 
     name: str
     units: str

@@ -34,26 +34,28 @@ def prepare(
     frame_stride: int,
     max_frames: int,
     max_skipped: float = 0.05,
+    transcripts_name: str | None = None,
 ) -> TrainingSet:
     """Make `out/text` and `out/shape` from `data/text_phones`, `data/utt2num_frames` and `dump/feats.scp`.
 
-    phones: the inventory without the blank; of another type of tokens it reads `data/text_chars`, and so on.
+    phones: the inventory without the blank; of another type of tokens it reads `data/text_chars`, and so on, or the
+    file that `transcripts_name` tells.
     An utterance is left out when it has no features or no phones, is longer than `max_frames`, or has fewer frames
     after the stride than CTC needs. More than the fraction `max_skipped`, or a phone outside
     `phones`, is a `UserError`.
     """
-    units = type_of(phones).units
+    source = data / (transcripts_name or f"text_{type_of(phones).units}")
     features = Matrices(dump / "feats.scp")
     features.check_archives()  # ESPnet would fail in the middle of an epoch
     frames = read_table(data / "utt2num_frames")
-    transcripts = dict(map(split_line, read_lines(data / f"text_{units}")))
+    transcripts = dict(map(split_line, read_lines(source)))
     known = set(phones)
     text, shapes, skipped = [], [], {}
     for name in sorted(transcripts):
         sequence = transcripts[name].split()
         unknown = next((phone for phone in sequence if phone not in known), None)
         if unknown is not None:
-            raise UserError(f"{data}/text_{units}: {name} has {unknown!r}, not in the token list; make the lexicon")
+            raise UserError(f"{source}: {name} has {unknown!r}, not in the token list; make the lexicon")
         length = _whole(frames[name], name) if name in features and name in frames else None
         reason = _unusable(sequence, length, frame_stride, max_frames)
         if reason:

@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m dirnet.espnet.train", description=__doc__)
     parser.add_argument("--config", required=True, type=Path, help="YAML: ESPnet's options, e.g. conf/train_ctc.yaml")
     parser.add_argument("--data", default=Path("data"), type=Path, help="holds SET/text_phones, SET/utt2num_frames")
+    parser.add_argument("--transcripts", help="name of SET's transcripts in tokens; default: by type, text_phones")
     parser.add_argument("--dump", default=Path("dump/mfcc"), type=Path, help="holds SET/feats.scp and TRAIN/cmvn.npz")
     parser.add_argument("--lang", default=Path("data/lang"), type=Path, help="holds tokens.txt")
     parser.add_argument("--train", default="train", help="training set")
@@ -123,7 +124,7 @@ def fill(config: dict[str, Any], arguments: argparse.Namespace, tokens: list[str
     for role, name in (("train", arguments.train), ("valid", arguments.dev)):
         kept = prepare(
             arguments.data / name, arguments.dump / name, made / "data" / role, phones, mfcc.num_ceps, stride,
-            arguments.max_frames,
+            arguments.max_frames, transcripts_name=arguments.transcripts,
         )  # fmt: skip
         if kept.skipped:
             first, reason = next(iter(kept.skipped.items()))

@@ -64,7 +64,7 @@ command="$0$([ $# -eq 0 ] || printf ' %q' "$@")"
 . ./cmd.sh
 [ $# -eq 0 ] || { echo "$0: error: unexpected argument '$1'; options are --name value, see $0 --help" >&2; exit 1; }
 
-case ${token_type} in   # what sets apart its folders, its transcripts' name, its error rate's
+case ${token_type} in   # what sets apart its folders and transcripts, its name in decode_*, its error rate's
     phn)  tokens=;                  units=phones; rate=per ;;
     char) tokens=char;              units=chars;  rate=cer ;;
     word) tokens=word${word_size};  units=words;  rate=ter ;;
@@ -72,7 +72,8 @@ case ${token_type} in   # what sets apart its folders, its transcripts' name, it
     *) one_of token_type phn char word bpe ;;
 esac
 data=${workdir}/data; dump=${workdir}/dump/mfcc; downloads=${workdir}/downloads
-lang=${data}/lang${tokens:+_${tokens}}; exp=${workdir}/exp${tokens:+/${tokens}}; jobs=${exp}/log
+lang=${data}/lang${tokens:+_${tokens}}; transcripts=text_${tokens:-phones}
+exp=${workdir}/exp${tokens:+/${tokens}}; jobs=${exp}/log
 conf=conf; [ "${corpus}" != mini ] || conf=conf/mini
 ctc_config=${ctc_config:-${conf}/train_ctc.yaml}
 smbr_config=${smbr_config:-${conf}/train_smbr.yaml}
@@ -146,11 +147,11 @@ fi
 
 if stage 2 "lexicon, language model, decoding graph"; then
     options="lexicon=${lexicon} oov=${oov} arpa=${arpa} order=${lm_order} text=${lm_text}"
-    inputs=; for set in ${sets}; do inputs+=" ${data}/${set}/text ${data}/${set}/text_${units}"; done
+    inputs=; for set in ${sets}; do inputs+=" ${data}/${set}/text ${data}/${set}/${transcripts}"; done
     finished "${lang}/.done" "${options}" "${lang}/TLG.fst" ${inputs} ${arpa} ${lexicon} ${lm_text} || {
         ${python} -m dirnet.asr.lexicon --data "${data}" --sets ${sets} --lang "${lang}" --lexicon "${lexicon}" \
             --oov "${oov}" --arpa "${arpa}" --lm_text "${lm_text}" --token_type "${token_type}" \
-            --bpe_size "${bpe_size}" --word_size "${word_size}"
+            --bpe_size "${bpe_size}" --word_size "${word_size}" --transcripts ${transcripts}
         if [ -z "${arpa}" ]; then
             ${python} -m dirnet.asr.ngram --text "${data}/train/text" --lm_text "${lm_text}" --order "${lm_order}" \
                 --lexicon "${lang}/lexicon.txt" --vocab "${lexicon}" --dev "${data}/dev/text" \
@@ -165,7 +166,8 @@ order="--smbr_order ${smbr_order}"
 training() {  # training CONFIG EXP [OPTION...]: the command that trains one model; a finished one is left alone
     local config=$1 folder=$2; shift 2
     quoted ${python} -m dirnet.espnet.train --config "${config}" --exp "${folder}" --data "${data}" --dump "${dump}" \
-        --train ${train} --lang "${lang}" --mfcc_config "${mfcc_config}" --ngpu "${ngpu}" --seed "${seed}" "$@"
+        --train ${train} --lang "${lang}" --transcripts ${transcripts} --mfcc_config "${mfcc_config}" \
+        --ngpu "${ngpu}" --seed "${seed}" "$@"
 }
 
 if stage 3 "CTC training" 1 2; then
@@ -211,7 +213,7 @@ if stage 6 "decoding and scoring" 2 4 5; then
             job "${folder}/.done" "${options}" "$(quoted utils/decode.sh --python "${python}" --model "${exp}/${model}" \
                 --data "${data}/${set}" --feats "${dump}/${set}/feats.scp" --lang "${lang}" \
                 --nj "${decode_nj:-${job_nj:-${nj}}}" --config "${decode_config}" --units "${units}" --rate "${rate}" \
-                --out "${folder}")"
+                --transcripts ${transcripts} --out "${folder}")"
         done
     done
     run_jobs "${jobs}/decode" ${decode_cmd}

@@ -102,6 +102,14 @@ def test_rare_words_are_one_token_that_the_search_may_find(program, data):
     assert lexicon.read_spellings(data / "lang")["<unk>"] == [("<oov>",)]
 
 
+def test_inventories_of_two_sizes_keep_their_transcripts(program, data):
+    for size in ("4", "99"):
+        assert make(program, data, "word", "--word_size", size, "--transcripts", f"text_word{size}")[0] == 0
+    assert read(data / "train/text_word4")[0] == "train0 THE CAT <oov>".split()
+    assert read(data / "train/text_word99")[0] == "train0 THE CAT SAT".split()
+    assert not (data / "train/text_words").exists()
+
+
 def test_digits_and_marks_are_characters_like_others(program, data):
     """The rules for phones (stress digits, comments, variants) are not those of the lang folder's own lexicon."""
     (data / "train" / "text").write_text("u1 R2D2 ;;; W(2) # A0\n")

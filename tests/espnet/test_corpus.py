@@ -87,3 +87,9 @@ def test_processes_of_one_training_may_prepare_at_the_same_time(folders):
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len((folders[2] / "text").read_text().splitlines()) == 40
     assert sorted(path.name for path in folders[2].iterdir()) == ["shape", "text"]
+
+
+def test_transcripts_may_have_a_name_of_their_own(folders):
+    lines = (folders[0] / "text_phones").read_text().splitlines(keepends=True)
+    (folders[0] / "text_word9").write_text("".join(lines[:20]))
+    assert run(folders, transcripts_name="text_word9").utterances == len(lines[:20]) < run(folders).utterances

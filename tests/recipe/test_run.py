@@ -129,7 +129,7 @@ def test_pieces_instead_of_phones(recipe, program):
     read = yaml.safe_load((folder / "train.yaml").read_text())["train_shape_file"]
     assert len(Path(read[0]).read_text().splitlines()) == 40  # every utterance at both speeds
     score = json.loads((folder / "decode_test/ter.json").read_text())
-    references = dict(line.split(maxsplit=1) for line in (work / "data/test/text_pieces").read_text().splitlines())
+    references = dict(line.split(maxsplit=1) for line in (work / "data/test/text_bpe60").read_text().splitlines())
     assert score["tokens"] == sum(len(line.split()) for line in references.values())
     assert f"TER {score['percent']:.2f} %" in shown.stdout and not (folder / "decode_test/per.json").exists()
     assert (work / "exp/ctc/model.json").stat().st_mtime_ns == before  # the phones' model is left alone
@@ -282,6 +282,23 @@ while [ $# -gt 1 ]; do [ "$1" != --method ] || method=$2; [ "$1" != --out ] || o
     solved = [step for at in steps_at for step in at if step.endswith("/start") and " from " not in step]
     trained = [step for at in steps_at for step in at if step not in solved]
     assert steps == ["dense 1x dense_1x/start", *solved, "finetune dense_1x from dense_1x/start", *trained]
+
+
+def test_inventories_of_two_sizes_have_references_of_their_own(tmp_path):
+    """What writes transcripts in tokens, trains on them and scores by them goes by the size's own file."""
+    program, told, work = tmp_path / "python", tmp_path / "told", tmp_path / "work"
+    program.write_text(f"#!/usr/bin/env bash\necho \"$*\" >> {told}\n")
+    program.chmod(0o755)
+    left(work, "data/test_sets", "dump/mfcc/train/feats.scp", "data/lang_bpe60/TLG.fst", "exp/bpe60/ctc/model.json")
+    options = ["--corpus", "mini", "--workdir", work, "--python", program, "--token_type", "bpe", "--bpe_size", 60]
+    for stage in (2, 3, 6):
+        shown = run(*options, "--baseline", "ctc", "--methods", "", "--stage", stage, "--stop_stage", stage)
+        assert shown.returncode == 0, shown.stdout
+    lines = told.read_text().splitlines()
+    for module in ("dirnet.asr.lexicon", "dirnet.espnet.train"):
+        line = next(line for line in lines if f"-m {module} " in line)
+        assert "--transcripts text_bpe60" in line
+    assert any(f"--metric ter --ref {work}/data/test/text_bpe60 " in line for line in lines)
 
 
 def test_the_report_is_told_the_command_as_a_shell_reads_it(tmp_path):
