@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from dirnet.asr.ark import Matrices
 from dirnet.compression.budget import Size, parse_size
 from dirnet.compression.compressor import compress
+from dirnet.compression.finetune import refuse_replaced_start
 from dirnet.compression.inputs import digest
 from dirnet.compression.methods import METHODS, PRESETS, Method, find_method, load_methods
 from dirnet.compression.parallel import workers
@@ -71,7 +72,7 @@ def _main(argv: list[str] | None) -> int:
         if _finished(out, request):
             print(f"{out}: holds this compressed model already; nothing to do")
             return 0
-        _refuse_other(out)
+        _refuse_other(out, request)
     model = storage.load(arguments.model)
     if model.config.compression:
         raise UserError(f"--model {arguments.model} is compressed already; give the dense model")
@@ -183,11 +184,16 @@ def _finished(out: Path, request: dict[str, Any]) -> bool:
         return False
 
 
-def _refuse_other(out: Path) -> None:
-    """A `UserError` where `out` holds a model, of any kind, that is not just compressed: hours of training."""
+def _refuse_other(out: Path, request: dict[str, Any]) -> None:
+    """A `UserError` where `out` holds a model, of any kind, that is not just compressed: hours of training.
+
+    So is one that was compressed by another request and trained since, in the folder above.
+    """
     description = read_json(out / storage.DESCRIPTION)  # None: there is none, or a damaged one
     if isinstance(description, dict) and "compression" not in description.get("extra", {}):
         raise UserError(f"--out {out} holds a trained model, which would be lost; give another folder")
+    if isinstance(description, dict):
+        refuse_replaced_start(out, description["extra"]["compression"], request)
 
 
 if __name__ == "__main__":

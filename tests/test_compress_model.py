@@ -98,6 +98,24 @@ def test_a_trained_model_is_not_overwritten(dense_folder, capsys):
     assert not (dense_folder / "compression.json").exists()
 
 
+@pytest.mark.parametrize("trained", ["model.pth", "checkpoint.pth", "ctc/checkpoint.pth"])
+def test_the_start_of_a_training_is_not_replaced(dense_folder, tmp_path, capsys, trained):
+    """A report would otherwise tell of another model than the one that was fine-tuned."""
+    folder = tmp_path / "svd_4x"
+    request = ("--model", dense_folder, "--size", "4x", "--method", "svd", "--out", folder / "start")
+    assert program(*request) == program(*request, "--seed", 1) == 0  # as long as nothing was trained
+    (folder / trained).parent.mkdir(exist_ok=True)
+    (folder / trained).touch()
+    before = (folder / "start/model.json").read_bytes()
+    capsys.readouterr()
+    assert program(*request, "--seed", 2) == 2
+    error = capsys.readouterr().err
+    assert f"{folder} holds a training that began with {folder}/start, made with another seed; remove" in error
+    assert (folder / "start/model.json").read_bytes() == before
+    (folder / "start/model.safetensors").write_bytes(b"")  # the same, damaged, is made again
+    assert program(*request, "--seed", 1) == 0
+
+
 def test_a_language_model_is_not_overwritten(dense_folder, tmp_path, capsys):
     storage.save(LanguageModel(LanguageModelConfig("lstm", 8, 1, embedding_size=8, words=("<unk>", "a"))), tmp_path)
     assert program("--model", dense_folder, "--size", "4x", "--out", tmp_path) == 2

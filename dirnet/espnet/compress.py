@@ -18,6 +18,7 @@ from torch import nn
 
 from dirnet.compression.budget import Size, parse_size
 from dirnet.compression.compressor import compress
+from dirnet.compression.finetune import refuse_replaced_start
 from dirnet.compression.groups import dense_rnns, matrix_groups
 from dirnet.compression.inputs import digest
 from dirnet.compression.methods import METHODS, PRESETS, Method, check_trainable, find_method, load_methods
@@ -30,6 +31,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import folder
 from dirnet.espnet.batches import read_batches
 from dirnet.espnet.source import Source, find, remarks_dropped, replaced_strings
+from dirnet.files import read_json
 from dirnet.nn.quantised import DTYPES
 from dirnet.options import Parser, seed
 
@@ -77,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{out}: holds this compressed model already; nothing to do")
             return 0
         folder.refuse_trained(out)
+        refuse_replaced_start(out, (read_json(out / folder.REPORT) or {}).get("request"), request)
     model = silent(found.build())
     wanted = limit(model, size, arguments.of)
     if data:

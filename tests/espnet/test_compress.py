@@ -232,6 +232,15 @@ def test_what_was_deleted_and_what_other_data_give_is_made_again(root, small, pr
     assert again() and not again()
 
 
+def test_the_start_of_a_training_is_not_replaced(root, small, program, tmp_path):
+    small("lm_lstm")
+    options = ("--espnet", root / "lm_lstm", "--size", "1.3x", "--method", "svd", "--out", tmp_path / "svd/start")
+    assert program(main, *options)[0] == program(main, *options, "--seed", 1)[0] == 0
+    (tmp_path / "svd/checkpoint.pth").touch()
+    status, _, error = program(main, *options, "--seed", 2)
+    assert status == 2 and "holds a training that began with" in error and "made with another seed" in error
+
+
 def test_killed_while_it_writes_it_begins_again(root, small, program, tmp_path, monkeypatch):
     """Never refused, and never taken for the other model whose report was there before."""
     small("lm_lstm")
