@@ -46,6 +46,20 @@ within() {
     mistake "--$1 is '${!1}', expected a whole number from $2 to $3"
 }
 
+# each_once WORD...: the words without repetitions.
+each_once() {
+    local word told=
+    for word in "$@"; do [[ "${told} " == *" ${word} "* ]] || told+=" ${word}"; done
+    echo ${told}
+}
+
+# kept_whole CONFIG: the methods in the YAML file CONFIG whose solver is `dense`, which keeps every value.
+kept_whole() {
+    awk '{ sub(/(^|[ \t])#.*/, "") }
+        /^[^ \t]/ { name = $0; sub(/[ \t]*:.*/, "", name); gsub(/["\047]/, "", name) }
+        /solver["\047]?:[ \t]*["\047]?dense([^A-Za-z0-9_]|$)/ { print name }' "$1"
+}
+
 # finished MARKER OPTIONS OUTPUT [INPUT...]: true when MARKER was left with the same OPTIONS after every INPUT changed,
 # and OUTPUT is still there. Otherwise the marker goes, as what it stood for is about to change.
 finished() {

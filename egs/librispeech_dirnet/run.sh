@@ -102,9 +102,11 @@ if [ "${stage}" -le 5 ] && [ "${stop_stage}" -ge 5 ]; then   # before the hours 
 fi
 one_corpus "${data}" "${corpus} ${data_root}${librispeech}"
 
+methods=$(each_once ${methods}); size=$(each_once ${size})
 models="${baseline}"   # the rows of the table: the baseline and every compressed model
-for m in ${methods}; do [[ ${m} != dense* ]] || models+=" ${m}_1x"; done   # the control, whatever the size
-for s in ${size}; do for m in ${methods}; do [[ ${m} == dense* ]] || models+=" ${m}_${s}"; done; done
+whole=" $(echo $(kept_whole "${compress_config}")) "   # the control and its like: once, whatever the size
+for m in ${methods}; do [[ ${whole} != *" ${m} "* ]] || models+=" ${m}_1x"; done
+for s in ${size}; do for m in ${methods}; do [[ ${whole} == *" ${m} "* ]] || models+=" ${m}_${s}"; done; done
 
 left_by() {  # left_by STAGE: what later stages read of it
     case $1 in

@@ -54,6 +54,7 @@ if [ "${stage}" -le 3 ] && [ "${stop_stage}" -ge 3 ]; then   # before the hours 
 fi
 one_corpus "${text}" "${corpus} ${data}"
 
+methods=$(each_once ${methods}); size=$(each_once ${size})
 compressed=; small=   # the rows of the table: the dense model, its control, then these
 for s in ${size}; do
     for m in ${methods}; do [ "${m}" == small ] && small+=" small_${s}" || compressed+=" ${m}_${s}"; done

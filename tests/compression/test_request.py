@@ -20,7 +20,7 @@ from dirnet.provenance import cpu_name
         ("svd", "", 2, "no size is given"),
         ("svd", "rtf=0.001", 2, "size rtf=0.001 needs --cost_model; `dirnet cost"),
         ("whole svd", "1x 2MB", 0, ""),
-        ("svd whole", "1x 7.9x", 2, "method whole keeps every value, size 7.9x is out of reach; run it with 1x"),
+        ("svd whole", "1x 7.9x", 0, ""),  # the recipe takes it at 1x
     ],
 )
 def test_requests(tmp_path, capsys, methods, sizes, status, message):
@@ -51,6 +51,14 @@ def test_requests_of_espnets_models(tmp_path, program, methods, sizes, message):
     options = ("--config", config, "--methods", methods, "--sizes", sizes, "--espnet", "true")
     status, _, error = program(request.main, *options)
     assert status == (2 if message else 0) and message in error and len(error.splitlines()) == bool(message)
+
+
+def test_the_recipe_that_trains_small_itself_takes_no_other_solver_of_that_name(tmp_path, program):
+    config = tmp_path / "compress.yaml"
+    config.write_text("small: {solver: svd}\n")
+    options = ("--config", config, "--methods", "small", "--sizes", "4x", "--espnet", "true")
+    status, _, error = program(request.main, *options)
+    assert status == 2 and "method small has the solver svd, but is trained as a smaller dense model" in error
 
 
 def test_a_cost_model_is_read_before_the_training(tmp_path, program):

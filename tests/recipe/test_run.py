@@ -284,6 +284,31 @@ while [ $# -gt 1 ]; do [ "$1" != --method ] || method=$2; [ "$1" != --out ] || o
     assert steps == ["dense 1x dense_1x/start", *solved, "finetune dense_1x from dense_1x/start", *trained]
 
 
+def test_what_is_made_at_1x_is_told_by_the_solver_and_nothing_twice(tmp_path):
+    program, told, work, config = (tmp_path / name for name in ("python", "told", "work", "own.yaml"))
+    program.write_text(
+        f"""#!/usr/bin/env bash
+while [ $# -gt 1 ]; do
+    [ "$1" != --out ] || {{ echo ${{2#*/exp/}} >> {told}; mkdir -p "$2"; echo > "$2/model.json"; }}
+    shift
+done
+"""
+    )
+    program.chmod(0o755)
+    config.write_text(
+        "# solver: dense\ndense_mine: {solver: svd}  # not solver: dense\n'as it is':\n"
+        "  solver: dense\nwhole:\n  dtype: int8\n  solver: dense  # int8\nsvd: {solver: svd}\n"
+    )
+    left(work, "data/test_sets", "dump/mfcc/train/feats.scp", "exp/smbr/model.json")
+    shown = run(
+        "--corpus", "mini", "--workdir", work, "--python", program, "--stage", 5, "--stop_stage", 5,
+        "--methods", "svd dense_mine whole svd", "--size", "4x 8x 4x", "--compress_config", config,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stdout
+    made = [line.removesuffix("/start") for line in told.read_text().splitlines() if line.endswith("/start")]
+    assert made == ["whole_1x", "svd_4x", "dense_mine_4x", "svd_8x", "dense_mine_8x"]
+
+
 def test_inventories_of_two_sizes_have_references_of_their_own(tmp_path):
     """What writes transcripts in tokens, trains on them and scores by them goes by the size's own file."""
     program, told, work = tmp_path / "python", tmp_path / "told", tmp_path / "work"
