@@ -77,12 +77,31 @@ finish() {
     mistake "$1 cannot be written; free some space and run it again"
 }
 
-# one_corpus DIR NAME: refuse to mix two corpora in one work folder; stage 0 leaves the name of its own in DIR/.corpus.
+# corpus_name CORPUS [PATH]: what tells a corpus from another, whichever way its folder PATH is written.
+corpus_name() { echo "$1 $([ -z "${2:-}" ] || realpath "$2" 2>/dev/null || echo "$2")"; }
+
+# one_corpus WORKDIR CORPUS [PATH]: refuse to mix two corpora in one work folder, or two runs; stage 0 leaves the name of its
+# corpus in WORKDIR/data/.corpus. Runs of jobs take paths as bare words, in which JOB stands for the job's number.
 one_corpus() {
-    [[ $1 != *[[:space:]]* ]] || mistake "'$1' has blanks in its path; give another --workdir"
-    mkdir -p "$1" 2>/dev/null && [ -w "$1" ] || mistake "the folder $1 cannot be made or written to; give another --workdir"
-    [ ! -f "$1/.corpus" ] || [ "$(cat "$1/.corpus")" == "$2" ] && return
-    mistake "$1 holds the corpus '$(cat "$1/.corpus")', not '$2'; give --workdir for another one"
+    local folder=$1/data name held LC_ALL=C
+    [[ $1 =~ ^[A-Za-z0-9._/][A-Za-z0-9._/+=,:@%~#-]*$ && ! $1 =~ (^|[^A-Za-z0-9_])JOB([^A-Za-z0-9_]|$) ]] \
+        || mistake "--workdir is $(quoted "$1"), expected letters, digits and ._/+=,:@%~#- without the word JOB; give another"
+    mkdir -p "${folder}" 2>/dev/null && [ -w "${folder}" ] && touch "$1/.lock" 2>/dev/null \
+        || mistake "the folder ${folder} cannot be made or written to; give another --workdir"
+    alone_in "$1"
+    [ -f "${folder}/.corpus" ] || return 0
+    name=$(corpus_name "${@:2}"); held=$(cat "${folder}/.corpus")
+    [ "$(corpus_name "${held%% *}" "${held#* }")" == "${name}" ] && return
+    mistake "${folder} holds the corpus '${held}', not '${name}'; give --workdir for another one"
+}
+
+# alone_in WORKDIR: take its lock until this script ends, or refuse. Programs that outlive a killed script keep it.
+alone_in() {
+    command -v flock > /dev/null || return 0
+    exec {_lock}>> "$1/.lock"
+    flock --nonblock --conflict-exit-code 9 ${_lock} || [ $? -ne 9 ] \
+        || mistake "another run.sh works in --workdir $1; wait until it has ended, or give another one"
+    trap 'flock --unlock ${_lock}' EXIT   # not when the last program that inherited it ends
 }
 
 # quoted WORD...: the words as a shell reads them back.

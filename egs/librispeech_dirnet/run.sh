@@ -77,8 +77,7 @@ exp=${workdir}/exp${tokens:+/${tokens}}; jobs=${exp}/log
 conf=conf; [ "${corpus}" != mini ] || conf=conf/mini
 ctc_config=${ctc_config:-${conf}/train_ctc.yaml}
 smbr_config=${smbr_config:-${conf}/train_smbr.yaml}
-finetune_config=${finetune_config:-${conf}/finetune.yaml}
-decode_config=${decode_config:-conf/decode.yaml}
+finetune_config=${finetune_config:-${conf}/finetune.yaml}; decode_config=${decode_config:-conf/decode.yaml}
 existing mfcc_config ctc_config smbr_config finetune_config decode_config compress_config cost_model runner \
     librispeech data_root mini_text lexicon arpa lm_text
 [ "${corpus}" != librispeech ] || [ -n "${lexicon}${librispeech}" ] || lexicon=${downloads}/librispeech-lexicon.txt
@@ -100,7 +99,7 @@ if [ "${stage}" -le 5 ] && [ "${stop_stage}" -ge 5 ]; then   # before the hours 
     ${python} -m dirnet.compression.request --config "${compress_config}" --methods "${methods}" \
         --sizes "${size}" ${cost_model:+--cost_model "${cost_model}"}
 fi
-one_corpus "${data}" "${corpus} ${data_root}${librispeech}"
+one_corpus "${workdir}" "${corpus}" "${data_root:-${librispeech}}"
 
 methods=$(each_once ${methods}); size=$(each_once ${size})
 models="${baseline}"   # the rows of the table: the baseline and every compressed model
@@ -128,7 +127,7 @@ if stage 0 "corpus ${corpus}"; then
         mini) ${python} local/mini_make.py --mini_size "${mini_size}" --text "${mini_text}" --seed "${seed}" --nj "${nj}" \
                 --out "${data}" --audio "${downloads}/mini" ;;
     esac
-    finish "${data}/.corpus" "${corpus} ${data_root}${librispeech}"
+    finish "${data}/.corpus" "$(corpus_name "${corpus}" "${data_root:-${librispeech}}")"
 fi
 [ -f "${data}/test_sets" ] || mistake "${data}/test_sets is missing; run stage 0 first"
 test_sets=$(tr '\n' ' ' < "${data}/test_sets")

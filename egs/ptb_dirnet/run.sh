@@ -52,7 +52,7 @@ if [ "${stage}" -le 3 ] && [ "${stop_stage}" -ge 3 ]; then   # before the hours 
     ${python} -m dirnet.compression.request --config "${compress_config}" --methods "${methods}" --sizes "${size}" \
         --espnet true
 fi
-one_corpus "${text}" "${corpus} ${data}"
+one_corpus "${workdir}" "${corpus}" "${data}"
 
 methods=$(each_once ${methods}); size=$(each_once ${size})
 compressed=; small=   # the rows of the table: the dense model, its control, then these
@@ -69,7 +69,7 @@ if stage 0 "corpus ${corpus}"; then
     else
         ${python} local/ptb_data.py text --mini_size "${mini_size}" --seed "${seed}" --out "${text}"
     fi
-    finish "${text}/.corpus" "${corpus} ${data}"
+    finish "${text}/.corpus" "$(corpus_name "${corpus}" "${data}")"
 fi
 
 if stage 1 "vocabulary"; then

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,13 @@ RECIPE = ROOT / "egs" / "librispeech_dirnet"
 MODELS = ("smbr", "svd_3x", "dirnet_3x")
 
 
-def run(*options, **variables) -> subprocess.CompletedProcess:
-    """`./run.sh OPTIONS` in the recipe's folder with this interpreter; standard error goes with standard output."""
+def run(*options, recipe: str = RECIPE.name, **variables) -> subprocess.CompletedProcess:
+    """`./run.sh OPTIONS` in a recipe's folder with this interpreter; standard error goes with standard output."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     command = ["./run.sh", "--python", sys.executable, *map(str, options)]
+    folder = RECIPE.parent / recipe
     return subprocess.run(
-        command, cwd=RECIPE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
@@ -158,6 +160,58 @@ def test_a_mistaken_corpus_does_not_hold_the_work_folder(tmp_path):
     assert "run stage 0 first" in shown.stdout and "another one" not in shown.stdout
 
 
+@pytest.mark.parametrize("recipe, option", [("librispeech_dirnet", "data_root"), ("ptb_dirnet", "data")])
+def test_a_corpus_is_the_same_whichever_way_its_folder_is_written(tmp_path, recipe, option):
+    program, work = tmp_path / "python", tmp_path / "work"
+    program.write_text("#!/usr/bin/env bash\n")
+    program.chmod(0o755)
+    (tmp_path / "k").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "k")
+    left(work, "data/test_sets")
+    relative = os.path.relpath(tmp_path / "k", ROOT / "egs" / recipe)
+    name = "kaldi" if option == "data_root" else "ptb"
+    options = ["--corpus", name, "--workdir", work, "--python", program, "--stage", 0, "--stop_stage", 0]
+    for held in (None, f"{name} {tmp_path}/k/\n"):  # and as an earlier run with a slash left it
+        if held:
+            (work / "data/.corpus").write_text(held)
+        for path in (f"{tmp_path}/k", f"{tmp_path}/k/", f"{tmp_path}//k/../k", relative, f"{tmp_path}/link"):
+            shown = run(*options, f"--{option}", path, recipe=recipe)
+            assert shown.returncode == 0, shown.stdout
+            assert (work / "data/.corpus").read_text() == f"{name} {tmp_path}/k\n"
+    shown = run(*options, f"--{option}", tmp_path / "other", recipe=recipe)
+    assert shown.returncode == 2 and f"not '{name} {tmp_path}/other'; give --workdir" in shown.stdout
+
+
+@pytest.mark.parametrize("recipe", ["librispeech_dirnet", "ptb_dirnet"])
+def test_two_runs_in_one_work_folder_are_refused(tmp_path, recipe):
+    """Until the first has ended, also when something that it began has not."""
+    program, work = tmp_path / "python", tmp_path / "work"
+    program.write_text(
+        f"""#!/usr/bin/env bash
+[ "$1" != -c ] || exit 0
+echo > {tmp_path}/begun
+while [ ! -f {tmp_path}/go ]; do sleep 0.05; done
+sleep 30 > /dev/null 2>&1 &
+"""
+    )
+    program.chmod(0o755)
+    left(work, "data/test_sets")
+    options = ["--workdir", str(work), "--python", str(program), "--stage", "0", "--stop_stage", "0"]
+    folder = ROOT / "egs" / recipe
+    with subprocess.Popen(["./run.sh", "--corpus", "mini", *options], cwd=folder, stdout=subprocess.DEVNULL) as first:
+        until = time.monotonic() + 30
+        while not (tmp_path / "begun").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        options = ["--workdir", work, "--python", "true", "--stage", 1, "--stop_stage", 1, "--corpus", "mini"]
+        shown = run(*options, recipe=recipe)
+        assert shown.returncode == 2 and len(shown.stdout.splitlines()) == 1
+        assert f"another run.sh works in --workdir {work}; wait until it has ended" in shown.stdout
+        (tmp_path / "go").touch()
+        assert first.wait() == 0
+    assert "another run.sh" not in run(*options, recipe=recipe).stdout
+
+
 @pytest.mark.parametrize(
     "options, status, message",
     [
@@ -189,7 +243,11 @@ def test_a_mistaken_corpus_does_not_hold_the_work_folder(tmp_path):
         (["--methods", ""], 2, "--methods is empty, so there is nothing to compress"),
         (["--size", "7.9x banana"], 2, "size 'banana' is not understood"),
         (["--workdir", "/proc/work"], 2, "the folder /proc/work/data cannot be made or written to"),
-        (["--workdir", "a folder"], 2, "'a folder/data' has blanks in its path"),
+        (["--workdir", "a folder"], 2, "--workdir is a\\ folder , expected letters, digits and ._/"),
+        (["--workdir", "a\n$(b)"], 2, "--workdir is $'a\\n$(b)' , expected letters, digits and ._/"),
+        (["--workdir", "~a"], 2, "--workdir is \\~a , expected letters, digits and ._/"),
+        (["--workdir", "w/JOB"], 2, "is w/JOB , expected letters, digits and ._/+=,:@%~#- without the word JOB"),
+        (["--workdir", "a-JOB.b/c"], 2, "without the word JOB; give another"),
         (["--python", "python9"], 2, "--python 'python9' is no Python with the project's packages"),
         (["all"], 1, "unexpected argument 'all'"),
     ],
