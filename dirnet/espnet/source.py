@@ -227,24 +227,33 @@ def _refuse_quantised(path: Path) -> None:
                 raise UserError(f"{path} is quantised; give the float model it was made of")
 
 
-def _named_files(config: Mapping[str, Any], config_file: Path) -> dict[str, Path]:
-    """Files that the configuration cannot do without, and others that it names in a `*_conf`."""
-    found: dict[str, Path] = {}
+def named_strings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Key and value of every string of a configuration that may be the name of a file the model is built or used with.
 
-    def look(key: str, value: Any) -> None:
+    Those of the keys `NEEDED_FILES` and `token_list`, and whatever a `*_conf` holds.
+    """
+
+    def look(key: str, value: Any) -> Iterator[tuple[str, str]]:
         if isinstance(value, Mapping):
             for name, one in value.items():
-                look(str(name), one)
+                yield from look(str(name), one)
         elif isinstance(value, str) and value:
-            path = _resolved(value, config_file) if "/" in value or Path(value).suffix else None
-            if path:
-                found[value] = path
-            elif key in NEEDED_FILES:
-                raise UserError(f"{config_file}: {key} {value} does not exist; run it where that path holds")
+            yield key, value
 
     for key, value in config.items():
         if key in NEEDED_FILES or key == "token_list" or key.endswith("_conf"):
-            look(key, value)
+            yield from look(key, value)
+
+
+def _named_files(config: Mapping[str, Any], config_file: Path) -> dict[str, Path]:
+    """Files that the configuration cannot do without, and others that it names in a `*_conf`."""
+    found: dict[str, Path] = {}
+    for key, value in named_strings(config):
+        path = _resolved(value, config_file) if "/" in value or Path(value).suffix else None
+        if path:
+            found[value] = path
+        elif key in NEEDED_FILES:
+            raise UserError(f"{config_file}: {key} {value} does not exist; run it where that path holds")
     return found
 
 

@@ -15,6 +15,7 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -54,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
 def check(path: Path) -> dict[str, int]:
     """Build every model of the zip `path` and compare its keys and shapes; task -> number of values.
 
-    A zip that cannot be read, a class that cannot be built, a key that is missing or unexpected: a `UserError`.
+    A zip that cannot be read, a file that it lacks, a class that cannot be built, a key that is missing or unexpected
+    are `UserError`s.
     """
     check_espnet()
     with unpacked(path) as (folder, meta):
@@ -67,11 +69,24 @@ def check(path: Path) -> dict[str, int]:
             if weights is None:
                 raise UserError(f"{path}: {META} names {config}, but no model for it; pack it with espnet2.bin.pack")
             values = read_yaml(folder / config)  # its own keys tell the task: ESPnet packs others as asr, too
+            check_files(values, config, folder, path)
             expected = source.built(source.task_of(values, path), values, path).state_dict()
             state = checkpoint.load_state(folder / weights)
             checkpoint.check_fits(state, expected, path, "pack the configuration that it was trained with")
             found[task] = sum(value.numel() for value in state.values())
         return found
+
+
+def check_files(values: Mapping[str, Any], config: str, folder: Path, path: Path) -> None:
+    """A `UserError` where `values` of the configuration `config` name a file outside `folder`, the unpacked `path`.
+
+    It may exist here; who downloads the package does not have it.
+    """
+    for key, value in source.named_strings(values):
+        inside = (folder / value).resolve().is_relative_to(folder.resolve()) and (folder / value).exists()
+        if not inside and (key in source.NEEDED_FILES or Path(value).is_file()):
+            raise UserError(f"{path}: {key} of {config} is {value}, which is not in the package; "
+                            f"pack it again with --option {value}")  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -71,19 +72,21 @@ def stock_model() -> None:
     values = {
         **vars(ASRTask.get_parser().parse_args(["--output_dir", "stock"])),
         "token_list": ["<blank>", "<unk>", *CHARACTERS, "<sos/eos>"], "token_type": "char",
-        "frontend_conf": {"n_fft": 512, "hop_length": 160, "n_mels": 24}, "normalize": "utterance_mvn",
+        "frontend_conf": {"n_fft": 512, "hop_length": 160, "n_mels": 24},
+        "normalize": "global_mvn", "normalize_conf": {"stats_file": "stock/feats_stats.npz"},
         "encoder": "rnn", "encoder_conf": {"hidden_size": 48, "output_size": 24, "num_layers": 2, "subsample": [1, 1]},
         "decoder": None, "model_conf": {"ctc_weight": 1.0, "report_cer": False, "report_wer": False},
         "optim_conf": {"lr": 0.01}, "best_model_criterion": [["valid", "loss_ctc", "min"]],
         "version": importlib.import_module("espnet").__version__,
     }  # fmt: skip
-    model = ASRTask.build_model(argparse.Namespace(**values))
     Path("stock").mkdir()
+    np.savez("stock/feats_stats.npz", count=1.0, sum=np.zeros(24), sum_square=np.ones(24))
+    model = ASRTask.build_model(argparse.Namespace(**values))
     torch.save(model.state_dict(), "stock/model.pth")
     Path("stock/config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(values))))
     importlib.import_module("espnet2.bin.pack").main(
         ["asr", "--asr_train_config", "stock/config.yaml", "--asr_model_file", "stock/model.pth",
-         "--outpath", "model.zip"]
+         "--option", "stock/feats_stats.npz", "--outpath", "model.zip"]
     )  # fmt: skip
 
 
@@ -102,6 +105,8 @@ def test_zoo_model(desk):
     report = read_json(desk / "exp/small/compression.json")
     assert report["ratio"] > 1.3
     assert "small.zip: whole; asr model of" in done.stdout and "nothing was sent" in done.stdout
+    with zipfile.ZipFile(desk / "small.zip") as package:
+        assert "exp/small/feats_stats.npz" in package.namelist()
     start, tuned = torch.load(desk / "exp/small/model.pth"), torch.load(desk / "exp/tuned/1epoch.pth")
     codes = [name for name in start if name.endswith("codes")]
     assert codes and all(start[name].shape == tuned[name].shape for name in codes)

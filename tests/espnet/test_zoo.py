@@ -11,6 +11,7 @@ import threading
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -117,6 +118,22 @@ def test_a_package_that_is_not_what_it_says(changed, program, edit, message):
     status, _, error = program(zoo.main, "check", path)
     assert status == 2 and error.count("\n") == 1 and str(path) in error
     assert re.search(message, error), error
+
+
+@pytest.mark.parametrize("key", ["stats_file", "bpemodel", "extra"])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_package_that_lacks_a_file_is_not_whole_where_it_was_made_either(
+    changed, program, tmp_path, monkeypatch, key, absolute
+):
+    monkeypatch.chdir(tmp_path)
+    np.savez("stats.npz", count=1.0, sum=np.zeros(26), sum_square=np.ones(26))
+    name = str(tmp_path / "stats.npz" if absolute else "stats.npz")
+    config = {"stats_file": {"normalize_conf": {"stats_file": name}}, "bpemodel": {"bpemodel": name},
+              "extra": {"frontend_conf": {"deep": {"extra": name}}}}[key]  # fmt: skip
+    path = changed(config=config)
+    status, _, error = program(zoo.main, "check", path)
+    assert status == 2 and error.count("\n") == 1
+    assert f"{path}: {key} of config.yaml is {name}, which is not in the package; pack it again with --option" in error
 
 
 def test_what_is_no_zip(tmp_path, package, program):
