@@ -18,9 +18,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
+from dirnet.asr.features import Statistics
 from dirnet.errors import UserError
 from dirnet.espnet import checkpoint, experiment
 from dirnet.files import atomic_write, read_json
@@ -31,6 +33,7 @@ DISTRIBUTED = (
     "dist_backend", "dist_init_method", "dist_world_size", "dist_rank", "dist_master_addr", "dist_master_port",
     "dist_launcher", "local_rank", "multiprocessing_distributed",
 )  # fmt: skip
+PATHS = ("stats_file", "token_list", "phone_ngram", "reference", "teacher")
 # may change when a training goes on
 FREE = ("ngpu", "num_workers", "log_interval", "max_epoch", "patience", *DISTRIBUTED)
 
@@ -48,30 +51,58 @@ def fingerprint(
     config: dict[str, Any],
     overrides: list[str],
     state: dict[str, torch.Tensor] | None,
+    exp: Path,
     made: Mapping[str, Path] = types.MappingProxyType({}),
 ) -> str:
     """A sha256 of everything that makes two trainings differ: options, weights to start from, data as read.
 
-    made: where files of the configuration are as long as they are not in their places.
+    Paths count as they lie from the folder `exp`, not as they are spelled. made: where files of the configuration are
+    as long as they are not in their places.
     """
     pairs = [word.strip() for word in " ".join(overrides).split("--") if re.split(r"[ =]", word)[0] not in ("", *FREE)]
-    fixed = {key: value for key, value in config.items() if key not in FREE}
+    fixed = {key: _located(key, value, exp) for key, value in config.items() if key not in FREE}
     summary = hashlib.sha256(json.dumps([fixed, pairs], sort_keys=True, default=str).encode())
     for key, value in sorted((state or {}).items()):
         summary.update(key.encode() + value.contiguous().numpy().tobytes())
     for path in _contents(config):
         with open(made.get(path, path), "rb") as stream:
             summary.update(hashlib.file_digest(stream, "sha256").digest())
+    if stats := (config.get("normalize_conf") or {}).get("stats_file"):
+        summary.update(_rounded(Statistics.read(stats)).encode())
     return summary.hexdigest()
 
 
+def _located(key: str, value: Any, exp: Path) -> Any:
+    """`value` of a configuration's `key`, the paths that the recipes fill in being those from `exp`, links resolved."""
+
+    def seen(path: str) -> str:
+        return os.path.relpath(os.path.realpath(path), os.path.realpath(exp))
+
+    if isinstance(value, Mapping):
+        return {name: _located(name, one, exp) for name, one in value.items()}
+    if key.endswith("_data_path_and_name_and_type"):
+        return [[seen(path), *others] for path, *others in value]
+    if key.endswith("_shape_file"):
+        return [seen(path) for path in value]
+    return seen(value) if key in PATHS and isinstance(value, str) else value
+
+
 def _contents(config: dict[str, Any]) -> Iterator[str]:
-    """The files that tell one corpus from another: transcripts, lengths, and statistics of the features."""
+    """The files that tell one corpus from another besides the features' statistics: transcripts and lengths."""
     for role in ("train", "valid"):
         yield from (path for path, _, kind in config.get(f"{role}_data_path_and_name_and_type", ()) if kind == "text")
         yield from config.get(f"{role}_shape_file", ())
-    if stats := (config.get("normalize_conf") or {}).get("stats_file"):
-        yield stats
+
+
+def _rounded(statistics: Statistics) -> str:
+    """Mean and deviation of the features to six digits: the last bits of sums depend on the number of jobs.
+
+    Means are told in deviations, since the digits of a mean that is nearly zero are such last bits.
+    """
+    mean = statistics.sum / statistics.count
+    deviation = np.sqrt(np.maximum(statistics.sum_square / statistics.count - np.square(mean), 1e-20))
+    means = np.round(mean / deviation, 6) + 0.0  # no negative zeros
+    return json.dumps([[f"{one:.6f}" for one in means], [f"{one:.5e}" for one in deviation]])
 
 
 def refuse_other(exp: Path, digest: str) -> None:

@@ -55,7 +55,7 @@ def train(exp: Path, init: Path | None, arguments: argparse.Namespace, overrides
     """One model: configuration, ESPnet's training, the best epoch as `model.pth`. `arguments` as of `main`."""
     config = configuration(init, arguments)
     state = checkpoint.load_state(init / FINAL) if init else None
-    digest = fingerprint(config, overrides, state)
+    digest = fingerprint(config, overrides, state, exp)
     record = read_json(exp / RECORD)
     if record and record["digest"] == digest and (exp / FINAL).exists():
         if not (exp / storage.DESCRIPTION).exists():

@@ -86,7 +86,7 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
         teacher = finetuning.take_teacher(config, arguments.dense)
         read = {"teacher_sha256": teacher, "reference_sha256": smbr_setup.reference_digest(config)}
         known = {**config, **{key: value for key, value in read.items() if value}}
-        digest = fingerprint(known, overrides, state, files)
+        digest = fingerprint(known, overrides, state, exp, files)
         if finished(exp, digest):
             print(f"{exp}: already trained; remove the folder to train again")
             return

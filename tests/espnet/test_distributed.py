@@ -110,11 +110,12 @@ def test_the_place_among_several_processes(monkeypatch):
     assert launch.rank_of([]) == 1
 
 
-def test_what_a_launcher_adds_makes_no_other_training():
+def test_what_a_launcher_adds_makes_no_other_training(tmp_path):
     config, more = {"max_epoch": 3}, ["--optim_conf", "lr=0.1"]
     launched = [*more, "--dist_rank", "1", "--dist_world_size", "2", "--dist_backend", "gloo", "--local_rank", "none"]
-    assert launch.fingerprint(config, launched, None) == launch.fingerprint(config, more, None)
-    assert launch.fingerprint(config, ["--optim_conf", "lr=0.2"], None) != launch.fingerprint(config, more, None)
+    expected = launch.fingerprint(config, more, None, tmp_path)
+    assert launch.fingerprint(config, launched, None, tmp_path) == expected
+    assert launch.fingerprint(config, ["--optim_conf", "lr=0.2"], None, tmp_path) != expected
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,10 +125,13 @@ def test_fine_tuning_keeps_the_zeros(trained):
         assert torch.equal(value, after[key]) == key.endswith(".index"), key
 
 
-def test_a_rerun_trains_nothing_and_another_training_is_refused(trained, program, work):
+def test_a_rerun_trains_nothing_and_another_training_is_refused(trained, program, work, monkeypatch):
     before = (trained / "lm/model.pth").stat().st_mtime_ns
     status, said, _ = train(program, work, "train.yaml", "--exp", trained / "lm")
     assert status == 0 and "already trained" in said and (trained / "lm/model.pth").stat().st_mtime_ns == before
+    monkeypatch.chdir(work)
+    status, said, error = train(program, Path(), "train.yaml", "--exp", "exp/lm")  # the same folders
+    assert status == 0 and "already trained" in said, error
     neutral = trained / "lm/model.json"
     told = json.loads(neutral.read_text())["sha256"]
     neutral.unlink()

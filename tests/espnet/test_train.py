@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import yaml
 from tiny_corpus import FEATURES, ROOT, make_corpus, write_config
 
 from dirnet.asr.ark import write_ark
+from dirnet.asr.features import Statistics
 from dirnet.compression.compressor import compress
 from dirnet.errors import UserError
 from dirnet.espnet import checkpoint, launch, train
@@ -75,19 +77,63 @@ def test_another_training_in_the_same_folder_is_refused(trained, tmp_path, capfd
     assert times() == before  # its data too, which a training may be reading
 
 
+def test_a_rerun_with_paths_spelled_otherwise_does_nothing(trained, tmp_path, capfd, monkeypatch):
+    (tmp_path / "link").symlink_to(trained.root)
+    monkeypatch.chdir(tmp_path)
+    for root in (Path(os.path.relpath(trained.root)), tmp_path / "link"):
+        spelled = dataclasses.replace(trained, root=root)
+        assert spelled.train(trained.config, root / trained.exp.relative_to(trained.root)) == 0
+        assert "already trained" in capfd.readouterr().out
+
+
+@pytest.fixture
+def written(tmp_path):
+    """The configuration of a training whose files are in tmp_path."""
+    for name in ("text", "shape"):
+        (tmp_path / name).write_text("u1 AA B\n")
+    Statistics(100, np.full(3, 10.0), np.full(3, 50.0)).write(tmp_path / "cmvn.npz")
+    read = [[str(tmp_path / "feats.scp"), "speech", "kaldi_ark"], [str(tmp_path / "text"), "text", "text"]]
+    config = {"train_data_path_and_name_and_type": read, "valid_shape_file": [str(tmp_path / "shape")]}
+    config["token_list"], config["normalize_conf"] = str(tmp_path / "t"), {"stats_file": str(tmp_path / "cmvn.npz")}
+    return config | {"model_conf": {"reference": str(tmp_path / "r"), "teacher": str(tmp_path / "d")}}
+
+
 @pytest.mark.parametrize("changed", ["text", "shape", "cmvn.npz"])
-def test_the_same_paths_with_other_data_are_another_training(tmp_path, changed):
-    files = {name: tmp_path / name for name in ("text", "shape", "cmvn.npz")}
-    for path in files.values():
-        path.write_text("u1 AA B\n")
-    read = [[str(tmp_path / "feats.scp"), "speech", "kaldi_ark"], [str(files["text"]), "text", "text"]]
-    config = {"train_data_path_and_name_and_type": read, "valid_shape_file": [str(files["shape"])]}
-    config["normalize_conf"] = {"stats_file": str(files["cmvn.npz"])}
-    before = launch.fingerprint(config, [], None)
-    files[changed].write_text("u1 AA\n")
-    assert launch.fingerprint(config, [], None) != before
-    files[changed].write_text("u1 AA B\n")
-    assert launch.fingerprint(config, [], None) == before
+def test_the_same_paths_with_other_data_are_another_training(written, tmp_path, changed):
+    before, content = launch.fingerprint(written, [], None, tmp_path), (tmp_path / changed).read_bytes()
+    if changed == "cmvn.npz":
+        Statistics(100, np.full(3, 10.01), np.full(3, 50.0)).write(tmp_path / changed)
+    else:
+        (tmp_path / changed).write_text("u1 AA\n")
+    assert launch.fingerprint(written, [], None, tmp_path) != before
+    (tmp_path / changed).write_bytes(content)
+    assert launch.fingerprint(written, [], None, tmp_path) == before
+
+
+def test_statistics_summed_in_another_order_make_no_other_training(written, tmp_path):
+    """Their last bits differ: with the number of jobs."""
+    frames = np.random.default_rng(0).normal(0, 30, (5000, 3))
+    frames -= frames.mean(0) * [1, 0, 0]  # a mean of nothing but last bits
+    content, digests = set(), set()
+    for jobs in (1, 2, 3, 7, 8, 9, 10, 11):
+        total = Statistics()
+        for part in np.array_split(frames, jobs):
+            total += Statistics(len(part), part.sum(0), np.square(part).sum(0))
+        total.write(tmp_path / "cmvn.npz")
+        content.add((tmp_path / "cmvn.npz").read_bytes())
+        digests.add(launch.fingerprint(written, [], None, tmp_path))
+    assert len(content) > 1 and len(digests) == 1
+
+
+def test_paths_count_as_places_not_as_spelled(written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before, text = launch.fingerprint(written, [], None, tmp_path), json.dumps(written)
+    for other in ("", "./", f"../{tmp_path.name}/"):
+        spelled = json.loads(text.replace(f"{tmp_path}/", other))
+        assert launch.fingerprint(spelled, [], None, Path(other or ".")) == before
+    for name in ("feats.scp", "t", "r", "d"):
+        moved = json.loads(text.replace(json.dumps(str(tmp_path / name)), json.dumps(str(tmp_path / "other"))))
+        assert launch.fingerprint(moved, [], None, tmp_path) != before
 
 
 @pytest.mark.parametrize(
