@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from espnet2.tasks.lm import LMTask
-
 from dirnet.espnet.task import RecipeTrainer
+from dirnet.espnet.versions import no_downloads
+
+with no_downloads():
+    from espnet2.tasks.lm import LMTask
 
 
 class RecipeLMTask(LMTask):

@@ -36,7 +36,10 @@ LINE = (
     "{{'p': hook, '__name__': '_dirnet_espnet_hook'}}) if name == 'espnet2' else None}})())"
 )
 LOOK = """
-import importlib, json, os, sys
+import contextlib, importlib, json, os, sys
+with contextlib.suppress(ImportError):
+    import nltk
+    nltk.download = lambda *_, **__: False  # what ESPnet's g2p_en would fetch
 shown, sys.stdout = sys.stdout, open(os.devnull, "w")
 found = {}
 for task, registries in json.loads(sys.argv[1]).items():

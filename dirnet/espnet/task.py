@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from espnet2.tasks.asr import ASRTask
 from espnet2.train.reporter import SubReporter, aggregate, to_reported_value
 from espnet2.train.trainer import Trainer
 
@@ -20,7 +19,11 @@ from dirnet.asr.tokens import type_of
 from dirnet.compression.support import MovingSupport, SupportSchedule
 from dirnet.errors import UserError
 from dirnet.espnet.checkpoint import CHECKPOINT, PREVIOUS
+from dirnet.espnet.versions import no_downloads
 from dirnet.files import atomic_write
+
+with no_downloads():  # workers that ESPnet spawns come here first
+    from espnet2.tasks.asr import ASRTask
 
 PLATEAU = 0.9  # phone error rate above which a model still says little but blank
 WORST = 1e9  # ESPnet leaves out what is not finite

@@ -7,6 +7,7 @@ import functools
 import importlib
 import io
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from types import ModuleType
 
@@ -42,5 +43,20 @@ def check_espnet() -> None:
 def imported(name: str) -> ModuleType:
     """The module `name`, which imports ESPnet: 12-17 s, its remarks dropped. Another version is a `UserError`."""
     check_espnet()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with no_downloads(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def no_downloads() -> Iterator[None]:
+    """Without `nltk.download`: g2p_en, which ESPnet imports with its tasks, fetches dictionaries that nobody reads."""
+    try:
+        import nltk
+    except ImportError:  # then there is no g2p_en either
+        yield
+        return
+    kept, nltk.download = nltk.download, lambda *_, **__: False
+    try:
+        yield
+    finally:
+        nltk.download = kept
