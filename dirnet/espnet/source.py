@@ -25,8 +25,9 @@ from torch import nn
 from dirnet.config import read_yaml
 from dirnet.errors import UserError
 from dirnet.espnet import versions
-from dirnet.espnet.checkpoint import check_fits, load_state
+from dirnet.espnet.checkpoint import CHECKPOINT, PREVIOUS, check_fits, load_state
 from dirnet.files import atomic_write, read_json
+from dirnet.nn import storage
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz")
 # ESPnet's configs do not name their task; each has keys that no other has. The class of the task, and its keys.
@@ -139,17 +140,27 @@ def _files(text: str) -> tuple[Path, Path]:
         return Path(first), Path(second)
     path = Path(text)
     if path.is_dir():
-        found = sorted(path.glob("valid.*.best.pth")) or sorted(path.glob("*.pth"))
-        found = [one for one in found if one.name != "checkpoint.pth"]
-        if len(found) != 1:
-            names = ", ".join(one.name for one in found[:4]) or "none"
-            raise UserError(f"{path} has not one model to compress, but: {names}; give {path}/config.yaml,MODEL")
-        return path / "config.yaml", found[0]
+        return path / "config.yaml", _checkpoint(path)
     if path.suffix in ARCHIVES:
         return _unpacked(path)
     if path.suffix in (".pth", ".yaml") or path.exists():
         raise UserError(f"{text} is one file of two; {ALSO}")
     return _downloaded(text)
+
+
+def _checkpoint(folder: Path) -> Path:
+    """The model of an experiment, told on standard output: the mean of epochs where there is one, as recipes decode."""
+    whole = [folder / "model.pth"] if (folder / storage.DESCRIPTION).is_file() else []  # of our own trainings
+    patterns = ("valid.*.ave.pth", "*.ave.pth", "*.ave_*best.pth", "valid.*.best.pth", "*.pth")
+    for found in (whole, *(sorted(folder.glob(pattern)) for pattern in patterns)):
+        found = [one for one in found if one.is_file() and one.name not in (CHECKPOINT, PREVIOUS)]
+        if len(found) == 1:
+            print(f"{folder}: taking {found[0].name}", flush=True)
+            return found[0]
+        if found:
+            break
+    names = ", ".join(one.name for one in found[:4]) or "none"
+    raise UserError(f"{folder} has not one model to compress, but: {names}; give {folder}/config.yaml,MODEL")
 
 
 def _unpacked(path: Path) -> tuple[Path, Path]:

@@ -119,6 +119,27 @@ def test_files_that_are_missing_or_no_model(root, tmp_path, monkeypatch):
     refused(f"other.yaml,{folder}/1epoch.pth", "not the config.yaml of a trained model of the tasks lm, asr_transducer")
 
 
+@pytest.mark.parametrize("taken, others", [
+    ("valid.acc.ave.pth", ["valid.acc.best.pth", "valid.acc.ave_10best.pth", "train.loss.ave.pth", "7epoch.pth"]),
+    ("valid.acc.ave_5best.pth", ["valid.acc.best.pth", "valid.loss.best.pth"]),
+    ("valid.acc.best.pth", ["checkpoint.pth", "checkpoint.previous.pth", "model.pth", "7epoch.pth"]),
+    ("model.pth", ["checkpoint.pth", "checkpoint.previous.pth"]),
+    ("model.pth", ["model.json", "valid.loss_ctc.best.pth", "initial.pth", "valid.acc.ave.pth"]),
+])  # fmt: skip
+def test_of_several_checkpoints_the_mean_is_taken_and_told(tmp_path, capsys, taken, others):
+    (tmp_path / "config.yaml").write_text("encoder: rnn\ntoken_list: [a]\n")
+    for name in (taken, *others):
+        (tmp_path / name).touch()
+    assert find(str(tmp_path)).model == tmp_path / taken
+    assert capsys.readouterr().out == f"{tmp_path}: taking {taken}\n"
+
+
+def test_of_equal_checkpoints_none_is_taken(tmp_path):
+    for name in ("valid.acc.ave.pth", "valid.loss.ave.pth", "valid.acc.best.pth"):
+        (tmp_path / name).touch()
+    refused(tmp_path, "has not one model to compress, but: valid.acc.ave.pth, valid.loss.ave.pth; give .*yaml,MODEL")
+
+
 def test_damaged_packages_and_checkpoints(root, tmp_path):
     broken = tmp_path / "broken.zip"
     broken.write_bytes(b"PK\x03\x04 and then nothing")
