@@ -60,17 +60,28 @@ kept_whole() {
         /solver["\047]?:[ \t]*["\047]?dense([^A-Za-z0-9_]|$)/ { print name }' "$1"
 }
 
-# finished MARKER OPTIONS OUTPUT [INPUT...]: true when MARKER was left with the same OPTIONS after every INPUT changed,
-# and OUTPUT is still there. Otherwise the marker goes, as what it stood for is about to change.
+# state OPTIONS [FILE...]: what a marker holds: the OPTIONS and a hash of the FILEs, to which a missing one belongs, too.
+# For large ones and for tables of archives, which may change below them, size and time stand.
+state() {
+    local options=$1 file; shift
+    echo "${options} $(for file in "$@"; do
+        if [ ! -f "${file}" ]; then echo missing
+        elif [[ ${file} == *.scp || $(stat -L -c %s "${file}") -gt 67108864 ]]; then stat -L -c '%s %.9Y' "${file}"
+        else md5sum < "${file}"; fi
+    done | md5sum | cut -d ' ' -f 1)"
+}
+
+# finished MARKER STATE OUTPUT...: true when MARKER was left with the same STATE, as of `state`, and every OUTPUT is
+# still there. Otherwise the marker goes, as what it stood for is about to change.
 finished() {
-    local marker=$1 options=$2 output=$3 input stale=; shift 3
-    [ -f "${marker}" ] && [ "$(cat "${marker}")" == "${options}" ] && [ -f "${output}" ] || stale=yes
-    for input in "$@"; do [ ! "${input}" -nt "${marker}" ] || stale=yes; done
+    local marker=$1 state=$2 output stale=; shift 2
+    [ -f "${marker}" ] && [ "$(cat "${marker}")" == "${state}" ] || stale=yes
+    for output in "$@"; do [ -f "${output}" ] || stale=yes; done
     [ -z "${stale}" ] || { rm -f "${marker}"; return 1; }
     echo "    already done: ${marker%/.done*} (delete ${marker} to do it again)"
 }
 
-# finish MARKER OPTIONS: leave the marker that `finished` reads.
+# finish MARKER STATE: leave the marker that `finished` reads.
 finish() {
     { mkdir -p "$(dirname "$1")" && printf '%s\n' "$2" > "$1.tmp" && mv "$1.tmp" "$1"; } 2>/dev/null && return
     rm -f "$1.tmp"
@@ -80,12 +91,12 @@ finish() {
 # corpus_name CORPUS [PATH]: what tells a corpus from another, whichever way its folder PATH is written.
 corpus_name() { echo "$1 $([ -z "${2:-}" ] || realpath "$2" 2>/dev/null || echo "$2")"; }
 
-# one_corpus WORKDIR CORPUS [PATH]: refuse to mix two corpora in one work folder, or two runs; stage 0 leaves the name of its
-# corpus in WORKDIR/data/.corpus. Runs of jobs take paths as bare words, in which JOB stands for the job's number.
+# one_corpus WORKDIR CORPUS [PATH]: refuse to mix two corpora in one work folder, or two runs; stage 0 leaves the name of
+# its corpus in WORKDIR/data/.corpus. Jobs take paths as bare words, in which JOB stands for the job's number.
 one_corpus() {
     local folder=$1/data name held LC_ALL=C
     [[ $1 =~ ^[A-Za-z0-9._/][A-Za-z0-9._/+=,:@%~#-]*$ && ! $1 =~ (^|[^A-Za-z0-9_])JOB([^A-Za-z0-9_]|$) ]] \
-        || mistake "--workdir is $(quoted "$1"), expected letters, digits and ._/+=,:@%~#- without the word JOB; give another"
+        || mistake "--workdir is $(quoted "$1"), expected letters, digits, ._/+=,:@%~#- and no word JOB; give another"
     mkdir -p "${folder}" 2>/dev/null && [ -w "${folder}" ] && touch "$1/.lock" 2>/dev/null \
         || mistake "the folder ${folder} cannot be made or written to; give another --workdir"
     alone_in "$1"
@@ -109,8 +120,8 @@ quoted() { printf '%q ' "$@"; }
 
 _jobs=()
 
-# job MARKER OPTIONS COMMAND: a job for the next `run_jobs`, a line of shell; it leaves MARKER, if that is not empty, with
-# OPTIONS as `finish` does, so that jobs that ended well stay done when others of their array fail.
+# job MARKER STATE COMMAND: a job for the next `run_jobs`, a line of shell; it leaves MARKER, if that is not empty, with
+# STATE as `finish` does, so that jobs that ended well stay done when others of their array fail.
 job() { _jobs+=("$(quoted "$1" "$2" "$3")"); }
 
 # run_jobs NAME [RUNNER...]: run all jobs given since the last time, as an array with the logs NAME.JOB.log, and show what

@@ -75,8 +75,7 @@ data=${workdir}/data; dump=${workdir}/dump/mfcc; downloads=${workdir}/downloads
 lang=${data}/lang${tokens:+_${tokens}}; transcripts=text_${tokens:-phones}
 exp=${workdir}/exp${tokens:+/${tokens}}; jobs=${exp}/log
 conf=conf; [ "${corpus}" != mini ] || conf=conf/mini
-ctc_config=${ctc_config:-${conf}/train_ctc.yaml}
-smbr_config=${smbr_config:-${conf}/train_smbr.yaml}
+ctc_config=${ctc_config:-${conf}/train_ctc.yaml}; smbr_config=${smbr_config:-${conf}/train_smbr.yaml}
 finetune_config=${finetune_config:-${conf}/finetune.yaml}; decode_config=${decode_config:-conf/decode.yaml}
 existing mfcc_config ctc_config smbr_config finetune_config decode_config compress_config cost_model runner \
     librispeech data_root mini_text lexicon arpa lm_text
@@ -147,9 +146,10 @@ if stage 1 "data dirs and MFCC features"; then
 fi
 
 if stage 2 "lexicon, language model, decoding graph"; then
-    options="lexicon=${lexicon} oov=${oov} arpa=${arpa} order=${lm_order} text=${lm_text}"
-    inputs=; for set in ${sets}; do inputs+=" ${data}/${set}/text ${data}/${set}/${transcripts}"; done
-    finished "${lang}/.done" "${options}" "${lang}/TLG.fst" ${inputs} ${arpa} ${lexicon} ${lm_text} || {
+    inputs=("${arpa}" "${lexicon}" "${lm_text}"); outputs=("${lang}"/{TLG.fst,{lexicon,tokens,words}.txt,lang.json})
+    for set in ${sets}; do inputs+=("${data}/${set}/text"); outputs+=("${data}/${set}/${transcripts}"); done
+    state=$(state "lexicon=${lexicon} oov=${oov} arpa=${arpa} order=${lm_order} text=${lm_text}" "${inputs[@]}")
+    finished "${lang}/.done" "${state}" "${outputs[@]}" || {
         ${python} -m dirnet.asr.lexicon --data "${data}" --sets ${sets} --lang "${lang}" --lexicon "${lexicon}" \
             --oov "${oov}" --arpa "${arpa}" --lm_text "${lm_text}" --token_type "${token_type}" \
             --bpe_size "${bpe_size}" --word_size "${word_size}" --transcripts ${transcripts}
@@ -159,7 +159,7 @@ if stage 2 "lexicon, language model, decoding graph"; then
                 --out "${lang}/lm.arpa"
         fi
         ${python} -m dirnet.asr.graph --lang "${lang}" --arpa "${arpa:-${lang}/lm.arpa}"
-        finish "${lang}/.done" "${options}"
+        finish "${lang}/.done" "${state}"
     }
 fi
 
@@ -205,13 +205,13 @@ if stage 5 "compression to ${size}: ${methods}" 1 4; then
 fi
 
 if stage 6 "decoding and scoring" 2 4 5; then
-    options="$(md5sum < "${decode_config}")"
     for model in ${models}; do
         for set in ${test_sets}; do
             folder=${exp}/${model}/decode_${set}
-            finished "${folder}/.done" "${options}" "${folder}/${rate}.json" "${exp}/${model}/model.json" \
-                "${lang}/TLG.fst" "${dump}/${set}/feats.scp" && continue
-            job "${folder}/.done" "${options}" "$(quoted utils/decode.sh --python "${python}" --model "${exp}/${model}" \
+            state=$(state "" "${decode_config}" "${exp}/${model}/model.json" "${lang}"/{TLG.fst,words.txt} \
+                "${dump}/${set}/feats.scp" "${data}/${set}"/{text,"${transcripts}"})
+            finished "${folder}/.done" "${state}" "${folder}"/{wer,"${rate}"}.json && continue
+            job "${folder}/.done" "${state}" "$(quoted utils/decode.sh --python "${python}" --model "${exp}/${model}" \
                 --data "${data}/${set}" --feats "${dump}/${set}/feats.scp" --lang "${lang}" \
                 --nj "${decode_nj:-${job_nj:-${nj}}}" --config "${decode_config}" --units "${units}" --rate "${rate}" \
                 --transcripts ${transcripts} --out "${folder}")"
@@ -220,21 +220,21 @@ if stage 6 "decoding and scoring" 2 4 5; then
     run_jobs "${jobs}/decode" ${decode_cmd}
 fi
 
-backend_of() {  # backend_of MODEL: our operators for a compressed model, XNNPACK for a dense one
-    grep -qs '"compression": null' "${exp}/$1/model.json" && echo xnnpack || echo dirnet
-}
-
+# backend_of MODEL: our operators for a compressed model, XNNPACK for a dense one
+backend_of() { grep -qs '"compression": null' "${exp}/$1/model.json" && echo xnnpack || echo dirnet; }
+# exported MODEL, packed FOLDER: the state of what stages 7 and 9 read
+exported() { state "$(backend_of "$1") ${chunk}" "${exp}/$1/model.json"; }
+packed() { state "" "$1"/{model.json,rtf.json,decode_*/[cptw]er.json} "${lang}"/{lexicon,tokens}.txt; }
 if stage 7 "ExecuTorch export" 4 5; then
     written=; programs=; for model in ${models}; do
         backend=$(backend_of "${model}")
-        finished "${exp}/${model}/.done.export" "${backend} ${chunk}" "${exp}/${model}/encoder.pte" \
-            "${exp}/${model}/model.json" && continue
+        finished "${exp}/${model}/.done.export" "$(exported "${model}")" "${exp}/${model}/encoder.pte" && continue
         ${python} -m dirnet.deploy.export --model "${exp}/${model}" --backend "${backend}" \
             --chunk "$([ ${backend} == xnnpack ] && echo 1 || echo "${chunk}")" --out "${exp}/${model}/encoder.pte"
         written+=" ${model}"; programs+=" ${exp}/${model}/encoder.pte"
     done
     [ -z "${written}" ] || ${python} -m dirnet.deploy.verify ${programs}
-    for model in ${written}; do finish "${exp}/${model}/.done.export" "$(backend_of "${model}") ${chunk}"; done
+    for model in ${written}; do finish "${exp}/${model}/.done.export" "$(exported "${model}")"; done
 fi
 
 if stage 8 "real-time factor on ${device}" 7; then
@@ -250,13 +250,12 @@ if stage 8 "real-time factor on ${device}" 7; then
 fi
 
 if stage 9 "packages for the ESPnet model zoo" 4 5; then
-    folders=; for model in ${models}; do
-        finished "${exp}/${model}/.done.pack" "" "${exp}/${model}/model.zip" "${exp}/${model}/model.json" \
-            "${exp}/${model}"/decode_*/[cptw]er.json "${exp}/${model}/rtf.json" || folders+=" ${exp}/${model}"
+    folders=; for model in ${models}; do folder=${exp}/${model}
+        finished "${folder}/.done.pack" "$(packed "${folder}")" "${folder}/model.zip" || folders+=" ${folder}"
     done
     case ${corpus} in librispeech) dataset=librispeech_asr ;; mini) dataset="synthetic speech" ;; *) dataset= ;; esac
     [ -z "${folders}" ] || ${python} -m dirnet.espnet.pack --exp ${folders} --lang "${lang}" ${dataset:+--dataset "${dataset}"}
-    for folder in ${folders}; do finish "${folder}/.done.pack" ""; done
+    for folder in ${folders}; do finish "${folder}/.done.pack" "$(packed "${folder}")"; done
 fi
 
 if stage 10 "report" 4 5; then

@@ -243,11 +243,11 @@ sleep 30 > /dev/null 2>&1 &
         (["--methods", ""], 2, "--methods is empty, so there is nothing to compress"),
         (["--size", "7.9x banana"], 2, "size 'banana' is not understood"),
         (["--workdir", "/proc/work"], 2, "the folder /proc/work/data cannot be made or written to"),
-        (["--workdir", "a folder"], 2, "--workdir is a\\ folder , expected letters, digits and ._/"),
-        (["--workdir", "a\n$(b)"], 2, "--workdir is $'a\\n$(b)' , expected letters, digits and ._/"),
-        (["--workdir", "~a"], 2, "--workdir is \\~a , expected letters, digits and ._/"),
-        (["--workdir", "w/JOB"], 2, "is w/JOB , expected letters, digits and ._/+=,:@%~#- without the word JOB"),
-        (["--workdir", "a-JOB.b/c"], 2, "without the word JOB; give another"),
+        (["--workdir", "a folder"], 2, "--workdir is a\\ folder , expected letters, digits, ._/"),
+        (["--workdir", "a\n$(b)"], 2, "--workdir is $'a\\n$(b)' , expected letters, digits, ._/"),
+        (["--workdir", "~a"], 2, "--workdir is \\~a , expected letters, digits, ._/"),
+        (["--workdir", "w/JOB"], 2, "is w/JOB , expected letters, digits, ._/+=,:@%~#- and no word JOB"),
+        (["--workdir", "a-JOB.b/c"], 2, "and no word JOB; give another"),
         (["--python", "python9"], 2, "--python 'python9' is no Python with the project's packages"),
         (["all"], 1, "unexpected argument 'all'"),
     ],
@@ -427,6 +427,49 @@ while [ $# -gt 1 ]; do [ "$1" != --out ] || touch "$2"; shift; done
         refuse.unlink(missing_ok=True)
 
 
+def test_stage_2_runs_again_after_every_change_of_what_it_reads_or_left(tmp_path):
+    """With a stand-in for Python that leaves the files; what is read in its place may be older, or as long."""
+    program, told, work = tmp_path / "python", tmp_path / "told", tmp_path / "work"
+    program.write_text(
+        f"""#!/usr/bin/env bash
+case "$*" in
+    *dirnet.asr.lexicon*) echo lexicon >> {told}
+        for set in train dev test; do touch {work}/data/$set/text_phones; done
+        touch {work}/data/lang/{{lexicon,tokens,words}}.txt {work}/data/lang/lang.json ;;
+    *dirnet.asr.graph*) touch {work}/data/lang/TLG.fst ;;
+esac
+"""
+    )
+    program.chmod(0o755)
+    left(work, "data/test_sets", "dump/mfcc/train/feats.scp", "data/lang/oov.txt")
+    left(work, *(f"data/{name}/text" for name in ("train", "dev", "test")))
+    lexicon, text = tmp_path / "my lexicon.txt", tmp_path / "a text.txt"
+    options = ["--corpus", "mini", "--workdir", work, "--python", program, "--stage", 2, "--stop_stage", 2]
+    options += ["--lexicon", lexicon, "--lm_text", text]
+
+    def older(path: Path, content: str) -> None:
+        path.write_text(content)
+        os.utime(path, (1e9, 1e9))
+
+    def runs_again() -> bool:
+        told.write_text("")
+        shown = run(*options)
+        assert shown.returncode == 0, shown.stdout
+        return told.read_text() == "lexicon\n"
+
+    older(lexicon, "A B\n")
+    older(text, "A A\n")
+    assert runs_again() and not runs_again()
+    for name in ("lang/tokens.txt", "lang/lexicon.txt", "lang/words.txt", "train/text_phones", "lang/TLG.fst"):
+        (work / "data" / name).unlink()
+        assert runs_again() and not runs_again(), name
+    for path in (lexicon, text, work / "data/dev/text"):
+        older(path, "A C\n")
+        assert runs_again() and not runs_again(), path
+    os.utime(lexicon)  # no change
+    assert not runs_again()
+
+
 def test_stage_9_packs_again_what_was_decoded_or_timed_since(tmp_path):
     program, told, work = tmp_path / "python", tmp_path / "told", tmp_path / "work"
     program.write_text(
@@ -439,7 +482,8 @@ while [ $# -gt 0 ]; do case $1 in */exp/*) echo "${{1##*/}}" >> {told}; touch "$
     left(work, "data/test_sets", "data/lang/TLG.fst", "exp/smbr/model.json", "exp/svd_3x/model.json")
     options = ["--corpus", "mini", "--workdir", work, "--python", program, "--stage", 9, "--stop_stage", 9]
     for new, packed in (((), ["smbr", "svd_3x"]), ((), []), (("exp/smbr/decode_test/wer.json",), ["smbr"]),
-                        (("exp/svd_3x/rtf.json",), ["svd_3x"]), ((), [])):  # fmt: skip
+                        (("exp/svd_3x/rtf.json",), ["svd_3x"]), ((), []),
+                        (("data/lang/lexicon.txt",), ["smbr", "svd_3x"]), ((), [])):  # fmt: skip
         left(work, *new)
         told.write_text("")
         shown = run(*options, "--methods", "svd", "--size", "3x")
