@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dirnet.config import read_yaml
 from dirnet.errors import UserError, did_you_mean
 from dirnet.espnet.versions import imported
 from dirnet.espnet.wrap import NAME
@@ -18,11 +20,37 @@ REFUSED = {
     **dict.fromkeys(("--collect_stats", "--dry_run", "--print_config"), "it would train nothing; leave it out"),
 }  # fmt: skip
 MODELS = ("dirnet_ctc", "dirnet_smbr")
+# What models report, by phase; in training also `loss_distill` where they distil.
+OF_SMBR = {"loss", "loss_ctc", "loss_smbr", "smbr_acc", "skipped", "per"}
+REPORTED = {
+    "dirnet_ctc": {"train": {"loss", "loss_ctc"}, "valid": {"loss", "loss_ctc", "per"}},
+    "dirnet_smbr": {"train": OF_SMBR, "valid": OF_SMBR},
+    "lm": {"train": {"loss"}, "valid": {"loss"}},
+}
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def espnet_task() -> type:
     """ESPnet's ASR task with our trainer."""
     return imported("dirnet.espnet.task").RecipeTask
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The YAML file `path`, its numbers as `with_numbers` leaves them."""
+    return with_numbers(read_yaml(path))
+
+
+def with_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with numbers such as 4e-3 in its `*_conf`, which YAML 1.1 reads as strings; ESPnet converts the rest."""
+
+    def converted(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: converted(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [converted(one) for one in value]
+        return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
+
+    return {key: converted(value) if str(key).endswith("_conf") else value for key, value in config.items()}
 
 
 def check_choices(config: Mapping[str, Any], where: Path) -> None:
@@ -41,6 +69,38 @@ def check_keys(config: Mapping[str, Any], task: type, where: Path) -> None:
     for key in config:
         _known(key, known, f"{where}: ")
     check_confs(config, task, where)
+    for action in parser._actions:
+        value = config.get(action.dest)
+        if value is None or not action.choices:
+            continue
+        meant = action.type(value) if isinstance(value, str) and action.type else value
+        if meant not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            raise UserError(f"{where}: {action.dest} is {value!r}; {did_you_mean(str(value), names)}")
+
+
+def check_criteria(config: Mapping[str, Any], where: Path) -> None:
+    """The criteria of early stopping, learning rate and best epoch must be what the model reports.
+
+    ESPnet looks for them after the first epoch. Of several for the best epoch it passes over those that it does not
+    find, as its own defaults; the first one chooses our model.
+    """
+    reported = REPORTED.get(config["model"])
+    if reported is None:
+        return
+    distils = ((config.get("model_conf") or {}).get("distill") or {}).get("weight")
+    best = config["best_model_criterion"][:1]
+    for key, criterion in [("val_scheduler_criterion", config["val_scheduler_criterion"]),
+                           ("early_stopping_criterion", config["early_stopping_criterion"]),
+                           *(("best_model_criterion", one) for one in best)]:  # fmt: skip
+        phase, name, *mode = [*criterion, None, None][: 2 if key.startswith("val") else 3]
+        for value, known in [(phase, {*reported}), *((one, {"min", "max"}) for one in mode)]:
+            if value not in known:
+                raise UserError(f"{where}: {key} has {value!r}, expected {' or '.join(sorted(known))}")
+        names = reported[phase] | ({"loss_distill"} if distils and phase == "train" else set())
+        if name not in names:
+            raise UserError(f"{where}: {key} is {name!r} of {phase}, which {config['model']} does not report; "
+                            + did_you_mean(str(name), sorted(names)))  # fmt: skip
 
 
 def check_confs(config: Mapping[str, Any], task: type, where: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import hashlib
 import json
 import logging
@@ -137,15 +138,34 @@ def run(
     options = ["--config", str(exp / CONFIG), "--output_dir", str(exp), "--ngpu", str(arguments.ngpu)]
     options += ["--multiprocessing_distributed", str(arguments.ngpu > 1).lower(), *overrides]
     try:
-        parsed = task.get_parser().parse_args(options)
-        experiment.check_confs(vars(parsed), task, arguments.config)  # those of the command line too
-        if initial:
-            expected = task.build_model(parsed).state_dict()
-            checkpoint.check_fits(torch.load(exp / INITIAL, weights_only=True), expected, initial)
-        task.main(cmd=options)
+        values = experiment.with_numbers(vars(task.get_parser().parse_args(options)))
+        experiment.check_confs(values, task, arguments.config)  # those of the command line too
+        experiment.check_criteria(values, arguments.config)
+        with refusals_told(task, arguments.config, log):
+            if initial:
+                expected = task.build_model(argparse.Namespace(**copy.deepcopy(values))).state_dict()
+                checkpoint.check_fits(torch.load(exp / INITIAL, weights_only=True), expected, initial)
+            task.main(argparse.Namespace(**values))
     except SystemExit:  # argparse's way to refuse a value; its last line says which
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise UserError(f"{arguments.config}: ESPnet refused an option: {' '.join(last)}") from None
+
+
+@contextlib.contextmanager
+def refusals_told(task: type, config: Path, log: Path) -> Iterator[None]:
+    """Make a `UserError` of what ESPnet or torch raise at values of `config` before the first epoch; `log` gets all."""
+    from typeguard import TypeCheckError  # ESPnet's
+
+    task.trainer.begun = False
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AssertionError, ZeroDivisionError, TypeCheckError) as error:
+        if task.trainer.begun or isinstance(error, UserError):
+            raise
+        logging.exception("refused")
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise UserError(f"{config}: ESPnet refuses a value ({type(error).__name__}: {reason}); mend it; "
+                        f"{log} tells where it was read") from None  # fmt: skip
 
 
 def rank_of(overrides: list[str]) -> int:

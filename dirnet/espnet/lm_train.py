@@ -80,7 +80,7 @@ def train(exp: Path, init: Path | None, arguments: argparse.Namespace, overrides
 
 def configuration(init: Path | None, arguments: argparse.Namespace) -> dict[str, Any]:
     """The user's YAML with what the recipe knows: data, tokens, and the shape of the model in `init`."""
-    config, data = read_yaml(arguments.config), arguments.data
+    config, data = experiment.read(arguments.config), arguments.data
     if init:
         given = [key for key in SHAPE if key in config]
         if given:

@@ -43,6 +43,7 @@ class RecipeTrainer(Trainer):
     curves: list[dict[str, Any]]
     patience: int | None
     started: float
+    begun = False  # an epoch of this training
 
     @classmethod
     def run(cls, *, trainer_options, **others) -> None:
@@ -57,7 +58,7 @@ class RecipeTrainer(Trainer):
 
     @classmethod
     def train_one_epoch(cls, *, model, iterator, optimizers, reporter, options, distributed_option, **others) -> bool:
-        epoch = reporter.get_epoch()
+        epoch, cls.begun = reporter.get_epoch(), True
         cls.curves = [*cls.curves[: epoch - 1], {"epoch": epoch}]
         cls.started = time.perf_counter()
         talks = not distributed_option.distributed or distributed_option.dist_rank == 0

@@ -20,7 +20,6 @@ from dirnet.asr.datadir import read_lines
 from dirnet.asr.features import MfccConfig, Statistics
 from dirnet.compression.finetune import refuse_changed_layout
 from dirnet.compression.support import tighten
-from dirnet.config import read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment, finetuning, smbr_setup
 from dirnet.espnet.corpus import prepare
@@ -64,9 +63,9 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """One run: configuration, ESPnet's training, the neutral model. `arguments` as of `main`."""
     exp = arguments.exp
     tokens = read_tokens(arguments.lang / "tokens.txt")
-    config = read_yaml(arguments.config)
+    config = experiment.read(arguments.config)
     if arguments.objective:
-        smbr_setup.take_objective(config, read_yaml(arguments.objective), arguments.objective)
+        smbr_setup.take_objective(config, experiment.read(arguments.objective), arguments.objective)
     experiment.check_choices(config, arguments.config)
     if arguments.smbr_order is not None and config["model"] != "dirnet_smbr":
         raise UserError(f"--smbr_order {arguments.smbr_order} is of no use by CTC ({arguments.config}); leave it out")

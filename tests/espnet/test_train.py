@@ -24,7 +24,7 @@ from dirnet.asr.ark import write_ark
 from dirnet.asr.features import Statistics
 from dirnet.compression.compressor import compress
 from dirnet.errors import UserError
-from dirnet.espnet import checkpoint, launch, train
+from dirnet.espnet import checkpoint, experiment, launch, train
 from dirnet.espnet.task import read_curves
 from dirnet.factorization.pruning import magnitude
 from dirnet.factorization.svd import truncated
@@ -159,6 +159,47 @@ def test_a_mistaken_option_is_one_line_and_can_be_corrected(trained, tmp_path, c
         launch.refuse_other(exp, "of the corrected one")
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"optim": "adm"}, "optim is 'adm'; did you mean 'adam'?"),
+        ({"batch_size": 0}, "ESPnet refuses a value"),
+        ({"encoder_conf": {"dropout": 2.0}}, "ESPnet refuses a value (ValueError: dropout probability has to be"),
+        ({"optim_conf": {"lr": "many"}}, "ESPnet refuses a value (TypeError: "),
+        ({"val_scheduler_criterion": ["valid", "pper"]}, "val_scheduler_criterion is 'pper' of valid"),
+    ],
+)
+def test_a_mistaken_value_is_one_line_before_the_first_epoch(trained, tmp_path, capfd, change, fault):
+    config, exp = write_config(tmp_path / "mine.yaml", **change), tmp_path / "exp"
+    assert trained.train(config, exp) == 2
+    error = capfd.readouterr().err
+    assert f"{config}: {fault}" in error and len(error.splitlines()) == 1
+    assert "refuses" not in fault or "Traceback" in (exp / "train.log").read_text()
+    assert not (exp / "1epoch.pth").exists()
+
+
+def test_a_failure_in_an_epoch_is_ours(trained, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("a mistake of ours")
+
+    monkeypatch.setattr("dirnet.espnet.ctc_model.PhoneCTCModel.criterion", fail)
+    with pytest.raises(ValueError, match="a mistake of ours"):
+        train.main(trained.options(trained.config, tmp_path / "exp"))
+
+
+def test_numbers_that_yaml_reads_as_strings_train(trained, tmp_path):
+    config = write_config(tmp_path / "mine.yaml", max_epoch=1, optim_conf={"lr": "4e-3"})
+    assert trained.train(config, tmp_path / "exp", "--scheduler_conf", "min_lr=1e-4") == 0
+    kept = yaml.safe_load((tmp_path / "exp/config.yaml").read_text())
+    assert kept["optim_conf"]["lr"] == 0.004 and kept["scheduler_conf"]["min_lr"] == 1e-4
+
+
+def test_the_table_of_what_models_report_is_true(trained):
+    record = read_curves(trained.exp)[-1]
+    told = experiment.REPORTED["dirnet_ctc"]
+    assert record["train"].keys() == told["train"] and record["dev"].keys() == told["valid"]
+
+
 @pytest.mark.slow
 def test_killed_in_the_middle_a_rerun_continues(trained, tmp_path):
     exp = tmp_path / "exp"
@@ -229,7 +270,7 @@ def test_smbr_raises_the_expected_accuracy_and_resumes(trained, tmp_path):
     assert [record["epoch"] for record in curves] == [1, 2, 3]
     assert "resumed using" in (exp / "train.log").read_text()
     for role in ("train", "dev"):
-        assert all({"smbr_acc", "per", "loss_ctc", "skipped"} <= record[role].keys() for record in curves)
+        assert all(record[role].keys() == experiment.OF_SMBR for record in curves)
     accuracies = [record["train"]["smbr_acc"] for record in curves]
     losses = [record["train"]["loss_smbr"] for record in curves]
     assert accuracies == sorted(accuracies) and accuracies[-1] > accuracies[0] + 0.01
