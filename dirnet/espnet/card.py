@@ -20,19 +20,24 @@ TASK = "automatic-speech-recognition"
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What no experiment knows. license: an identifier of the hub; datasets: names there, or of the corpus."""
+    """What no experiment knows, left out where nobody says it.
 
-    language: str = "en"
-    license: str = "cc-by-4.0"
+    language: a code such as en; license: an identifier of the hub; datasets: names there, or of the corpus.
+    """
+
+    language: str | None = None
+    license: str | None = None
     datasets: tuple[str, ...] = ()
 
 
 def card(exp: Path, model: AcousticModel, package: str, about: About | None = None) -> str:
     """The card of the model in the folder `exp`, packed as the file called `package`."""
     about = about or About()
-    front = {"tags": ["espnet", "audio", TASK], "language": about.language}
-    front |= {"datasets": list(about.datasets)} if about.datasets else {}
-    front |= {"license": about.license, "library_name": "espnet", "pipeline_tag": TASK}
+    front = {
+        "tags": ["espnet", "audio", TASK], "language": about.language, "datasets": list(about.datasets),
+        "license": about.license, "library_name": "espnet", "pipeline_tag": TASK,
+    }  # fmt: skip
+    front = {key: value for key, value in front.items() if value}
     config, name = model.config, model.config.name or exp.name
     kind, unit = "dense" if config.compression is None else "compressed", type_of(config.phones).units.removesuffix("s")
     lines = [
@@ -77,7 +82,7 @@ def sizes(exp: Path, model: AcousticModel) -> list[str]:
 
 
 def results(exp: Path) -> list[str]:
-    """Error rates with intervals and the real-time factor, where decoded and measured."""
+    """Error rates with intervals and the real-time factor, its median as in the report, where decoded and measured."""
     lines = []
     for file in sorted(exp.glob("decode_*/[cptw]er.json")):
         score = read_json(file)
@@ -89,8 +94,8 @@ def results(exp: Path) -> list[str]:
     timing = read_json(exp / "rtf.json")
     if timing:
         lines.append(
-            f"* RTF {timing['rtf']:.2g}: {timing['engine']}, {timing['dtype']}, {timing['chunk']} outputs a call, "
-            f"{timing['device']}; {timing['timed']}"
+            f"* median RTF {timing['rtf_p50']:.2g}: {timing['engine']}, {timing['dtype']}, "
+            f"{timing['chunk']} outputs a call, {timing['device']}; {timing['timed']}"
         )
     return ["## Results", "", *(lines or ["Not decoded or timed."]), ""]
 

@@ -46,9 +46,8 @@ def main(argv: list[str] | None = None) -> int:
                         help="folders with model.safetensors and model.json")  # fmt: skip
     parser.add_argument("--lang", default=Path("data/lang"), type=Path, help="its lexicon.txt and tokens.txt go along")
     parser.add_argument("--out", type=Path, help="the zip to write for a single --exp; default: EXP/model.zip")
-    about = About()
-    parser.add_argument("--language", default=about.language, help="of the model card (default: %(default)s)")
-    parser.add_argument("--license", default=about.license, help="of the model card (default: %(default)s)")
+    parser.add_argument("--language", help="of the model card, e.g. en (default: not told)")
+    parser.add_argument("--license", help="of the model card, e.g. cc-by-4.0 (default: not told)")
     parser.add_argument("--dataset", default=[], nargs="+", help="training corpora, for the model card")
     arguments = parser.parse_args(argv)
     about = About(arguments.language, arguments.license, tuple(arguments.dataset))
