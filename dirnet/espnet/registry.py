@@ -35,7 +35,21 @@ TASKS: dict[str, dict[str, dict[str, str]]] = {
     "st": AUDIO,
     "slu": AUDIO,
 }
+WRAP = "dirnet_wrap"
 WRAPPED = ("asr", "asr_transducer", "lm", "s2t", "slu", "st")  # tasks that have `dirnet_wrap` in their choices
+CHOICES = ("model_choices", "encoder_choices", "decoder_choices", "lm_choices")  # these, where a task has them
+
+
+def known() -> dict[str, dict[str, dict[str, str]]]:
+    """All that `register` adds: `TASKS` with `dirnet_wrap`, a class for each registry."""
+    classes = {one: {WRAP: f"dirnet.espnet.wrap:DirNetWrap{one.removesuffix('_choices').title()}"} for one in CHOICES}
+    return {
+        task: {
+            registry: {**names.get(registry, {}), **(classes.get(registry, {}) if task in WRAPPED else {})}
+            for registry in dict.fromkeys([*names, *(CHOICES if task in WRAPPED else ())])
+        }
+        for task, names in TASKS.items()
+    }
 
 
 def register(task: str) -> None:

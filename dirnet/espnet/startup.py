@@ -20,7 +20,7 @@ from pathlib import Path
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import versions
 from dirnet.espnet.python import PACKAGE_PARENT, STARTUP, installed
-from dirnet.espnet.registry import TASKS
+from dirnet.espnet.registry import known
 from dirnet.files import atomic_write
 from dirnet.options import Parser
 
@@ -50,8 +50,10 @@ for task, registries in json.loads(sys.argv[1]).items():
             raise
         continue
     for registry, names in registries.items():
-        choices = getattr(module, registry, None)
-        classes = getattr(choices, "classes", choices) or {}
+        if not hasattr(module, registry):
+            continue
+        choices = getattr(module, registry)
+        classes = getattr(choices, "classes", choices)
         for name, place in names.items():
             kind = classes.get(name)
             same = kind is not None and f"{kind.__module__}:{kind.__qualname__}" == place
@@ -141,7 +143,7 @@ def status(path: Path) -> str:
 
 def registered() -> dict[str, dict[str, bool]]:
     """Task -> `registry name` -> whether a fresh interpreter, which we tell nothing, has our class there."""
-    command = [sys.executable, "-c", LOOK, json.dumps({task: names for task, names in TASKS.items() if names})]
+    command = [sys.executable, "-c", LOOK, json.dumps(known())]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"ESPnet cannot be imported: {done.stderr.strip().splitlines()[-1]}; install it again")

@@ -26,11 +26,11 @@ from dirnet.compression.groups import dense_rnns, matrix_groups, replace
 from dirnet.compression.methods import METHODS
 from dirnet.compression.solvers import split
 from dirnet.errors import UserError, did_you_mean
+from dirnet.espnet.registry import CHOICES, WRAP
 from dirnet.nn.cells import origin
 from dirnet.nn.settings import empty_layer, scatter_support
 
-NAME = "dirnet_wrap"
-CHOICES = ("model_choices", "encoder_choices", "decoder_choices", "lm_choices")
+NAME = WRAP
 
 
 def register(task: ModuleType) -> None:

@@ -14,7 +14,7 @@ import pytest
 from dirnet.errors import UserError
 from dirnet.espnet import startup, versions
 from dirnet.espnet.python import PACKAGE_PARENT
-from dirnet.espnet.registry import TASKS
+from dirnet.espnet.registry import TASKS, WRAPPED
 
 
 class Environment:
@@ -100,5 +100,9 @@ def test_status_tells_what_a_fresh_interpreter_knows(environment):
     assert done.returncode == 0 and "missing" not in done.stdout, done.stdout + done.stderr
     first, second, _, *tasks = done.stdout.splitlines()
     assert first.startswith("enabled by ") and second.endswith(": supported")
-    assert [line.split(":")[0].strip() for line in tasks] == [task for task, names in TASKS.items() if names]
-    assert "encoder dirnet_rnn" in done.stdout and "model dirnet_smbr" in done.stdout
+    told = dict(line.strip().split(": ") for line in tasks)
+    assert list(told) == list(TASKS) and told["lm"] == "model dirnet_wrap, lm dirnet_wrap"
+    assert "encoder dirnet_rnn, encoder dirnet_wrap" in told["asr"] and "model dirnet_smbr" in told["asr"]
+    assert all("dirnet_wrap" in told[task] for task in WRAPPED)
+    transducer = told["asr_transducer"]
+    assert transducer.startswith("frontend mfcc, specaug mfcc, ") and "dirnet_rnn" not in transducer
