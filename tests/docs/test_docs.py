@@ -38,7 +38,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
-    """What the pages take for granted: data of a recipe, utils, speech.wav, and model.zip of a stock encoder."""
+    """What the pages take for granted: data of a recipe, speech.wav, and model.zip of a stock encoder."""
     folder, noise = tmp_path_factory.mktemp("docs"), np.random.default_rng(0)
     for name, count in (("train", 8), ("dev", 4), ("test", 2)):
         data = folder / "data" / name
@@ -55,7 +55,6 @@ def desk(tmp_path_factory) -> Path:
     for name, data in (("train", "train"), ("valid", "dev")):  # what collecting statistics leaves
         (folder / "exp/asr_stats" / name).mkdir(parents=True)
         (folder / "data" / data / "speech_shape").rename(folder / "exp/asr_stats" / name / "speech_shape")
-    (folder / "utils").symlink_to(ROOT / "utils")
     (folder / "speech.wav").write_bytes((folder / "data/test/test-0.wav").read_bytes())
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
         stock_model()
