@@ -11,7 +11,7 @@ import yaml
 from tiny_corpus import write_config
 from torch import nn
 
-from dirnet.compression import compressor
+from dirnet import compress_model
 from dirnet.compression.distillation import distillation_loss
 from dirnet.espnet.checkpoint import encoder_conf, espnet_state
 from dirnet.espnet.task import RecipeTrainer, patience_now, read_curves
@@ -27,7 +27,7 @@ def compress(trained, out, method, size="4x", **settings):
     config.write_text(yaml.safe_dump({method: settings}))
     with pytest.raises(SystemExit) as stopped:
         options = {"model": trained.exp, "size": size, "method": method, "config": config, "out": out}
-        compressor.main([word for name, value in options.items() for word in (f"--{name}", str(value))])
+        compress_model.main([word for name, value in options.items() for word in (f"--{name}", str(value))])
     assert not stopped.value.code
     return out
 
