@@ -124,8 +124,8 @@ def test_table_2_of_a_recipe_tells_the_seed_of_the_training(tmp_path):
         (exp / name / "decode_test").mkdir()
         score = {"percent": 12.0, "percent_low": 11.0, "percent_high": 13.0}
         (exp / name / "decode_test/wer.json").write_text(json.dumps(score))
-    (exp / "dense_1x/start").mkdir()
-    (exp / "dense_1x/start/model.json").write_text("{}")
+    made_of = storage.describe(exp / "smbr")["sha256"]
+    storage.save(AcousticModel(config), exp / "dense_1x/start", {"compression": {"dense_sha256": made_of}})
     (exp / "smbr/config.yaml").write_text("seed: 7\n")
     dense, control = paper_rows.table2(exp.parent, GIVEN)
     assert (dense.origin.seeds, control.origin.seeds) == ("7", "not recorded") and control.control

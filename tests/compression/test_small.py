@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import dirnet
-from dirnet.compression import compressor
+from dirnet import compress_model
 from dirnet.compression.report import size_figures
 from dirnet.errors import UserError
 from dirnet.nn import storage
@@ -69,10 +69,10 @@ def test_what_it_cannot_do():
 def test_the_program_writes_it(tmp_path, program):
     storage.save(model_of(), tmp_path / "dense")
     request = ("--model", tmp_path / "dense", "--size", "4x", "--method", "small", "--out", tmp_path / "small")
-    status, shown, _ = program(compressor.main, *request, "--dry_run", "true")
+    status, shown, _ = program(compress_model.main, *request, "--dry_run", "true")
     assert status == 0 and "dense units a layer take" in shown
-    status, shown, _ = program(compressor.main, *request)
+    status, shown, _ = program(compress_model.main, *request)
     assert status == 0 and "untrained" in shown
     units = storage.load(tmp_path / "small").config.hidden_size
     assert f"A dense model of {units} units" in (tmp_path / "small/compression.md").read_text()
-    assert "nothing to do" in program(compressor.main, *request)[1]
+    assert "nothing to do" in program(compress_model.main, *request)[1]

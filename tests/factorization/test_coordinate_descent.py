@@ -57,7 +57,7 @@ def test_the_objective_never_rises(block):
     codes = torch.zeros_like(correlations)
     values = [objective(matrix, dictionary, codes, penalties, block)]
     for _ in range(15):
-        sweep(gram, correlations, codes, penalties, block)
+        sweep(gram, correlations, codes, penalties, block=block)
         values.append(objective(matrix, dictionary, codes, penalties, block))
     assert all(after <= before + 1e-10 for before, after in zip(values, values[1:], strict=False))
 
