@@ -48,12 +48,13 @@ def compress(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Compress every nn.LSTM, nn.GRU, nn.RNN and cell of `model`, in place; returns the model and a report.
 
-    Use the returned model: where `model` is itself an RNN it cannot be changed in place. size: of the whole model,
+    Use the returned model: where `model` is itself an RNN it cannot be changed in place. The dense layers that coded
+    ones replace stay as they were, for whoever keeps them; what was frozen stays frozen. size: of the whole model,
     everything uncompressed counted: `7.9x` fewer parameters, `1.3M` parameters, `2MB` as stored, or `rtf=0.05` by
-    `cost_model` (see `dirnet.nn.running.load_cost_model`); the result is at most this. method: a name of `METHODS`,
-    or a `Method`. block, preset, dtype: instead of the method's; with `int8` fine-tuning is quantisation-aware,
-    biases and all else stay float32. Equal seeds give equal models. data: calibration data for methods that use it,
-    an iterable of inputs of the model (see `dirnet.compression.calibration.calibrate`). Raises UserError for an
+    `cost_model` (see `dirnet.nn.running.load_cost_model`); the result is at most this. method: a name of `METHODS`, or
+    a `Method`. block, preset, dtype: instead of the method's; with `int8` fine-tuning is quantisation-aware, biases and
+    all else stay float32. Equal seeds give equal models. data: calibration data for methods that use it, an iterable of
+    inputs of the model (see `dirnet.compression.calibration.calibrate`), read to its end. Raises UserError for an
     unknown method, a size out of reach, or a model without RNNs. Solver `small` leaves `model` alone and returns a new,
     untrained one. nj: groups worked on at the same time, a core each; the result does not depend on it.
     states_inside: no RNN is given states but its own, and nothing else reads them (`h_n`); known of our own models.
