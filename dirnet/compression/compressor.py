@@ -127,7 +127,9 @@ def _rebuilt(
     for rnn in dense_rnns(model).values():
         places = range(at, at + len(groups_of(rnn, method.grouping)))
         factors = [solved[place][0] for place in places]
-        layer = coded_class(rnn).from_dense(rnn, factors, method.block, method.dtype, method.grouping)
+        layer = coded_class(rnn).from_dense(
+            rnn, factors, block=method.block, dtype=method.dtype, input_group=method.grouping
+        )
         if prepared.guide.statistics:
             lost = [prepared.plan.groups[place].matrix - solved[place][0].reconstruct() for place in places]
             move_biases(layer, map(prepared.guide.bias_step, places, lost))

@@ -9,11 +9,8 @@ from torch import nn
 from dirnet.compression.groups import KINDS, replace
 from dirnet.errors import UserError
 from dirnet.nn import storage
-from dirnet.nn.cells import DirNetCell
-from dirnet.nn.recurrent import DirNetRecurrent
+from dirnet.nn.coding import CodedLayer
 from dirnet.nn.settings import empty_layer, settings_of
-
-CODED = (DirNetRecurrent, DirNetCell)
 
 
 def save(model: nn.Module, folder: str | Path) -> None:
@@ -21,7 +18,7 @@ def save(model: nn.Module, folder: str | Path) -> None:
 
     A model without compressed layers, or with a NaN or an infinity, is a `UserError`.
     """
-    layers = {name: settings_of(module) for name, module in model.named_modules() if isinstance(module, CODED)}
+    layers = {name: settings_of(module) for name, module in model.named_modules() if isinstance(module, CodedLayer)}
     if not layers:
         raise UserError(f"{type(model).__name__} has no compressed layers; compress it first, or use torch.save")
     storage.write(model, folder, storage.MODULE_FORMAT, {"class": type(model).__name__, "layers": layers})
@@ -40,7 +37,7 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
             dense = model.get_submodule(name)
         except AttributeError:
             dense = None
-        if not isinstance(dense, KINDS) or isinstance(dense, CODED):
+        if not isinstance(dense, KINDS) or isinstance(dense, CodedLayer):
             raise UserError(f"{where} tells of layer {name!r}, where {type(model).__name__} has no dense nn.LSTM, "
                             "nn.GRU, nn.RNN or cell; give the model as it was before its compression")  # fmt: skip
         first = next(dense.parameters())

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from dirnet.errors import UserError
-from dirnet.nn.cells import DirNetCell, as_layer, origin
+from dirnet.nn.cells import as_layer, origin
+from dirnet.nn.coding import CodedLayer
 from dirnet.nn.grouping import Group, gather, groups_of
-from dirnet.nn.recurrent import DirNetRecurrent, coded_class, refuse_projection
+from dirnet.nn.recurrent import coded_class, refuse_projection
 
 KINDS = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 FORWARDS = {kind.forward for kind in KINDS}
@@ -49,16 +50,16 @@ def dense_rnns(model: nn.Module) -> dict[str, nn.RNNBase]:
             raise UserError(f"{name or 'the model'} is a quantised {type(module).__name__}; start from the float model")
         if isinstance(inner := getattr(module, "_orig_mod", None), KINDS):  # whose code would run on dense weights
             raise UserError(f"{name or 'the model'} is a compiled {type(inner).__name__}; compress first, then compile")
-        if isinstance(module, nn.RNNCellBase) and not isinstance(module, DirNetCell):
+        if isinstance(module, nn.RNNCellBase) and not isinstance(module, CodedLayer):
             _refuse_changed(name, module)
             rnns[name] = as_layer(module)
-        elif isinstance(module, nn.RNNBase) and not isinstance(module, DirNetRecurrent):
+        elif isinstance(module, nn.RNNBase) and not isinstance(module, CodedLayer):
             coded_class(module)  # refuses an unknown one
             refuse_projection(module)
             _refuse_changed(name, module)
             rnns[name] = module
     if not rnns:
-        compressed = any(isinstance(module, DirNetRecurrent | DirNetCell) for module in model.modules())
+        compressed = any(isinstance(module, CodedLayer) for module in model.modules())
         why = "is compressed already; start from the dense model" if compressed else "has no nn.LSTM, nn.GRU or nn.RNN"
         raise UserError(f"{type(model).__name__} {why}")
     _refuse_shared(model, rnns)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from dirnet.compression.groups import MatrixGroup
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
-from dirnet.nn.cells import DirNetCell
 from dirnet.nn.coded import CodedMatrix
-from dirnet.nn.recurrent import DirNetRecurrent
+from dirnet.nn.coding import CodedLayer
 from dirnet.nn.running import CostModel, frame_seconds, is_timed, model_counts
 
 
@@ -113,6 +112,6 @@ def _macs(model: nn.Module) -> int:
             total += module.macs()
         elif isinstance(module, nn.Linear):
             total += module.weight.numel()
-        elif isinstance(module, nn.RNNBase | nn.RNNCellBase) and not isinstance(module, DirNetRecurrent | DirNetCell):
+        elif isinstance(module, nn.RNNBase | nn.RNNCellBase) and not isinstance(module, CodedLayer):
             total += sum(weight.numel() for name, weight in module.named_parameters() if name.startswith("weight"))
     return total

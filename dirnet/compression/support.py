@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from dirnet.compression.groups import dense_rnns
 from dirnet.errors import UserError
 from dirnet.factorization import blocks
-from dirnet.nn.cells import DirNetCell
 from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.coding import CodedLayer
 from dirnet.nn.grouping import gather, groups_of
-from dirnet.nn.recurrent import DirNetRecurrent
 
 UPDATES = 100  # of the masks in a schedule
 
@@ -168,8 +167,8 @@ def coded_matrices(model: nn.Module) -> list[CodedMatrix]:
     return [owner.groups[place] for owner, place in _places(model)]
 
 
-def _places(model: nn.Module) -> list[tuple[DirNetRecurrent | DirNetCell, int]]:
-    owners = [module for module in model.modules() if isinstance(module, DirNetRecurrent | DirNetCell)]
+def _places(model: nn.Module) -> list[tuple[CodedLayer, int]]:
+    owners = [module for module in model.modules() if isinstance(module, CodedLayer)]
     if not owners:
         raise UserError(f"{type(model).__name__} has no compressed layer whose support could move; compress it first")
     return [(owner, place) for owner in owners for place in range(len(owner.groups))]

@@ -20,13 +20,13 @@ from dirnet.deploy.packing import pack, read_size, stored_matrix
 from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.coding import CodedLayer
 from dirnet.nn.grouping import GATES, gather, groups_of
-from dirnet.nn.recurrent import DirNetRecurrent
 
 
 def coded_groups(rnn: nn.RNNBase) -> list[CodedMatrix]:
     """The matrices of `rnn` in the order of `groups_of`; a dense layer's W^T stands as dense codes."""
-    if isinstance(rnn, DirNetRecurrent):
+    if isinstance(rnn, CodedLayer):
         return list(rnn.groups)
     weights = {name: weight.detach() for name, weight in rnn.named_parameters()}
     matrices = []

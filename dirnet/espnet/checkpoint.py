@@ -6,6 +6,7 @@ ESPnet itself loads with `strict=False`, writes checkpoints in place and adds up
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import zipfile
@@ -21,12 +22,13 @@ from dirnet.errors import UserError
 from dirnet.files import atomic_write, name_full_disk
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
+from dirnet.nn.coding import Coding
 
 EXTRA_TOKENS = ("<unk>", "<sos/eos>")  # ESPnet's token lists must have them, phone transcripts lack them
 RNN, OUTPUT, NORMALIZE = "encoder.rnn.", "ctc.ctc_lo.", "normalize."
 SHAPE = (
-    "rnn_type", "hidden_size", "num_layers", "frame_stride", "bidirectional", "compression", "block", "dtype",
-    "shifts", "shift_kind", "input_group",
+    "rnn_type", "hidden_size", "num_layers", "frame_stride", "bidirectional", "compression",
+    *(field.name for field in dataclasses.fields(Coding)),
 )  # fmt: skip
 FULL_DISK_BYTES = 16 << 20  # less than this free after a failed write is a full disk
 CHECKPOINT, PREVIOUS = "checkpoint.pth", "checkpoint.previous.pth"

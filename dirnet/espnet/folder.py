@@ -19,8 +19,7 @@ from dirnet.errors import UserError
 from dirnet.espnet import source, wrap
 from dirnet.espnet.source import Source
 from dirnet.files import atomic_write, read_json
-from dirnet.nn.cells import DirNetCell
-from dirnet.nn.recurrent import DirNetRecurrent
+from dirnet.nn.coding import CodedLayer
 from dirnet.nn.settings import settings_of
 
 CONFIG, TRAIN, MODEL, TOKENS, REPORT = "config.yaml", "train.yaml", "model.pth", "tokens.txt", "compression.json"
@@ -88,11 +87,7 @@ def refuse_trained(out: Path) -> None:
 
 def wrapped_config(config: Mapping[str, Any], model: nn.Module, task: str) -> dict[str, Any]:
     """The configuration that builds `model`, an empty one: that of the dense model with `dirnet_wrap` in it."""
-    layers = {
-        name: settings_of(module)
-        for name, module in model.named_modules()
-        if isinstance(module, DirNetRecurrent | DirNetCell)
-    }
+    layers = {name: settings_of(module) for name, module in model.named_modules() if isinstance(module, CodedLayer)}
     config = dict(config)
     parts: dict[str, dict[str, Any]] = {}
     for name, settings in layers.items():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from dirnet.errors import UserError
 from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.coding import CodedLayer
 from dirnet.nn.grouping import groups_of
 from dirnet.nn.recurrent import DirNetGRU, DirNetLSTM, DirNetRecurrent, DirNetRNN, Layout
 
 
-class DirNetCell(nn.RNNCellBase):
+class DirNetCell(CodedLayer, nn.RNNCellBase):
     """What the three cells share. Arguments as of the torch cell, and those of `DirNetRecurrent`.
 
     Parameters: `groups.{i}.dictionary`, `groups.{i}.codes`, `bias_ih`, `bias_hh`; buffers as there. A step computes
@@ -27,21 +30,13 @@ class DirNetCell(nn.RNNCellBase):
         hidden_size: int,
         *,
         layout: Layout,
-        block: int = 1,
-        dtype: str = "float32",
-        shifts: int = 0,
-        shift_kind: str = "circular",
-        input_group: str = "own",
         bias: bool = True,
         nonlinearity: str = "tanh",
+        **coding: Any,
     ):
         nn.Module.__init__(self)  # RNNCellBase.__init__ would allocate the dense weights
-        self._take(
-            self.layer_class(
-                input_size, hidden_size, layout=layout, block=block, dtype=dtype, shifts=shifts, shift_kind=shift_kind,
-                input_group=input_group, bias=bias, nonlinearity=nonlinearity,
-            )
-        )  # fmt: skip
+        settings = {"layout": layout, "bias": bias, "nonlinearity": nonlinearity, **coding}
+        self._take(self.layer_class(input_size, hidden_size, **settings))
 
     @classmethod
     def from_layer(cls, layer: DirNetRecurrent) -> DirNetCell:
@@ -53,8 +48,7 @@ class DirNetCell(nn.RNNCellBase):
 
     def _take(self, layer: DirNetRecurrent) -> None:
         self.input_size, self.hidden_size, self.bias = layer.input_size, layer.hidden_size, layer.bias
-        self.block, self.dtype, self.shifts, self.input_group = (
-            layer.block, layer.dtype, layer.shifts, layer.input_group)  # fmt: skip
+        self.coding = layer.coding
         if hasattr(layer, "nonlinearity"):
             self.nonlinearity = layer.nonlinearity
         self._reads = tuple(  # of the input or of the state, by which matrix, which of its columns
@@ -65,11 +59,6 @@ class DirNetCell(nn.RNNCellBase):
         self.groups = layer.groups
         self.bias_ih = layer.bias_ih_l0 if layer.bias else None
         self.bias_hh = layer.bias_hh_l0 if layer.bias else None
-
-    @property
-    def layout(self) -> list[list[int | None]]:
-        """`[atoms, blocks]` of every group."""
-        return [group.layout for group in self.groups]
 
     def reset_parameters(self) -> None:
         """Random values of the torch cells' scale, the support of the codes as it is."""

@@ -9,16 +9,16 @@ from typing import Any, Self
 from torch import nn
 
 from dirnet.errors import UserError
+from dirnet.nn.coding import CodedLayer, Coding
 from dirnet.nn.quantised import check_dtype
-from dirnet.nn.recurrent import RNN_TYPES, DirNetRecurrent
+from dirnet.nn.recurrent import RNN_TYPES
 
 
 @dataclass(frozen=True)
-class RecurrentConfig:
+class RecurrentConfig(Coding):
     """Cell, shape and compression of a stack of layers; a `UserError` for values that no such stack has.
 
-    compression: `[atoms | None, blocks | None]` per group, None for a dense model; block, dtype: as in `CodedMatrix`.
-    shifts, shift_kind: the reach and the kind of `Shifts`. input_group: as in `groups_of`. name: the model's.
+    compression: `[atoms | None, blocks | None]` per group, None for a dense model. name: the model's.
     """
 
     rnn_type: str
@@ -26,11 +26,6 @@ class RecurrentConfig:
     num_layers: int
     _: KW_ONLY
     compression: tuple | None = None
-    block: int = 1
-    dtype: str = "float32"
-    shifts: int = 0
-    shift_kind: str = "circular"
-    input_group: str = "own"
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -57,16 +52,11 @@ class RecurrentConfig:
         common = {"batch_first": True, "bidirectional": bidirectional}
         if self.compression is None:
             return dense(*shape, **common)
-        return coded(
-            *shape, layout=self.compression, block=self.block, dtype=self.dtype, shifts=self.shifts,
-            shift_kind=self.shift_kind, input_group=self.input_group, **common,
-        )  # fmt: skip
+        coding = {field.name: getattr(self, field.name) for field in dataclasses.fields(Coding)}
+        return coded(*shape, layout=self.compression, **coding, **common)
 
     def of(self, rnn: nn.RNNBase) -> Self:
         """This configuration with the compression that `rnn` has, as it may have been compressed since."""
-        if not isinstance(rnn, DirNetRecurrent):
+        if not isinstance(rnn, CodedLayer):
             return dataclasses.replace(self, compression=None, block=1, dtype="float32")
-        return dataclasses.replace(
-            self, compression=tuple(rnn.layout), block=rnn.block, dtype=rnn.dtype, shifts=rnn.shifts.reach,
-            shift_kind=rnn.shifts.kind, input_group=rnn.input_group,
-        )  # fmt: skip
+        return dataclasses.replace(self, compression=tuple(rnn.layout), **dataclasses.asdict(rnn.coding))

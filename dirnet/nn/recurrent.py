@@ -6,14 +6,16 @@ import contextlib
 import math
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from dirnet.errors import UserError
-from dirnet.factorization.shift import IDENTITY, Shifts
+from dirnet.factorization.shift import IDENTITY
 from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.coding import CodedLayer, Coding
 from dirnet.nn.grouping import Group, groups_of, scatter
 
 if TYPE_CHECKING:
@@ -22,14 +24,11 @@ if TYPE_CHECKING:
 Layout = Sequence[Sequence["int | None"]]
 
 
-class DirNetRecurrent(nn.RNNBase):
+class DirNetRecurrent(CodedLayer, nn.RNNBase):
     """What the three layers share. Arguments as of the torch layer, and
 
     layout: `[atoms | None, blocks | None]` of every group, in the order of `groups_of` (input, then hidden states)
-    block: consecutive gate rows that are kept or dropped together
-    dtype: "float32", or "int8": as `CodedMatrix`, training is then quantisation-aware; biases stay float32
-    shifts, shift_kind: reach and kind of the set Delta (`Shifts`) from which every code has its shift
-    input_group: `own`, or `shared` where a single layer has one dictionary for both its matrices
+    coding: the fields of `Coding`: block, dtype, shifts, shift_kind, input_group
 
     Parameters: `groups.{i}.dictionary`, `groups.{i}.codes` and torch's `bias_*`; buffers `groups.{i}.index` and, with
     shifts, `.offsets`. Subclasses of the torch layers, so `isinstance` tests of an owner hold. `weight_*` are no
@@ -45,16 +44,12 @@ class DirNetRecurrent(nn.RNNBase):
         num_layers: int = 1,
         *,
         layout: Layout,
-        block: int = 1,
-        dtype: str = "float32",
-        shifts: int = 0,
-        shift_kind: str = "circular",
-        input_group: str = "own",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
         nonlinearity: str = "tanh",
+        **coding: Any,
     ):
         nn.Module.__init__(self)  # RNNBase.__init__ would allocate the dense weights
         self.mode = self._mode(nonlinearity)
@@ -62,14 +57,13 @@ class DirNetRecurrent(nn.RNNBase):
             self.nonlinearity = nonlinearity
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
-        self.dropout, self.proj_size, self.block, self.dtype = float(dropout), 0, block, dtype
-        self.shifts, self.input_group = Shifts(shifts, shift_kind), input_group
-        shapes = groups_of(self)
+        self.dropout, self.proj_size, self.coding = float(dropout), 0, Coding(**coding)
+        shifts, shapes = self.shifts, groups_of(self)
         if len(layout) != len(shapes):
             names = ", ".join(group.name for group in shapes)
             raise UserError(f"layout has {len(layout)} groups, expected {len(shapes)}: {names}")
         self.groups = nn.ModuleList(
-            CodedMatrix(group.rows, group.columns, atoms, blocks, block, dtype, self.shifts)
+            CodedMatrix(group.rows, group.columns, atoms, blocks, self.block, self.dtype, shifts)
             for group, (atoms, blocks) in zip(shapes, layout, strict=True)
         )
         self._count_vectors(shapes)
@@ -80,30 +74,28 @@ class DirNetRecurrent(nn.RNNBase):
         self.reset_parameters()
 
     @classmethod
-    def from_dense(
-        cls, dense: nn.RNNBase, factors: Sequence[Factors], block: int = 1, dtype: str = "float32",
-        input_group: str = "own",
-    ) -> DirNetRecurrent:  # fmt: skip
+    def from_dense(cls, dense: nn.RNNBase, factors: Sequence[Factors], **coding: Any) -> DirNetRecurrent:
         """The layer that replaces `dense`; one `Factors` per group of `groups_of(dense, input_group)`.
 
-        Biases are copied. What was frozen (`requires_grad` false) stays so, a group if all of its weights were.
+        coding: the fields of `Coding`, but for the shifts, which the factors have. Biases are copied. What was frozen
+        (`requires_grad` false) stays so, a group if all of its weights were.
         """
         refuse_projection(dense)
         sets = {factor.shifts for factor in factors if factor.dictionary is not None}
         if len(sets) > 1:
             raise UserError(f"factors have several sets of shifts, expected one for the layer: {sets}")
         shifts = sets.pop() if sets else IDENTITY
-        coded = [CodedMatrix.from_factors(factor, block, dtype) for factor in factors]
-        groups = groups_of(dense, input_group)
+        how = Coding(shifts=shifts.reach, shift_kind=shifts.kind, **coding)
+        coded = [CodedMatrix.from_factors(factor, how.block, how.dtype) for factor in factors]
+        groups = groups_of(dense, how.input_group)
         shapes = [(group.rows, group.columns) for group in groups]
         if [(matrix.rows, matrix.columns) for matrix in coded] != shapes:
             found = [(matrix.rows, matrix.columns) for matrix in coded]
             raise UserError(f"factors have shapes {found}, expected {shapes} of this layer's groups")
         layer = cls(
             dense.input_size, dense.hidden_size, dense.num_layers, layout=[matrix.layout for matrix in coded],
-            block=block, dtype=dtype, shifts=shifts.reach, shift_kind=shifts.kind, input_group=input_group,
-            bias=dense.bias, batch_first=dense.batch_first, dropout=dense.dropout,
-            bidirectional=dense.bidirectional, nonlinearity=getattr(dense, "nonlinearity", "tanh"),
+            bias=dense.bias, batch_first=dense.batch_first, dropout=dense.dropout, bidirectional=dense.bidirectional,
+            nonlinearity=getattr(dense, "nonlinearity", "tanh"), **asdict(how),
         )  # fmt: skip
         layer.groups = nn.ModuleList(coded)
         layer._count_vectors(groups)
@@ -115,11 +107,6 @@ class DirNetRecurrent(nn.RNNBase):
             matrix.requires_grad_(any(getattr(dense, member.weight).requires_grad for member in group.members))
         first = dense.weight_ih_l0
         return layer.to(first.device, first.dtype).train(dense.training)
-
-    @property
-    def layout(self) -> list[list[int | None]]:
-        """`[atoms, blocks]` of every group: with `block` and `dtype` enough to build an empty copy of this layer."""
-        return [group.layout for group in self.groups]
 
     def _count_vectors(self, groups: Sequence[Group]) -> None:
         for matrix, group in zip(self.groups, groups, strict=True):

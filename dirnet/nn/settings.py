@@ -9,29 +9,22 @@ import torch
 from torch import nn
 
 from dirnet.config import from_mapping
-from dirnet.nn.cells import DirNetCell, as_layer, in_place_of
-from dirnet.nn.recurrent import DirNetRecurrent, coded_class, refuse_projection
+from dirnet.nn.cells import as_layer, in_place_of
+from dirnet.nn.coding import CodedLayer, Coding
+from dirnet.nn.recurrent import coded_class, refuse_projection
 
 
 @dataclass(frozen=True)
-class LayerSettings:
+class LayerSettings(Coding):
     """What a compressed layer has beyond the shape of the dense one; see `DirNetRecurrent`."""
 
     layout: tuple
-    block: int = 1
-    dtype: str = "float32"
-    shifts: int = 0
-    shift_kind: str = "circular"
-    input_group: str = "own"
 
 
-def settings_of(layer: DirNetRecurrent | DirNetCell) -> dict[str, Any]:
+def settings_of(layer: CodedLayer) -> dict[str, Any]:
     """JSON values; those at their defaults are left out."""
-    shifts = layer.shifts
-    found = LayerSettings(tuple(layer.layout), layer.block, layer.dtype, shifts.reach, shifts.kind, layer.input_group)
-    defaults = asdict(LayerSettings(()))
-    values = {name: value for name, value in asdict(found).items() if value != defaults[name]}
-    return {**values, "layout": [list(group) for group in layer.layout]}
+    values = {name: value for name, value in asdict(layer.coding).items() if value != getattr(Coding, name)}
+    return {"layout": layer.layout, **values}
 
 
 def empty_layer(dense: nn.RNNBase | nn.RNNCellBase, settings: dict[str, Any], where: str) -> nn.Module:
@@ -50,7 +43,7 @@ def empty_layer(dense: nn.RNNBase | nn.RNNCellBase, settings: dict[str, Any], wh
     return in_place_of(rnn, layer).train(dense.training)
 
 
-def scatter_support(layer: DirNetRecurrent | DirNetCell) -> None:
+def scatter_support(layer: CodedLayer) -> None:
     """Draw the places of the kept codes from torch's generator, as many in every column of Z as in any other.
 
     A layer built from settings has them evenly spread over the rows of Z, where many columns may get none.
