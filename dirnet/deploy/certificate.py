@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dirnet.errors import UserError
+from dirnet.files import atomic_write
 
 
 def seal(report: Mapping[str, Any]) -> str:
@@ -16,6 +17,22 @@ def seal(report: Mapping[str, Any]) -> str:
     content = {name: value for name, value in report.items() if name != "seal"}
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return json.dumps(content | {"seal": digest}, indent=1) + "\n"
+
+
+def write(path: Path, content: bytes, report: Mapping[str, Any]) -> None:
+    """Write the program `content` to `path` and its `report` to the `.json` beside it, both whole or not at all."""
+    with atomic_write(path, "wb") as program, atomic_write(path.with_suffix(".json")) as beside:
+        program.write(content)
+        beside.write(seal(report))
+
+
+def found(path: Path) -> dict[str, Any]:
+    """The report of the program at `path`; empty where either is missing, damaged or edited and wants writing again."""
+    try:
+        read_program(path)
+        return read(path.with_suffix(".json"))
+    except (OSError, UserError):
+        return {}
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -21,12 +21,11 @@ from torch import Tensor
 import dirnet
 from dirnet.deploy import certificate, library, reference_outputs
 from dirnet.deploy.lowering import MAX_FRAMES, Lowered, lower
-from dirnet.deploy.parity import INT8_TOLERANCE, TOLERANCE, disparity
+from dirnet.deploy.parity import INT8_TOLERANCE, TOLERANCE, checked
 from dirnet.deploy.program import Program
 from dirnet.deploy.streaming import KernelModel, StockModel, StreamingModel
 from dirnet.deploy.xnnpack_int8 import Int8StockModel
 from dirnet.errors import UserError, one_line_errors
-from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.options import Parser
@@ -106,11 +105,7 @@ def check(model: AcousticModel, program: Program) -> dict[str, float]:
             expected, dtype = program.stream(features, 16).log_softmax(dim=-1), "float32"
         else:
             expected, dtype = model(features[None], torch.tensor([len(features)]))[0][0], program.dtype
-        apart, limit = disparity(expected, program.stream(features, chunks).log_softmax(dim=-1), dtype)
-        if not apart <= limit:  # NaN is refused too
-            raise UserError(f"parity of {program.name} on {name} features is {apart:.2g}, expected at most "
-                            f"{limit:g}; nothing was written: please report this model")  # fmt: skip
-        parity[name] = apart
+        parity[name] = checked(expected, program.stream(features, chunks), dtype, f"{program.name} on {name} features")
     return parity
 
 
@@ -147,17 +142,37 @@ def export(
         raise UserError(f"--out {out} is where the report goes; give another ending, such as .pte")
     began = time.monotonic()
     model = storage.load(model_folder)
-    description = storage.describe(model_folder)
-    weights = description["sha256"]
+    source = origin(model_folder)
     chunk = DEFAULT_CHUNK[backend] if chunk is None else chunk
-    lowered, parity = build(model, backend, chunk, weights)
+    lowered, parity = build(model, backend, chunk, source["model_sha256"])
     calls = sum(lowered.operators.values())
     report = {
         "model": str(model_folder),
-        "model_sha256": weights,
-        "config_sha256": storage.config_sha256(description["config"]),
+        **source,
         "backend": backend,
         "chunk": chunk,
+        "delegated": lowered.delegated / calls if calls else 0.0,
+        "seconds": round(time.monotonic() - began, 1),
+        **contents(model, lowered, parity, _reference(model)),
+    }
+    certificate.write(Path(out), lowered.content, report)
+    return report
+
+
+def origin(folder: str | Path, kind: str = storage.FORMAT) -> dict[str, Any]:
+    """What a report tells of its origin: the model in `folder`, of format `kind`, and the versions."""
+    description = storage.describe(folder, kind)
+    versions = {name: package_version(name) for name in ("torch", "executorch")}
+    return {
+        "model_sha256": description["sha256"],
+        "config_sha256": storage.config_sha256(description["config"]),
+        "versions": versions | {"dirnet": dirnet.__version__, "python": platform.python_version()},
+    }
+
+
+def contents(model: AcousticModel, lowered: Lowered, parity: dict[str, float], features: Tensor) -> dict[str, Any]:
+    """What it tells of the program itself: sizes, sha256, parity, operators, reference outputs for `features`."""
+    return {
         "bytes": len(lowered.content),
         "dtype": model.config.dtype,
         "stored_bytes": storage.stored_bytes(model),
@@ -165,21 +180,8 @@ def export(
         "sha256": hashlib.sha256(lowered.content).hexdigest(),
         "parity": parity,
         "operators": lowered.operators,
-        "delegated": lowered.delegated / calls if calls else 0.0,
-        "seconds": round(time.monotonic() - began, 1),
-        "versions": versions(),
-        "reference": reference_outputs.record(model, _reference(model)),
+        "reference": reference_outputs.record(model, features),
     }
-    out = Path(out)
-    with atomic_write(out, "wb") as program, atomic_write(out.with_suffix(".json")) as beside:
-        program.write(lowered.content)
-        beside.write(certificate.seal(report))
-    return report
-
-
-def versions() -> dict[str, str]:
-    libraries = {name: package_version(name) for name in ("torch", "executorch")}
-    return libraries | {"dirnet": dirnet.__version__, "python": platform.python_version()}
 
 
 def describe(report: dict[str, Any]) -> str:
@@ -201,21 +203,9 @@ def describe(report: dict[str, Any]) -> str:
 
 def is_current(model_folder: str | Path, out: str | Path, backend: str, chunk: int | None) -> bool:
     """Whether `out` is already the program of that model, backend, chunk and these versions."""
-    try:
-        content = Path(out).read_bytes()
-        report = certificate.read(Path(out).with_suffix(".json"))
-    except (OSError, UserError):
-        return False
-    description = storage.describe(model_folder)
-    wanted = {
-        "model_sha256": description["sha256"],
-        "config_sha256": storage.config_sha256(description["config"]),
-        "backend": backend,
-        "chunk": DEFAULT_CHUNK[backend] if chunk is None else chunk,
-        "versions": versions(),
-    }
-    same = all(report.get(name) == value for name, value in wanted.items())
-    return same and hashlib.sha256(content).hexdigest() == report.get("sha256")
+    report = certificate.found(Path(out))
+    wanted = {"backend": backend, "chunk": DEFAULT_CHUNK[backend] if chunk is None else chunk}
+    return bool(report) and report.items() >= (origin(model_folder) | wanted).items()
 
 
 @one_line_errors

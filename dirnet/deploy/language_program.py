@@ -11,7 +11,6 @@ take it as it is. All programs are measured in turns with every dense engine at 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dirnet.deploy import certificate, comparison, library, reference_outputs, timing
+from dirnet.deploy import certificate, comparison, library, timing
 from dirnet.deploy.engines import dense_engines, program_engine
-from dirnet.deploy.export import constants, versions
+from dirnet.deploy.export import constants, contents, origin
 from dirnet.deploy.lowering import lower
-from dirnet.deploy.parity import disparity
+from dirnet.deploy.parity import checked
 from dirnet.deploy.program import Program
 from dirnet.deploy.rtf import check_threads
 from dirnet.deploy.streaming import KernelModel
@@ -108,38 +107,17 @@ def beyond_embedding(model: LanguageModel) -> AcousticModel:
 
 def export(model: LanguageModel, folder: Path) -> str:
     """Write the program of `model` into its `folder`, parity-checked, with its report beside it; says what it did."""
-    out, description = folder / PROGRAM, storage.describe(folder, storage.LANGUAGE_FORMAT)
-    weights = description["sha256"]
-    config = storage.config_sha256(description["config"])
-    wanted = {"model_sha256": weights, "config_sha256": config, "versions": versions()}
-    try:
-        report = certificate.read(out.with_suffix(".json"))
-        certificate.read_program(out)
-        if all(report.get(name) == value for name, value in wanted.items()):
-            return f"{out} is already the program of {folder}; nothing to do"
-    except UserError:
-        pass
+    out, source = folder / PROGRAM, origin(folder, storage.LANGUAGE_FORMAT)
+    if certificate.found(out).items() >= source.items():
+        return f"{out} is already the program of {folder}; nothing to do"
     library.load()  # a missing compiler is told before the work
     eager = WordModel(model)
     streaming = WordKernels(eager)
-    lowered = lower(streaming, constants(eager, streaming, 1, weights))
+    lowered = lower(streaming, constants(eager, streaming, 1, source["model_sha256"]))
     parity = check(eager, Program("the exported program", lowered.content))
-    report = wanted | {
-        "model": str(folder),
-        "backend": streaming.backend,
-        "chunk": 1,
-        "dtype": eager.config.dtype,
-        "bytes": len(lowered.content),
-        "stored_bytes": storage.stored_bytes(model),
-        "weight_bytes": lowered.weight_bytes,
-        "sha256": hashlib.sha256(lowered.content).hexdigest(),
-        "parity": parity,
-        "operators": lowered.operators,
-        "reference": reference_outputs.record(eager, _random_words(model, 8, seed=1)),
-    }
-    with atomic_write(out, "wb") as program, atomic_write(out.with_suffix(".json")) as beside:
-        program.write(lowered.content)
-        beside.write(certificate.seal(report))
+    report = {"model": str(folder), **source, "backend": streaming.backend, "chunk": 1}
+    report |= contents(eager, lowered, parity, _random_words(model, 8, seed=1))
+    certificate.write(out, lowered.content, report)
     return f"{out}: {len(lowered.content):,} bytes, parity with torch {max(parity.values()):.1e}"
 
 
@@ -147,14 +125,11 @@ def export(model: LanguageModel, folder: Path) -> str:
 def check(eager: WordModel, program: Program) -> dict[str, float]:
     """How far the program is from eager torch, one word a call and several; a `UserError` above the tolerance."""
     words = _random_words(eager, 16, seed=0)
-    expected, parity = eager(words[None], torch.tensor([len(words)]))[0][0], {}
-    for name, chunks in (("words", 1), ("streaming", [7, 9])):
-        apart, limit = disparity(expected, program.stream(words, chunks).log_softmax(dim=-1), program.dtype)
-        if not apart <= limit:  # NaN is refused too
-            raise UserError(f"parity of {eager.config.name} is {apart:.2g}, expected at most {limit:g}; nothing was "
-                            "written: please report this model")  # fmt: skip
-        parity[name] = apart
-    return parity
+    expected = eager(words[None], torch.tensor([len(words)]))[0][0]
+    return {
+        name: checked(expected, program.stream(words, chunks), program.dtype, eager.config.name)
+        for name, chunks in (("words", 1), ("streaming", [7, 9]))
+    }
 
 
 def measure(

@@ -23,6 +23,19 @@ def test_what_was_sealed_is_read(tmp_path):
     assert certificate.seal(report) == path.read_text()  # an old seal does not count
 
 
+def test_a_program_is_found_while_both_files_are_whole(tmp_path):
+    path, content = tmp_path / "new/a.pte", b"a program"
+    assert certificate.found(path) == {} and certificate.found(tmp_path) == {}
+    certificate.write(path, content, REPORT | {"sha256": hashlib.sha256(content).hexdigest()})
+    assert certificate.found(path)["bytes"] == 12 and certificate.read_program(path) == content
+    for damaged in (path, path.with_suffix(".json")):
+        kept = damaged.read_bytes()
+        damaged.write_bytes(kept + b" ")
+        assert certificate.found(path) == {}
+        damaged.write_bytes(kept)
+    assert certificate.found(path)
+
+
 def test_every_changed_byte_is_noticed(tmp_path):
     path, text = tmp_path / "a.json", certificate.seal(REPORT).encode()
     for at in range(len(text)):
