@@ -53,13 +53,6 @@ each_once() {
     echo ${told}
 }
 
-# kept_whole CONFIG: the methods in the YAML file CONFIG whose solver is `dense`, which keeps every value.
-kept_whole() {
-    awk '{ sub(/(^|[ \t])#.*/, "") }
-        /^[^ \t]/ { name = $0; sub(/[ \t]*:.*/, "", name); gsub(/["\047]/, "", name) }
-        /solver["\047]?:[ \t]*["\047]?dense([^A-Za-z0-9_]|$)/ { print name }' "$1"
-}
-
 # state OPTIONS [FILE...]: what a marker holds: the OPTIONS and a hash of the FILEs, to which a missing one belongs, too.
 # For large ones and for tables of archives, which may change below them, size and time stand.
 state() {

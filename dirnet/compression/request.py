@@ -13,16 +13,24 @@ from dirnet.provenance import cpu_name
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Refuse no method at all, one that the configuration lacks, and a size that it cannot have."""
+    """Refuse no method at all, one that the configuration lacks, and a size that it cannot have.
+
+    Prints the methods that keep every value, which the LibriSpeech recipe makes once, whatever the sizes.
+    """
     parser = Parser(prog="python -m dirnet.compression.request", description=__doc__)
     parser.add_argument("--config", required=True, help="methods, as conf/compress.yaml")
     parser.add_argument("--methods", required=True, help="names, separated by blanks")
     parser.add_argument("--sizes", required=True, help="7.9x, 1.3M, 2MB or rtf=0.001, separated by blanks")
     parser.add_argument("--cost_model", help="cost.json of `dirnet cost`, for sizes in rtf")
+    parser.add_argument("--check", type=boolean, default=True, help="false: refuse nothing, only print")
     parser.add_argument("--espnet", type=boolean, default=False, help="true: as egs/ptb_dirnet, which trains `small` "
                         "itself and gives the others to `dirnet compress --espnet`")  # fmt: skip
     arguments = parser.parse_args(argv)
     known = load_methods(arguments.config)
+    if not arguments.espnet:
+        print(*(name for name in arguments.methods.split() if name in known and known[name].solver == "dense"))
+    if not arguments.check:
+        return 0
     if not arguments.methods.split():
         raise UserError(
             f"--methods is empty, so there is nothing to compress; {arguments.config} has {', '.join(known)};"

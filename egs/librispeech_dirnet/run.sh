@@ -94,15 +94,13 @@ within word_size 1 5000; within bpe_size 1 5000; within stage 0 10   # tokens.MO
 [ "${stage}" -le "${stop_stage}" ] || mistake "--stage ${stage} comes after --stop_stage ${stop_stage}; nothing to run"
 ${python} -c 'from importlib.util import find_spec; exit(not find_spec("torch"))' 2>/dev/null \
     || mistake "--python '${python}' is no Python with the project's packages; run \`make setup\` in ${root} first"
-if [ "${stage}" -le 5 ] && [ "${stop_stage}" -ge 5 ]; then   # before the hours of training
-    ${python} -m dirnet.compression.request --config "${compress_config}" --methods "${methods}" \
-        --sizes "${size}" ${cost_model:+--cost_model "${cost_model}"}
-fi
+check=false; [ "${stage}" -gt 5 ] || [ "${stop_stage}" -lt 5 ] || check=true   # before the hours of training
+whole=" $(${python} -m dirnet.compression.request --config "${compress_config}" --methods "${methods}" \
+    --sizes "${size}" ${cost_model:+--cost_model "${cost_model}"} --check ${check}) "
 one_corpus "${workdir}" "${corpus}" "${data_root:-${librispeech}}"
 
 methods=$(each_once ${methods}); size=$(each_once ${size})
-models="${baseline}"   # the rows of the table: the baseline and every compressed model
-whole=" $(echo $(kept_whole "${compress_config}")) "   # the control and its like: once, whatever the size
+models="${baseline}"   # the rows of the table: the baseline and every compressed model, the control once at 1x
 for m in ${methods}; do [[ ${whole} != *" ${m} "* ]] || models+=" ${m}_1x"; done
 for s in ${size}; do for m in ${methods}; do [[ ${whole} == *" ${m} "* ]] || models+=" ${m}_${s}"; done; done
 

@@ -32,6 +32,15 @@ def test_requests(tmp_path, capsys, methods, sizes, status, message):
     assert ended.value.code == status and message in error and len(error.splitlines()) == bool(message)
 
 
+def test_methods_that_keep_every_value_are_told(tmp_path, program):
+    config = tmp_path / "compress.yaml"
+    config.write_text("svd: {solver: svd}\nwhole:\n  dtype: int8\n  'solver': dense\nother: {solver: dense}\n")
+    options = ("--config", config, "--methods", "whole  svd", "--sizes", "2x")
+    assert program(request.main, *options)[:2] == (0, "whole\n")
+    later = ("--config", config, "--methods", "svd sdv", "--sizes", "banana", "--check", "false")
+    assert program(request.main, *later)[:2] == (0, "\n")
+
+
 @pytest.mark.parametrize(
     ("methods", "sizes", "message"),
     [

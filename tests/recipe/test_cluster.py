@@ -30,6 +30,7 @@ def test_stage_5_on_a_cluster_is_two_arrays(tmp_path):
     program = tmp_path / "python"
     program.write_text(
         """#!/usr/bin/env bash
+[ "$2" != dirnet.compression.request ] || exit 0
 echo "told by ${SLURM_ARRAY_TASK_ID:-no} $*"
 while [ $# -gt 1 ]; do [ "$1" != --out ] || { mkdir -p "$2"; echo > "$2/model.json"; }; shift; done
 """
