@@ -103,6 +103,14 @@ def check_criteria(config: Mapping[str, Any], where: Path) -> None:
                             + did_you_mean(str(name), sorted(names)))  # fmt: skip
 
 
+def check_schedule(config: Mapping[str, Any], where: Path) -> None:
+    """A cosine that ends before training does would rise again."""
+    end, epochs = (config.get("scheduler_conf") or {}).get("T_max"), config["max_epoch"]
+    if str(config.get("scheduler")).lower() == "cosineannealinglr" and end is not None and end < epochs:
+        raise UserError(f"{where}: scheduler_conf has T_max {end}, after which the rate rises again; expected "
+                        f"max_epoch, {epochs}")  # fmt: skip
+
+
 def check_confs(config: Mapping[str, Any], task: type, where: Path) -> None:
     """Every key of a `*_conf` of a class, optimizer or scheduler must be one that it knows."""
     for choice in task.class_choices_list:

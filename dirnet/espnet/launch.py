@@ -141,6 +141,7 @@ def run(
         values = experiment.with_numbers(vars(task.get_parser().parse_args(options)))
         experiment.check_confs(values, task, arguments.config)  # those of the command line too
         experiment.check_criteria(values, arguments.config)
+        experiment.check_schedule(values, arguments.config)
         with refusals_told(task, arguments.config, log):
             if initial:
                 expected = task.build_model(argparse.Namespace(**copy.deepcopy(values))).state_dict()

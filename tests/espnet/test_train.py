@@ -302,6 +302,7 @@ def test_fine_tuning_by_smbr_keeps_zeros_and_learns_from_the_dense_models_alignm
         ({"encoder_conf": {"num_layers": 3}}, "num_layers is 3, but .* is of another architecture with 2"),
         ({"max_epochs": 3}, "did you mean 'max_epoch'"),
         ({"max_epoch": "many"}, "ESPnet refused an option: .*max_epoch"),
+        ({"max_epoch": 7}, "T_max 6, after which the rate rises again; expected max_epoch, 7"),
     ],
 )
 def test_mistakes_end_with_status_2_and_one_line(trained, tmp_path, capfd, changes, message):
