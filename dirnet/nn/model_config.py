@@ -58,5 +58,5 @@ class RecurrentConfig(Coding):
     def of(self, rnn: nn.RNNBase) -> Self:
         """This configuration with the compression that `rnn` has, as it may have been compressed since."""
         if not isinstance(rnn, CodedLayer):
-            return dataclasses.replace(self, compression=None, block=1, dtype="float32")
+            return dataclasses.replace(self, compression=None, **dataclasses.asdict(Coding()))
         return dataclasses.replace(self, compression=tuple(rnn.layout), **dataclasses.asdict(rnn.coding))
