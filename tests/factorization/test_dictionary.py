@@ -72,6 +72,29 @@ def test_step_1_learns_atoms_that_fit_better_than_where_it_started(columns, draw
     assert objective(columns, atoms, codes, penalties) < 0.9 * objective(columns, start, untrained, penalties)
 
 
+def test_step_1_is_algorithm_1_coefficient_by_coefficient(draw):
+    """A loop from the paper: ten rounds of three warm-started lasso sweeps and a pass over the atoms."""
+    columns = dictionary.unit(torch.randn(6, 9, generator=draw, dtype=torch.float64))[0]
+    start = dictionary.random_columns(columns, 4, draw)
+    found, found_codes = dictionary.learn(columns, start)
+    atoms, codes = start.clone(), torch.zeros(4, 9, dtype=torch.float64)
+    for epoch in range(11):
+        for _ in range(3):
+            for atom in range(4):
+                for column in range(9):
+                    rest = columns[:, column] - atoms @ codes[:, column] + atoms[:, atom] * codes[atom, column]
+                    pull = float(atoms[:, atom] @ rest)
+                    codes[atom, column] = max(abs(pull) - 0.1, 0) * (1 if pull > 0 else -1)
+        if epoch < 10:  # the codes are fitted once more to the atoms moved last
+            for atom in range(4):
+                rest = columns - atoms @ codes + torch.outer(atoms[:, atom], codes[atom])
+                pull = sum(codes[atom, column] * rest[:, column] for column in range(9))
+                atoms[:, atom] = pull / pull.norm()
+    assert codes.any(1).all() and 0 < codes.count_nonzero() < 36
+    torch.testing.assert_close(found, atoms)
+    torch.testing.assert_close(found_codes, codes)
+
+
 def test_step_1_may_learn_on_the_first_columns_alone(columns, draw):
     start, own = dictionary.random_columns(columns, 24, draw), columns.shape[1] // 2
     alone, codes_alone = dictionary.learn(columns[:, :own], start)

@@ -53,6 +53,42 @@ def test_the_path_runs_from_the_dense_to_the_empty_model(learned):
         assert point.relative_error == pytest.approx(error)
 
 
+@pytest.mark.parametrize("alternations", [1, 2, None])
+def test_a_stage_is_that_of_eqs_14_and_17_coefficient_by_coefficient(draw, alternations):
+    """A loop from the paper: theta in closed form, then soft thresholding, two sweeps a half-step, gamma 0.4.
+
+    Without a limit it goes on until theta rests, at most ten times.
+    """
+    columns = dictionary.unit(torch.randn(10, 14, generator=draw, dtype=torch.float64))[0]
+    atoms = dictionary.random_columns(columns, 5, draw)
+    codes = 0.3 * torch.randn(5, 14, generator=draw, dtype=torch.float64)
+    penalty, vartheta, before = 2.0, 1e2, None
+    more = {} if alternations is None else {"alternations": alternations}
+    point = shrinkage.stage(columns, atoms, codes.clone(), torch.arange(5), penalty, math.log(vartheta), **more)
+    for _ in range(10 if alternations is None else alternations):
+        used = [sum(abs(float(code)) for code in row) for row in codes]  # c_i of Eq. 15
+        powers = [c ** (1 / 1.4) for c in used]
+        theta = [vartheta * power / sum(powers) for power in powers]  # Eq. 17
+        if before and max(abs(a - b) for a, b in zip(theta, before, strict=True)) <= 1e-2 * vartheta / len(theta):
+            break
+        before = theta
+        for _ in range(2):
+            for atom, weight in enumerate(theta):
+                threshold = penalty * weight**-0.4 if weight else math.inf  # Eq. 14
+                for column in range(14):
+                    rest = columns[:, column] - atoms @ codes[:, column] + atoms[:, atom] * codes[atom, column]
+                    pull = float(atoms[:, atom] @ rest)
+                    codes[atom, column] = math.copysign(max(abs(pull) - threshold, 0), pull)
+    kept = [atom for atom in range(5) if codes[atom].any()]
+    assert point.kept.tolist() == kept and 0 < point.nonzeros < 70
+    torch.testing.assert_close(point.codes, codes[kept], rtol=1e-7, atol=1e-9)
+
+
+def test_the_papers_constants_are_the_defaults():
+    """Sec. 4.3: Theta^0 = 1e7, gamma = 0.4."""
+    assert shrinkage.Schedule() == shrinkage.Schedule(vartheta=1e7, gamma=0.4, penalty=None)
+
+
 def test_alternation_lowers_eq_13(learned):
     columns, atoms, codes = learned
     penalty, vartheta, values = 0.1, 1e4, []

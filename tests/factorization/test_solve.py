@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from dirnet.errors import UserError
 from dirnet.factorization import blocks, odl, relative_error, svd
 from dirnet.factorization.shift import IDENTITY, Shifts
+from dirnet.factorization.shrinkage import Schedule
 from dirnet.factorization.solve import PRESETS, solve
 
 both = pytest.mark.parametrize("preset", PRESETS)
@@ -87,6 +88,14 @@ def test_the_papers_path_is_reported_down_to_the_empty_model(matrix):
     assert report["path"][-1]["atoms"] == report["path"][-1]["nonzeros"] == 0
     assert report["path"][0]["log10_vartheta"] == pytest.approx(7)
     assert 48 * report["chosen"]["atoms"] + report["chosen"]["nonzeros"] <= 2000
+
+
+@pytest.mark.parametrize("params", [1200, 2000, 3000])
+def test_the_papers_stage_is_sought_between_those_of_the_path(matrix, params):
+    _, report = solve(matrix, params=params, preset="paper", schedule=Schedule(fill=False))
+    sizes = [48 * point["atoms"] + point["nonzeros"] for point in report["path"]]
+    stage = max(size for size in sizes if size <= params)
+    assert stage < 0.95 * params and 0.99 * params < report["params"] <= params
 
 
 @both
