@@ -32,7 +32,10 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
     """
     description, replacements = storage.describe(folder, storage.MODULE_FORMAT), {}
     where = f"{folder}/{storage.DESCRIPTION}"
-    for name, settings in description["config"]["layers"].items():
+    layers = description["config"].get("layers")
+    if not isinstance(layers, dict):
+        raise UserError(f"{where} describes no layers; {storage.AGAIN}")
+    for name, settings in layers.items():
         try:
             dense = model.get_submodule(name)
         except AttributeError:
@@ -41,7 +44,11 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
             raise UserError(f"{where} tells of layer {name!r}, where {type(model).__name__} has no dense nn.LSTM, "
                             "nn.GRU, nn.RNN or cell; give the model as it was before its compression")  # fmt: skip
         first = next(dense.parameters())
-        replacements[dense] = empty_layer(dense, settings, f"{where}: {name}").to(first.device, first.dtype)
+        try:
+            layer = empty_layer(dense, settings, f"{where}: {name}")
+        except (RuntimeError, TypeError) as error:  # such as a billion atoms
+            raise UserError(f"{where}: {name} describes no layer ({error}); {storage.AGAIN}") from None
+        replacements[dense] = layer.to(first.device, first.dtype)
     model = replace(model, replacements)
     storage.take(model, folder, description)
     return model

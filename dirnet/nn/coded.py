@@ -11,7 +11,7 @@ from dirnet.errors import UserError
 from dirnet.factorization import Factors
 from dirnet.factorization.shift import IDENTITY, Shifts
 from dirnet.nn.indices import index_bytes
-from dirnet.nn.quantised import SCALE_BYTES, check_dtype, rounded
+from dirnet.nn.quantised import SCALE_BYTES, check_dtype, rounded, rounded_blocks
 
 
 class CodedMatrix(nn.Module):
@@ -123,15 +123,15 @@ class CodedMatrix(nn.Module):
 
     def code_matrix(self) -> Tensor:
         """Z with its zeros, (p, M), rounded in int8; gradients reach the kept codes."""
-        codes = self.latent_codes()
-        return rounded(codes, 1) if self.dtype == "int8" else codes
+        return self._spread(self.code_values())
 
     def code_values(self) -> Tensor:
         """The kept codes in the shape of `codes`, rounded in int8."""
         if self.dtype == "float32":
             return self.codes
-        codes = self.code_matrix()
-        return codes if self.index is None else codes.view(-1, self.block)[self.index.long()]
+        if self.index is None:
+            return rounded(self.codes, 1)
+        return rounded_blocks(self.codes, self.index.long() // (self.columns // self.block), self.code_rows)
 
     def dictionary_values(self) -> Tensor | None:
         """D (N, p), rounded in int8, or None."""
@@ -141,10 +141,14 @@ class CodedMatrix(nn.Module):
 
     def latent_codes(self) -> Tensor:
         """Z with its zeros, (p, M), as it is trained: not rounded."""
+        return self._spread(self.codes)
+
+    def _spread(self, codes: Tensor) -> Tensor:
+        """Kept codes, in the shape of `codes`, at their places: (p, M)."""
         if self.index is None:
-            return self.codes
-        grid = self.codes.new_zeros(self.code_rows * (self.columns // self.block), self.block)
-        return grid.index_copy(0, self.index.long(), self.codes).view(self.code_rows, self.columns)
+            return codes
+        grid = codes.new_zeros(self.code_rows * (self.columns // self.block), self.block)
+        return grid.index_copy(0, self.index.long(), codes).view(self.code_rows, self.columns)
 
     def matrix(self) -> Tensor:
         """`D Z`, with shifts `sum_delta delta(D) Z_delta`: the (N, M) matrix that stands for `W^T`."""
@@ -200,8 +204,11 @@ class CodedMatrix(nn.Module):
         return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, width, shifted)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
-        """As torch's; an index that names no place, or one twice, is an error like a wrong shape."""
+        """As torch's; an index that names no place, or one twice, and a shift too far are errors like a wrong shape."""
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+        if self.offsets is not None and not self.offsets.is_meta:
+            if bool((self.offsets.long().abs() > self.shifts.reach).any()):
+                errors.append(f"{prefix}offsets moves an atom by more than {self.shifts.reach} rows")
         if self.index is None or self.index.is_meta or not len(self.index):
             return
         places, index = self.code_rows * self.columns // self.block, self.index.long()

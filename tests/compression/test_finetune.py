@@ -93,9 +93,10 @@ def test_copies_are_whole_and_their_own(kind):
         model.load_state_dict({name: value for name, value in state.items() if name != "groups.0.index"})
 
 
+@pytest.mark.parametrize("method", ["dirnet", "dirnet_int8"])
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-def test_torch_compile_gives_the_same_outputs_and_gradients(kind):
-    model = compressed(kind=kind)
+def test_torch_compile_gives_the_same_outputs_and_gradients(kind, method):
+    model = compressed(method, kind)
     inputs = torch.randn(4, 2, 12)
     plain = model(inputs)[0]
     plain.square().sum().backward()

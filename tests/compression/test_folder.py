@@ -98,5 +98,17 @@ def test_mistakes_are_named(dense, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(description))
     with pytest.raises(UserError, match="config differs from its own sha256: damaged or edited"):
         dirnet.load(Tagger(), tmp_path)
+    del description["config_sha256"]  # as a program that signs nothing would write it
+    settings = description["config"]["layers"]["rnn"]
+    for layers, message in (
+        ([], "model.json describes no layers"),
+        ({"rnn": settings | {"layout": [["a", 1]] * 5}}, "model.json: rnn describes no layer"),
+        ({"rnn": settings | {"layout": [[10**12, 1]] * 5}}, "model.json: rnn describes no layer"),
+        ({"rnn": settings | {"layout": [[1, 1]]}}, "layout has 1 groups, expected 5"),
+    ):
+        description["config"]["layers"] = layers
+        (tmp_path / "model.json").write_text(json.dumps(description))
+        with pytest.raises(UserError, match=message):
+            dirnet.load(Tagger(), tmp_path)
     with pytest.raises(UserError, match="model.json does not exist"):
         dirnet.load(Tagger(), tmp_path / "none")

@@ -53,6 +53,15 @@ def test_the_matrix_is_the_sum_of_moved_atoms(case):
     torch.testing.assert_close(coded.code_matrix(), factors.codes)
 
 
+def test_a_shift_too_far_is_not_loaded(case):
+    _, coded = case
+    state = {name: value.clone() for name, value in coded.state_dict().items()}
+    coded.load_state_dict(state)
+    state["offsets"][0] = coded.shifts.reach + 1
+    with pytest.raises(RuntimeError, match=f"offsets moves an atom by more than {coded.shifts.reach} rows"):
+        coded.load_state_dict(state)
+
+
 def test_gradients_reach_atoms_and_codes(case):
     factors, coded = case
     coded.double()
