@@ -64,17 +64,21 @@ def build(arguments: argparse.Namespace) -> dict[str, tuple[nn.Module, bool]]:
     groups, coded = groups_of(dense), coded_class(dense)
     part = 1 / arguments.size
 
-    def empty(layout: list[list[int | None]], block: int = 1) -> nn.Module:
-        return coded(*sizes, layout=layout, block=block, batch_first=True)
+    def empty(layout: list[list[int | None]], **coding) -> nn.Module:
+        return coded(*sizes, layout=layout, batch_first=True, **coding)
 
-    def halves(group) -> int:
-        """Atoms that take half of the budget."""
-        return max(1, min(group.rows, int(part * group.columns / 2)))
+    def halves(group, block: int = 1) -> list[int]:
+        """Atoms that take half of the budget, and blocks that take the other half, or all that there are."""
+        atoms = max(1, min(group.rows, int(part * group.columns / 2)))
+        return [atoms, min(int(part * group.rows * group.columns / 2), atoms * group.columns) // block]
 
     models = {
         "dense": dense,
-        "dirnet": empty([[halves(g), int(part * g.rows * g.columns / 2)] for g in groups]),
-        "dirnet, 8x1 blocks": empty([[halves(g), int(part * g.rows * g.columns / 16)] for g in groups], 8),
+        "dirnet": empty([halves(g) for g in groups]),
+        "dirnet, int8": empty([halves(g) for g in groups], dtype="int8"),
+        "dirnet, shifts": empty([halves(g) for g in groups], shifts=1),
+        "dirnet, 8x1 blocks": empty([halves(g, 8) for g in groups], block=8),
+        "dirnet, 8x1, int8": empty([halves(g, 8) for g in groups], block=8, dtype="int8"),
         "svd": empty([[max(1, int(part * g.rows * g.columns / (g.rows + g.columns))), None] for g in groups]),
         "prune": empty([[None, int(part * g.rows * g.columns)] for g in groups]),
     }

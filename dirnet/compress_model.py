@@ -135,7 +135,8 @@ def _parser() -> Parser:
     parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")
     parser.add_argument("--seed", type=seed, default=0, help="of the solver's random start and the utterances drawn")
     parser.add_argument("--nj", type=int, default=1, help="groups worked on at the same time; the result is the same")
-    parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
+    parser.add_argument("--dry_run", "--dry-run", type=boolean, nargs="?", const=True, default=False,
+                        help="print the plan, write nothing")  # fmt: skip
     parser.add_argument("--calibration", help="feats.scp of training data, by which errors are weighted")
     parser.add_argument("--calibration_utts", type=int, default=200, help="how many of its utterances are drawn")
     return parser

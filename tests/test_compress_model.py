@@ -127,7 +127,7 @@ def test_a_dry_run_prints_the_plan_of_what_is_there_already(dense_folder, tmp_pa
     options = ("--model", dense_folder, "--size", "4x", "--method", "svd", "--out", tmp_path)
     assert program(*options) == 0
     capsys.readouterr()
-    assert program(*options, "--dry_run", "true") == 0
+    assert program(*options, "--dry-run") == 0
     assert "atoms" in capsys.readouterr().out
     assert program(*options, "--threads", "7") == 2
     assert "--threads 7 goes with --cost_model" in capsys.readouterr().err
@@ -194,7 +194,7 @@ def test_a_dry_run_tells_the_budgets_that_are_carried_out(dense_folder, tmp_path
     (tmp_path / "methods.yaml").write_text("wide: {solver: dirnet, block: 8, allocation: error, permute: true}\n")
     request = ("--model", dense_folder, "--size", "3x", "--method", "wide", "--config", tmp_path / "methods.yaml",
                "--out", tmp_path / "out")  # fmt: skip
-    assert program(*request, "--dry_run", "true") == 0
+    assert program(*request, "--dry_run") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     planned = {line[0]: int(line[line.index("->") + 1].replace(",", "")) for line in lines}
     assert program(*request) == 0

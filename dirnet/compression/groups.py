@@ -55,7 +55,7 @@ def dense_rnns(model: nn.Module) -> dict[str, nn.RNNBase]:
             rnns[name] = as_layer(module)
         elif isinstance(module, nn.RNNBase) and not isinstance(module, CodedLayer):
             coded_class(module)  # refuses an unknown one
-            refuse_projection(module)
+            refuse_projection(module, f"{name}, an LSTM," if name else "LSTM")
             _refuse_changed(name, module)
             rnns[name] = module
     if not rnns:

@@ -105,10 +105,12 @@ def _bars(panels: Iterable[Axes], rows: list[dict[str, Any]]) -> None:
     density.set_ylabel("density of Z, % not zero")
     error.set_ylabel("relative error (0 to 1)")
     size.set_ylabel("size with indices, kB")
-    names = [row["name"].rsplit(".", 1)[-1] for row in rows]
+    names = [row["name"] for row in rows]
+    short = [name.rsplit(".", 1)[-1] for name in names]  # where one RNN has them all
+    names, turn = (short, 20) if len(set(short)) == len(names) else (names, 90)
     for panel in (atoms, density, error, size):
         panel.set_xlabel("group of matrices")
-        panel.set_xticks(places, names, rotation=20, ha="right")
+        panel.set_xticks(places, names, rotation=turn, ha="right" if turn < 90 else "center")
         panel.spines[["top", "right"]].set_visible(False)
 
 

@@ -83,7 +83,7 @@ def make_plan(
             for group, value in zip(groups, value_bytes, strict=True)
         )
     if not rest + sum(least) <= limit <= whole:
-        raise UserError(_infeasible(size, limit, rest + sum(least), whole, frame))
+        raise UserError(_infeasible(size, limit, rest, rest + sum(least), whole, frame))
     available = min(limit - rest, sum(wholes))  # in int8 the whole model is smaller than the dense one
     if method.allocation == "equal":
         shares = allocation.equal(available, wholes, least)
@@ -156,10 +156,10 @@ def _amount(size: Size, value: int, frame: float) -> str:
     return f"rtf={value / FS / frame:.3g}" if size.unit == "fs" else f"{value:,} {size.unit}"
 
 
-def _infeasible(size: Size, limit: int, least: int, whole: int, frame: float) -> str:
-    low, high = (_amount(size, value, frame) for value in (least, whole))
+def _infeasible(size: Size, limit: int, rest: int, least: int, whole: int, frame: float) -> str:
+    low, high, stays = (_amount(size, value, frame) for value in (least, whole, rest))
     asked = f"size {size.text!r}" + ("" if size.kind == "rtf" else f" means {limit:,} {size.unit}")
     feasible = f"choose from {low.removesuffix(f' {size.unit}')} to {high}"
     if size.kind == "ratio":
         feasible += f" (1x to {int(100 * whole / least) / 100:g}x)"
-    return f"{asked}, out of reach with this method and model; {feasible}"
+    return f"{asked}, out of reach with this method and model, of which {stays} stay as they are; {feasible}"

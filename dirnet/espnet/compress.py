@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=Path, help="the experiment folder to write")
     parser.add_argument("--seed", type=seed, default=0, help="of the solver's random start and the utterances drawn")
     parser.add_argument("--nj", type=int, default=1, help="groups worked on at the same time; the result is the same")
-    parser.add_argument("--dry_run", type=boolean, default=False, help="true: print the plan, write nothing")
+    parser.add_argument("--dry_run", "--dry-run", type=boolean, nargs="?", const=True, default=False,
+                        help="print the plan, write nothing")  # fmt: skip
     parser.add_argument("--next_steps", type=boolean, default=True, help="false: not the commands that follow")
     arguments = parser.parse_args(argv)
     method = chosen_method(arguments)

@@ -244,10 +244,10 @@ def coded_class(dense: nn.RNNBase) -> type[DirNetRecurrent]:
     raise UserError(f"{type(dense).__name__} is not an nn.LSTM, nn.GRU or nn.RNN; nothing here can compress it")
 
 
-def refuse_projection(dense: nn.RNNBase) -> None:
-    """A `UserError` for an LSTM with projections: its hidden state is already low-rank."""
+def refuse_projection(dense: nn.RNNBase, where: str = "LSTM") -> None:
+    """A `UserError` for an LSTM with projections, at `where`: its hidden state is already low-rank."""
     if dense.proj_size:
-        raise UserError(f"LSTM has proj_size {dense.proj_size}, expected 0; train without projections to compress it")
+        raise UserError(f"{where} has proj_size {dense.proj_size}, expected 0; train it without projections")
 
 
 def _nothing() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 
-@pytest.mark.parametrize("rnn", ["lstm", "gru"])
+@pytest.mark.parametrize("rnn", ["lstm", "gru", "rnn"])
 def test_one_line_per_model(script, program, rnn):
     speed = script("bench/training_speed.py")
     threads = torch.get_num_threads()
@@ -14,7 +14,7 @@ def test_one_line_per_model(script, program, rnn):
     status, shown, _ = program(speed.main, *tiny, "--batch", 2, 3, "--device", "cpu", "--threads", 1)
     torch.set_num_threads(threads)
     lines = shown.splitlines()
-    assert status == 0 and len(lines) == 14 and all("of dense speed" in line for line in lines)
+    assert status == 0 and len(lines) == 2 * 10 and all("of dense speed" in line for line in lines)
     assert sum("batch 3: dense " in line and " 1.00 of dense" in line for line in lines) == 1
 
 
