@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CELLS = (60, 200)  # of a heat map, at most
 PER_LINE = 3
+SHORT = 16  # characters of a name that may stand aslant below its bar
 TYPE = 9  # points, the smallest
 BAR = {"edgecolor": "black", "linewidth": 0.6}
 
@@ -43,7 +44,9 @@ def drawn(model: nn.Module, report: dict[str, Any]) -> Figure:
     rows = report["groups"]
     codes = [coded.code_matrix().detach() for coded in model.modules() if isinstance(coded, CodedMatrix)]
     lines = -(-len(rows) // PER_LINE)
-    heights = (0.6 + 2.0 * lines, 5.6)
+    names = _names(rows)
+    longest = max(map(len, names))
+    heights = (0.6 + 2.0 * lines, 5.6 if longest <= SHORT else 4.6 + 0.085 * longest)
     figure = Figure(figsize=(10, 0.3 + sum(heights)), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=heights, hspace=0.03)
     small, dense = report["compressed"], report["dense"]
@@ -64,7 +67,7 @@ def drawn(model: nn.Module, report: dict[str, Any]) -> Figure:
         "a cell is the mean |Z| of the codes in it; black: the largest of the group, white: zero",
         fontsize=TYPE,
     )
-    _bars(lower.subplots(2, 2).flatten(), rows)
+    _bars(lower.subplots(2, 2, sharex=longest > SHORT).flatten(), rows, names)
     return figure
 
 
@@ -85,8 +88,15 @@ def heat_map(panel: Axes, cells: Tensor, shape: tuple[int, int]) -> None:
     panel.set_yticks([0, atoms])
 
 
-def _bars(panels: Iterable[Axes], rows: list[dict[str, Any]]) -> None:
-    """A panel each for atoms, density, relative error and size."""
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+    """The groups without the name of their RNN, where that is one for all."""
+    names = [row["name"] for row in rows]
+    short = [name.rsplit(".", 1)[-1] for name in names]
+    return short if len(set(short)) == len(names) else names
+
+
+def _bars(panels: Iterable[Axes], rows: list[dict[str, Any]], names: list[str]) -> None:
+    """A panel each for atoms, density, relative error and size; long `names` stand below the lower two only."""
     atoms, density, error, size = panels
     places = range(len(rows))
     none = ["none" if row["atoms"] is None else str(row["atoms"]) for row in rows]
@@ -105,12 +115,11 @@ def _bars(panels: Iterable[Axes], rows: list[dict[str, Any]]) -> None:
     density.set_ylabel("density of Z, % not zero")
     error.set_ylabel("relative error (0 to 1)")
     size.set_ylabel("size with indices, kB")
-    names = [row["name"] for row in rows]
-    short = [name.rsplit(".", 1)[-1] for name in names]  # where one RNN has them all
-    names, turn = (short, 20) if len(set(short)) == len(names) else (names, 90)
+    turn = {"rotation": 20, "ha": "right"} if max(map(len, names)) <= SHORT else {"rotation": 90}
     for panel in (atoms, density, error, size):
-        panel.set_xlabel("group of matrices")
-        panel.set_xticks(places, names, rotation=turn, ha="right" if turn < 90 else "center")
+        panel.set_xticks(places, names, **turn)
+        if "ha" in turn or panel in (error, size):
+            panel.set_xlabel("group of matrices")
         panel.spines[["top", "right"]].set_visible(False)
 
 
