@@ -31,6 +31,7 @@ from bench.setting import check_setting
 from dirnet import compress
 from dirnet.asr.decode import DecodeConfig, Decoder
 from dirnet.compression.budget import parse_size
+from dirnet.compression.finetune import RestingSupport
 from dirnet.compression.methods import load_methods
 from dirnet.compression.report import size_figures
 from dirnet.compression.support import MovingSupport, SupportSchedule, loosen, tighten
@@ -185,7 +186,8 @@ def _run_task(task: Task) -> None:
     started = time.monotonic()
     finetune = from_mapping(Training, _bench.finetune, "finetune")
     if method.support == "fixed":
-        train(model, _corpus, finetune, task.seed, dense.to(_corpus.device), log=log)
+        resting = RestingSupport(model.to(_corpus.device))
+        train(model, _corpus, finetune, task.seed, dense.to(_corpus.device), lambda done: resting.step(), log)
     else:
         kept = loosen(model.cpu(), dense if method.support == "gradual" else None)
         moving = MovingSupport(model.to(_corpus.device), SupportSchedule(method.support, kept))

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dirnet.errors import UserError
+from dirnet.nn.coded import CodedMatrix
+
+
+class RestingSupport:
+    """The invariant of every step: codes stay where compression put them, and so zeros stay zero.
+
+    `step` follows every optimizer step; what it costs is a look at a counter for each group. Only kept codes are
+    parameters, so no optimizer can break this; code that writes into `index` or `offsets` can.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self.places = {name: value.clone() for name, value in self._found()}
+        self.seen: dict[str, tuple[Tensor, int]] = {}  # as they were last compared, and torch's count of changes then
+
+    def step(self) -> None:
+        """A `UserError` if a place has changed since this object was made."""
+        for name, value in self._found():
+            before, version = self.seen.get(name, (None, 0))
+            if before is value and version == value._version:
+                continue
+            if not torch.equal(value.to(self.places[name].device), self.places[name]):
+                raise UserError(f"{name} changed in a training step: codes are not where compression had put them")
+            self.seen[name] = value, value._version  # written to, as DDP does, but not changed
+
+    def _found(self) -> Iterator[tuple[str, Tensor]]:
+        for name, module in self.model.named_modules():
+            if isinstance(module, CodedMatrix):
+                places = {"index": module.index, "offsets": module.offsets}
+                yield from ((f"{name}.{key}", value) for key, value in places.items() if value is not None)
 
 
 def refuse_changed_layout(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:

@@ -16,6 +16,7 @@ from espnet2.train.reporter import SubReporter, aggregate, to_reported_value
 from espnet2.train.trainer import Trainer
 
 from dirnet.asr.tokens import type_of
+from dirnet.compression.finetune import RestingSupport
 from dirnet.compression.support import MovingSupport, SupportSchedule
 from dirnet.errors import UserError
 from dirnet.espnet.checkpoint import CHECKPOINT, PREVIOUS
@@ -99,10 +100,18 @@ def schedule_of(model) -> SupportSchedule | None:
 
 @contextmanager
 def support_moving(model, optimizer, epoch: int, steps: int) -> Iterator[None]:
-    """Move the support after every step of `optimizer` in this block, an epoch of `steps`; all zeros stay so."""
+    """Move the support after every step of `optimizer` in this block, an epoch of `steps`; all zeros stay so.
+
+    Where the support does not move, that is checked after every step.
+    """
     schedule = schedule_of(model)
     if schedule is None:
-        yield
+        resting = RestingSupport(model)
+        hook = optimizer.register_step_post_hook(lambda *_: resting.step())
+        try:
+            yield
+        finally:
+            hook.remove()
         return
     support, done = MovingSupport(getattr(model, "module", model), schedule), itertools.count(1)
     hook = optimizer.register_step_post_hook(

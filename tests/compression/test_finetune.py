@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 import dirnet
-from dirnet.compression.finetune import refuse_changed_layout
+from dirnet.compression.finetune import RestingSupport, refuse_changed_layout
+from dirnet.compression.methods import Method
 from dirnet.compression.support import MovingSupport, SupportSchedule, loosen, tighten
+from dirnet.errors import UserError
 
 OPTIMIZERS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.1),
@@ -62,6 +64,25 @@ def test_after_every_step_and_a_resume(name, method):
         step(one, state, 9)
     refuse_changed_layout(before, again.state_dict())
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("method", ["dirnet", "prune", Method("dirnet", shifts=1)], ids=str)
+def test_a_step_that_moves_a_code_is_caught(method):
+    model = compressed(method)
+    holder = nn.ModuleDict({"inner": model})
+    support, optimizer = RestingSupport(holder), torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.register_step_post_hook(lambda *_: support.step())
+    for number in range(2):
+        step(model, optimizer, number)
+    index = model.groups[1].index
+    index.copy_(index.clone())  # as DDP does
+    step(model, optimizer, 2)
+    model.to(torch.float64).to(torch.float32)
+    step(model, optimizer, 3)
+    changed = model.groups[1].index if model.groups[0].offsets is None else model.groups[1].offsets
+    changed[-1] -= 1
+    with pytest.raises(UserError, match="inner.groups.1.(index|offsets) changed in a training step"):
+        step(model, optimizer, 4)
 
 
 def test_to_another_type_and_back():
