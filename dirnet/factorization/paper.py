@@ -2,8 +2,10 @@
 
 Where the paper is silent or leads to a size that nobody asked for, this departs from it:
 
-* p starts at half of the budget (the paper: as many atoms as D has rows), and columns have unit norm while D and codes
-  are learned; unused atoms are replaced by the column that is approximated worst.
+* p starts at half of the budget (the paper: as many atoms as D has rows), and Step 2 takes few of these away before
+  the codes fit: the width is this rule's more than the shrinkage's. The report's `path` tells the atoms of each stage.
+* Columns have unit norm while D and codes are learned; unused atoms are replaced by the column approximated worst.
+* Atoms are not shifted unless `shifts` asks for it (the paper's Algorithm 1 names a Delta, but no set of shifts).
 * Step 2 weighs one theta an atom, and penalises the codes of every matrix of the group (the paper: of W_x, while the
   codes of W_h stay those of Eq. 5).
 * lambda_2 is the largest decade from 1e-3 to 1e3 whose first penalty is at most 0.01, which depends on p, gamma and
