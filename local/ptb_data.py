@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{name}: {len(words):,} words, {100 * unknown / len(words):.1f} % of them not in the vocabulary")
         print(f"{arguments.out / 'tokens.txt'}: {len(tokens):,} tokens")
         return 0
+    refuse_foreign(arguments.out)
     texts = read_source(arguments.source) if arguments.source else mini(arguments.mini_size, arguments.seed)
     for name, lines in texts.items():
         names = [f"{name}-{number:06}" for number in range(1, len(lines) + 1)]
@@ -52,6 +53,13 @@ def main(argv: list[str] | None = None) -> int:
             stream.writelines(f"{key} {len(words)}\n" for key, words in zip(names, lines, strict=True))
         print(f"{name}: {len(lines):,} sentences, {sum(map(len, lines)):,} words")
     return 0
+
+
+def refuse_foreign(out: Path) -> None:
+    """A `UserError` where a data dir with audio stands in the place of a set: another recipe's, whose text would go."""
+    for name in SETS:
+        if found := next((file for file in ("wav.scp", "utt2spk") if (out / name / file).exists()), None):
+            raise UserError(f"{out / name} has a {found}, so another recipe made it; give --workdir for another folder")
 
 
 def read_source(folder: Path) -> dict[str, list[list[str]]]:

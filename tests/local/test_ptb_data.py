@@ -74,3 +74,13 @@ def test_a_count_that_leaves_no_word_is_refused(module, program, tmp_path):
     for count, message in ((0, "--min_count is 0, expected 1 or more"), (10**6, "--min_count 1000000 leaves no word")):
         status, _, error = program(module.main, "tokens", "--min_count", count, "--out", tmp_path / "data")
         assert status == 2 and message in error and not (tmp_path / "data/tokens.txt").exists()
+
+
+def test_the_data_of_another_recipe_are_left_alone(module, program, tmp_path):
+    source, theirs = write(tmp_path / "source"), tmp_path / "data/train"
+    theirs.mkdir(parents=True)
+    (theirs / "text").write_text("theirs\n")
+    (theirs / "wav.scp").write_text("a a.wav\n")
+    status, _, error = program(module.main, "text", "--source", source, "--out", tmp_path / "data")
+    assert status == 2 and "data/train has a wav.scp, so another recipe made it" in error
+    assert (theirs / "text").read_text() == "theirs\n" and not (tmp_path / "data/valid").exists()
