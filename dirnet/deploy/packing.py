@@ -75,6 +75,8 @@ def stored_matrix(group: CodedMatrix, start: int, stop: int, bias: Tensor | None
     """
     tensors = to_tensors(group)
     atoms, scales = group.atoms, tensors.get("code_scales")
+    if scales is not None:  # what no code reads, whose scale is 1, would be the largest of what u is rounded by
+        scales = scales * group.code_matrix().detach().ne(0).any(dim=1)
     own = atoms is not None and dictionary
     common = {
         "rows": group.rows if own or atoms is None else read_size(group),

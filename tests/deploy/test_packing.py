@@ -53,6 +53,15 @@ def test_a_layer_comes_back_from_its_bytes(atoms, blocks, block, dtype):
         assert (before.rows, before.shifts) == (after.rows, after.shifts)
 
 
+@torch.no_grad()
+def test_rows_without_codes_do_not_coarsen_the_steps_of_int8():
+    group = CodedMatrix(200, 48, None, 100, 8, "int8")  # pruned: half of what it reads no code uses
+    assert not group.code_matrix().any(dim=1).all()
+    matrix, x = stored_matrix(group, 0, 48, None, True), torch.randn(20, 200)
+    found, expected = ops.write(matrix, ops.read(matrix, x)), x @ group.matrix()
+    assert float((found - expected).norm() / expected.norm()) < 0.03
+
+
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize("atoms, blocks", [(20, 70), (20, 300), (300, 800), (300, 3000)])
 def test_a_layer_takes_its_counted_bytes(atoms, blocks, dtype):
