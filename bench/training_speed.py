@@ -14,8 +14,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dirnet.compression.support import MovingSupport, SupportSchedule, loosen
+from dirnet.compression.support import MovingSupport, SupportSchedule, coded_matrices, loosen
+from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
+from dirnet.nn.cells import CELLS
+from dirnet.nn.coding import CodedLayer
 from dirnet.nn.grouping import groups_of
 from dirnet.nn.recurrent import coded_class
 from dirnet.options import Parser
@@ -29,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(description=__doc__)
     parser.add_argument("--rnn", choices=sorted(RNNS), default="lstm")
     parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--cell", type=boolean, default=False, help="true: a cell, called frame by frame as a decoder "
+                        "does; give --layers 1")  # fmt: skip
     parser.add_argument("--hidden", type=int, default=500)
     parser.add_argument("--inputs", type=int, default=494, help="values of a frame: 19 x 26 in the paper")
     parser.add_argument("--size", type=float, default=7.9, help="times fewer parameters")
@@ -40,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device is cuda, but torch sees none; use cpu")
+    if arguments.cell and arguments.layers != 1:
+        raise UserError(f"--layers is {arguments.layers}, expected 1 with --cell true")
     models = build(arguments)
     places = [("cpu", threads) for threads in arguments.threads] if arguments.device != "cuda" else []
     places += [("cuda", 0)] if arguments.device != "cpu" and torch.cuda.is_available() else []
@@ -82,8 +89,29 @@ def build(arguments: argparse.Namespace) -> dict[str, tuple[nn.Module, bool]]:
         "svd": empty([[max(1, int(part * g.rows * g.columns / (g.rows + g.columns))), None] for g in groups]),
         "prune": empty([[None, int(part * g.rows * g.columns)] for g in groups]),
     }
+    if arguments.cell:
+        models = {name: Unrolled(model) for name, model in models.items()}
     moving = {"prune, gradual": copy.deepcopy(models["prune"]), "dirnet, regrow": copy.deepcopy(models["dirnet"])}
     return {name: (model, False) for name, model in models.items()} | {n: (m, True) for n, m in moving.items()}
+
+
+class Unrolled(nn.Module):
+    """The cell that stands for a layer of one direction, over all frames of (B, T, n)."""
+
+    def __init__(self, layer: nn.RNNBase):
+        super().__init__()
+        dense = next(cell for cell, coded in CELLS.items() if isinstance(layer, coded.layer_class.dense_class))
+        if isinstance(layer, CodedLayer):
+            self.cell = CELLS[dense].from_layer(layer)
+        else:
+            self.cell = dense(layer.input_size, layer.hidden_size)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, None]:
+        state, outputs = None, []
+        for frame in inputs.unbind(1):
+            state = self.cell(frame, state)
+            outputs.append(state[0] if isinstance(state, tuple) else state)
+        return torch.stack(outputs, dim=1), None
 
 
 def trainer(model: nn.Module, moves: bool, device: str, inputs: Tensor) -> Callable[[], None]:
@@ -92,7 +120,8 @@ def trainer(model: nn.Module, moves: bool, device: str, inputs: Tensor) -> Calla
     kept = loosen(model) if moves else None
     support = None
     if kept:
-        support = MovingSupport(model, SupportSchedule("gradual" if model.groups[0].atoms is None else "regrow", kept))
+        kind = "gradual" if coded_matrices(model)[0].atoms is None else "regrow"
+        support = MovingSupport(model, SupportSchedule(kind, kept))
         support.step(0.5)
     optimizer = torch.optim.Adam(model.parameters())
 

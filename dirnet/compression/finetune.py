@@ -21,7 +21,8 @@ class RestingSupport:
     """
 
     def __init__(self, model: nn.Module):
-        self.model = model
+        named = model.named_modules()
+        self.matrices = {name: module for name, module in named if isinstance(module, CodedMatrix)}
         self.places = {name: value.clone() for name, value in self._found()}
         self.seen: dict[str, tuple[Tensor, int]] = {}  # as they were last compared, and torch's count of changes then
 
@@ -36,10 +37,9 @@ class RestingSupport:
             self.seen[name] = value, value._version  # written to, as DDP does, but not changed
 
     def _found(self) -> Iterator[tuple[str, Tensor]]:
-        for name, module in self.model.named_modules():
-            if isinstance(module, CodedMatrix):
-                places = {"index": module.index, "offsets": module.offsets}
-                yield from ((f"{name}.{key}", value) for key, value in places.items() if value is not None)
+        for name, matrix in self.matrices.items():
+            places = {"index": matrix.index, "offsets": matrix.offsets}
+            yield from ((f"{name}.{key}", value) for key, value in places.items() if value is not None)
 
 
 def refuse_changed_layout(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from test_run import left, run
+from recipe_runs import left, run
 
 
 def cluster(folder: Path) -> dict[str, str]:
