@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import recipe_runs
 import yaml
 
-ROOT = Path(__file__).parent.parent.parent
-RECIPE = ROOT / "egs" / "ptb_dirnet"
+RECIPE = recipe_runs.ROOT / "egs" / "ptb_dirnet"
 MODELS = ("lm", "dense_1x", "dirnet_3x", "small_3x")
 
 
 def run(*options) -> subprocess.CompletedProcess:
-    """`./run.sh OPTIONS` in the recipe's folder with this interpreter; standard error goes with standard output."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = ["./run.sh", "--python", sys.executable, *map(str, options)]
-    return subprocess.run(
-        command, cwd=RECIPE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    """`./run.sh OPTIONS` of this recipe."""
+    return recipe_runs.run(*options, recipe=RECIPE.name)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +25,7 @@ def recipe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ptb")
     options = ["--mini_size", "24 8 8", "--workdir", str(folder / "work"), "--nj", "1"]
     for name in ("train_lm", "finetune"):
-        config = yaml.safe_load((ROOT / f"conf/ptb/mini/{name}.yaml").read_text()) | {"max_epoch": 1}
+        config = yaml.safe_load((recipe_runs.ROOT / f"conf/ptb/mini/{name}.yaml").read_text()) | {"max_epoch": 1}
         if "lm_conf" in config:
             config["lm_conf"]["unit"] = 16
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
