@@ -235,5 +235,3 @@ def test_espnets_own_reader(corpus_of, tmp_path):
             assert whole[name][1]["speech"].shape == (FRAMES, 26)
 
     assert growth(read, 240, 2400) < LIST
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -12,13 +13,15 @@ from dirnet.nn.coded import CodedMatrix
 from dirnet.nn.coding import CodedLayer
 from dirnet.nn.grouping import groups_of
 from dirnet.nn.recurrent import DirNetGRU, DirNetLSTM, DirNetRecurrent, DirNetRNN, Layout
+from dirnet.nn.sequence import Sequences
 
 
 class DirNetCell(CodedLayer, nn.RNNCellBase):
     """What the three cells share. Arguments as of the torch cell, and those of `DirNetRecurrent`.
 
     Parameters: `groups.{i}.dictionary`, `groups.{i}.codes`, `bias_ih`, `bias_hh`; buffers as there. A step computes
-    `(x D) Z` and builds no `W`: for the few rows that a decoder's step has, that is less work.
+    `(x D) Z` and builds no `W`: for the few rows that a decoder's step has, that is less work. `Z` is built once a
+    sequence, see `Sequences`.
     """
 
     dense_class: type[nn.RNNCellBase]
@@ -59,6 +62,7 @@ class DirNetCell(CodedLayer, nn.RNNCellBase):
         self.groups = layer.groups
         self.bias_ih = layer.bias_ih_l0 if layer.bias else None
         self.bias_hh = layer.bias_hh_l0 if layer.bias else None
+        self._sequences = Sequences()
 
     def reset_parameters(self) -> None:
         """Random values of the torch cells' scale, the support of the codes as it is."""
@@ -85,17 +89,24 @@ class DirNetCell(CodedLayer, nn.RNNCellBase):
         if hx is None:
             zeros = input.new_zeros(*input.shape[:-1], self.hidden_size)
             hx = (zeros, zeros) if self.dense_class is nn.LSTMCell else zeros
-        hidden = hx[0] if isinstance(hx, tuple | list) else hx
-        return self._step(*self._gates(input, hidden), hx)
+        factors = self._sequences.factors_before(_hidden(hx), self.groups) or self._factors()
+        after = self._step(*self._gates(factors, input, _hidden(hx)), hx)
+        self._sequences.keep(_hidden(after), self.groups, factors)
+        return after
 
-    def _gates(self, input: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """What the input and the hidden state give to the gates, (..., G H) each."""
+    def _factors(self) -> list[list[Tensor]]:
+        """What the input, then what the hidden state is multiplied by to give the gates: `[D, Z]`, `[Z]` or `[W]`."""
         width = self.groups[0].columns * len(self.groups) // len(self._reads)  # G H
-        parts = {
-            of_input: _applied(self.groups[at], input if of_input else hidden, slice(start, start + width))
-            for of_input, at, start in self._reads
-        }
-        from_input, from_hidden = parts[True], parts[False]
+        whole = [_factors(matrix) for matrix in self.groups]
+        of = {of_input: (whole[at], start) for of_input, at, start in self._reads}
+        return [[*first, last[:, start : start + width]] for (*first, last), start in (of[True], of[False])]
+
+    def _gates(self, factors: list[list[Tensor]], input: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """What the input and the hidden state give to the gates, (..., G H) each."""
+        from_input, from_hidden = (
+            functools.reduce(torch.matmul, matrices, vector)
+            for matrices, vector in zip(factors, (input, hidden), strict=True)
+        )
         if self.bias:
             from_input, from_hidden = from_input + self.bias_ih, from_hidden + self.bias_hh
         return from_input, from_hidden
@@ -110,11 +121,15 @@ def _check_shape(name: str, values: Tensor, expected: tuple[int, ...] | None) ->
         raise ValueError(f"{name} has shape {tuple(values.shape)}, expected {wanted}")
 
 
-def _applied(matrix: CodedMatrix, vector: Tensor, columns: slice) -> Tensor:
-    """`vector` (..., N) times these columns of the coded matrix."""
+def _hidden(state: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    return state if isinstance(state, Tensor) else state[0]
+
+
+def _factors(matrix: CodedMatrix) -> list[Tensor]:
+    """What a vector is multiplied by, one after the other."""
     if matrix.dictionary is None or matrix.offsets is not None:
-        return vector @ matrix.matrix()[:, columns]
-    return (vector @ matrix.dictionary_values()) @ matrix.code_matrix()[:, columns]
+        return [matrix.matrix()]
+    return [matrix.dictionary_values(), matrix.code_matrix()]
 
 
 class DirNetLSTMCell(DirNetCell, nn.LSTMCell):

@@ -1,0 +1,176 @@
+"""Cells build their factors once a sequence, and anew wherever the last ones would be wrong."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from dirnet.nn.cells import CELLS, DirNetCell
+
+FRAMES = 4
+
+
+@pytest.fixture(params=[nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def cell(request) -> DirNetCell:
+    torch.manual_seed(0)
+    columns = {nn.LSTMCell: 4, nn.GRUCell: 3, nn.RNNCell: 1}[request.param] * 6
+    return CELLS[request.param](5, 6, layout=[[3, columns], [3, 2 * columns]])
+
+
+@pytest.fixture
+def built(monkeypatch) -> list[DirNetCell]:
+    """Which cell built its factors, a line a time."""
+    builds, build = [], DirNetCell._factors
+    monkeypatch.setattr(DirNetCell, "_factors", lambda self: builds.append(self) or build(self))
+    return builds
+
+
+def hidden(state):
+    return state[0] if isinstance(state, tuple) else state
+
+
+def of_each(state, change):
+    """`state` with `change` of its tensors."""
+    return tuple(map(change, state)) if isinstance(state, tuple) else change(state)
+
+
+def unrolled(cell, frames, between=lambda state: state):
+    """The hidden states of all frames; `between` gives what the next step is given."""
+    state, outputs = None, []
+    for frame in frames:
+        state = cell(frame, state if state is None else between(state))
+        outputs.append(hidden(state))
+    return torch.stack(outputs)
+
+
+def test_one_build_a_sequence_with_the_outputs_and_gradients_of_one_a_step(cell, built):
+    frames = torch.randn(FRAMES, 2, 5)
+    found = []
+    for between in (lambda state: state, lambda state: of_each(state, torch.clone)):
+        built.clear()
+        cell.zero_grad()
+        outputs = unrolled(cell, frames, between)
+        outputs.square().sum().backward()
+        found.append((len(built), [outputs.detach()] + [parameter.grad.clone() for parameter in cell.parameters()]))
+    (once, expected), (each, copied) = found
+    assert (once, each) == (1, FRAMES)
+    torch.testing.assert_close(expected, copied)
+
+
+def test_sequences_side_by_side_keep_their_own(cell, built):
+    frames = torch.randn(FRAMES, 2, 5)
+    one = other = None
+    for frame in frames:
+        one, other = cell(frame, one), cell(-frame, other)
+    assert len(built) == 2
+    torch.testing.assert_close(hidden(one), unrolled(cell, frames)[-1])
+    torch.testing.assert_close(hidden(other), unrolled(cell, -frames)[-1])
+
+
+@torch.no_grad()
+def step(cell, change):
+    for parameter in cell.parameters():
+        change(parameter)
+
+
+@pytest.mark.parametrize("change", ["in place", "loaded", "replaced", "optimizer"])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_changed_parameter_is_seen_in_mid_sequence(cell, built, change, gradients):
+    frame = torch.randn(2, 5)
+    with torch.set_grad_enabled(gradients):
+        state = cell(frame)
+        if change == "in place":
+            step(cell, lambda parameter: parameter.add_(0.1))
+        elif change == "loaded":
+            cell.load_state_dict({name: value + 0.1 if value.is_floating_point() else value
+                                  for name, value in cell.state_dict().items()})  # fmt: skip
+        elif change == "replaced":
+            before = cell.groups[1].codes
+            after = nn.Parameter(before.detach() + 0.1)
+            while after._version < before._version:  # nothing but the tensor itself tells them apart
+                torch.autograd.graph.increment_version(after)
+            cell.groups[1].codes = after
+        else:
+            for parameter in cell.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            torch.optim.Adam(cell.parameters()).step()
+        after = cell(frame, state)
+        assert len(built) == 2
+        torch.testing.assert_close(after, copy.deepcopy(cell)(frame, state))
+
+
+@pytest.mark.parametrize("detach", [torch.Tensor.detach, torch.Tensor.detach_])
+def test_truncated_backpropagation(cell, detach):
+    """Two passes backward, the state handed on between them: the gradients are those of a cell that keeps nothing."""
+    frames, gradients = torch.randn(2, FRAMES, 2, 5), []
+    for between in (lambda state: state, lambda state: of_each(state, torch.clone)):
+        cell.zero_grad()
+        state = None
+        for part in frames:
+            for frame in part:
+                state = cell(frame, state if state is None else between(state))
+            hidden(state).square().sum().backward()
+            state = of_each(state, detach)
+        gradients.append([parameter.grad.clone() for parameter in cell.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_switch_of_gradients_builds_anew(cell, built):
+    frame = torch.randn(2, 5)
+    with torch.no_grad():
+        state = cell(frame)
+    after = cell(frame, state)
+    assert len(built) == 2
+    hidden(after).sum().backward()
+    assert all(group.codes.grad is not None for group in cell.groups)
+    with torch.inference_mode():
+        cell(frame, cell(frame, state))
+    assert len(built) == 3
+
+
+def test_a_switch_of_casts_builds_anew(built):
+    cell = CELLS[nn.LSTMCell](5, 6, layout=[[3, 24], [3, 24]], shifts=1)  # W itself is built, in the type of the cast
+    frame = torch.randn(2, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        state = cell(frame)
+    after = cell(frame, tuple(part.float() for part in state))
+    assert after[0].dtype == torch.float32
+    cell(frame, after)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cell(frame, after)
+    assert len(built) == 3
+
+
+def test_factors_go_with_the_state(cell):
+    state = cell(torch.randn(2, 5))
+    assert len(cell._sequences._steps) == 1
+    del state
+    gc.collect()
+    assert not cell._sequences._steps
+
+
+def test_copies_and_files_in_mid_sequence(cell):
+    frame = torch.randn(2, 5)
+    state = cell(frame)
+    stream = io.BytesIO()
+    torch.save(cell, stream)
+    stream.seek(0)
+    copies = [copy.deepcopy(cell), pickle.loads(pickle.dumps(cell)), torch.load(stream, weights_only=False)]
+    expected = cell(frame, state)
+    for other in copies:
+        assert not other._sequences._steps
+        torch.testing.assert_close(other(frame, state), expected)
+    step(cell, torch.Tensor.zero_)
+    torch.testing.assert_close(copies[0](frame, state), expected)
+
+
+def test_compiled_without_a_break(cell):
+    frames = torch.randn(FRAMES, 2, 5)
+    compiled = torch.compile(cell, backend="eager", fullgraph=True)
+    torch.testing.assert_close(unrolled(compiled, frames), unrolled(cell, frames))
