@@ -71,7 +71,7 @@ def compress(
         return small_model(model, wanted, seed, settings)
     rnns, dense = dense_rnns(model), size_figures(model)
     dense_config = model.config if isinstance(model, AcousticModel) else None
-    total = sum(len(groups_of(rnn, method.grouping)) for rnn in rnns.values())
+    total = sum(len(groups_of(rnn, method.grouping(rnn))) for rnn in rnns.values())
     if method.permute and method.block > 1:  # units change places: in copies, someone may keep the dense layers
         model = replace(model, {origin(rnn): copy.deepcopy(origin(rnn)) for rnn in rnns.values()})
     with workers(nj) as mapped, Meter(total, "compress", "group", shown=progress) as meter:
@@ -125,10 +125,10 @@ def _rebuilt(
     """`model` with coded layers of the `solved` factors in the place of its RNNs, and figures of each group."""
     replacements, rows, at = {}, [], 0
     for rnn in dense_rnns(model).values():
-        places = range(at, at + len(groups_of(rnn, method.grouping)))
+        places = range(at, at + len(groups_of(rnn, method.grouping(rnn))))
         factors = [solved[place][0] for place in places]
         layer = coded_class(rnn).from_dense(
-            rnn, factors, block=method.block, dtype=method.dtype, input_group=method.grouping
+            rnn, factors, block=method.block, dtype=method.dtype, input_group=method.grouping(rnn)
         )
         if prepared.guide.statistics:
             lost = [prepared.plan.groups[place].matrix - solved[place][0].reconstruct() for place in places]

@@ -107,7 +107,7 @@ def output_errors(
     per frame, elsewhere the squared change of the first tensor of the output. `model` is as before after every call.
     """
     batches = guide.data[:EFFECT_BATCHES]
-    members = [(rnn, group) for rnn in dense_rnns(model).values() for group in groups_of(rnn, method.grouping)]
+    members = [(rnn, group) for rnn in dense_rnns(model).values() for group in groups_of(rnn, method.grouping(rnn))]
     before = [_said(model, inputs) for inputs in batches]
 
     def errors(at: int, budgets: list[int]) -> list[float]:

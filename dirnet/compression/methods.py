@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from torch import nn
 
 from dirnet.compression.budget import Size
 from dirnet.config import from_mapping, read_yaml
 from dirnet.errors import UserError, did_you_mean
 from dirnet.factorization import shrinkage
 from dirnet.factorization.shift import Shifts
+from dirnet.nn.grouping import can_share
 from dirnet.nn.quantised import check_dtype
 
 
@@ -41,8 +44,8 @@ class Method:
     shifts: int = 0
     shift_kind: Literal["circular", "zero"] = "circular"
     # The matrix that reads the features has a dictionary of its own, stays dense, or, of a single layer with as many
-    # inputs as units, shares one with W_h (Sec. 3.5).
-    input_group: Literal["own", "shared", "dense"] = "own"
+    # inputs as units, shares one with W_h (Sec. 3.5). auto: shared in such layers, own in others.
+    input_group: Literal["own", "shared", "auto", "dense"] = "own"
     # Of the error by calibration data. activation: rows, by the second moment of what they multiply, of which the
     # share `identity` is the plain error's; fisher: also columns, by the output's mean squared gradient. Both keep the
     # mean of every gate value in the biases. auto: fisher where there is data, else none.
@@ -76,16 +79,17 @@ class Method:
         if self.solver != "dirnet" and not self.joint:
             raise UserError(f"joint is false, expected true: solver {self.solver} has no dictionary of W_h alone")
         _ = self.delta  # checks both
-        if self.weighting != "none" and (self.shifts or self.input_group == "shared"):
+        if self.weighting != "none" and (self.shifts or self.may_share):
             # a weighting turns the rows of W, which shifts count; two vectors that share D have no one moment
-            raise UserError(f"weighting is {self.weighting}, expected none with shifts or input_group shared")
-        if self.permute and self.block > 1 and self.input_group == "shared":
-            raise UserError("permute is true, expected false with input_group shared: units and inputs share an order")
+            raise UserError(f"weighting is {self.weighting}, expected none with shifts or input_group shared or auto")
+        if self.permute and self.block > 1 and self.may_share:
+            raise UserError(f"permute is true, expected false with input_group {self.input_group}: units and inputs "
+                            "share an order")  # fmt: skip
         if self.support == "gradual" and self.solver != "prune":
             raise UserError(f"support is gradual, expected fixed or regrow: solver {self.solver} is not prune")
-        if self.support == "gradual" and (self.weighting != "none" or self.permute or self.input_group == "shared"):
+        if self.support == "gradual" and (self.weighting != "none" or self.permute or self.may_share):
             raise UserError("support is gradual, which starts from the dense weights as they are; expected "
-                            "weighting none, permute false and an input_group other than shared")  # fmt: skip
+                            "weighting none, permute false and input_group own or dense")  # fmt: skip
         if self.support != "fixed" and self.shifts:
             raise UserError(f"support is {self.support}, expected fixed with shifts: a moved code keeps no offset")
         if self.support == "regrow" and self.solver in ("svd", "dense", "small"):
@@ -104,9 +108,13 @@ class Method:
         return Shifts(self.shifts, self.shift_kind)
 
     @property
-    def grouping(self) -> str:
-        """The `input_group` of `groups_of`: a dense input is a group of its own, too."""
-        return "shared" if self.input_group == "shared" else "own"
+    def may_share(self) -> bool:
+        """Whether a layer's W_x may get the dictionary of its W_h."""
+        return self.input_group in ("shared", "auto")
+
+    def grouping(self, rnn: nn.RNNBase) -> str:
+        """The `input_group` of `groups_of(rnn)`: a dense input is a group of its own, too."""
+        return "shared" if self.input_group == "shared" or (self.input_group == "auto" and can_share(rnn)) else "own"
 
     @property
     def needs_data(self) -> bool:
@@ -123,12 +131,13 @@ class Method:
         """`weighting`, with data at hand: `none`, `activation` or `fisher`."""
         return "fisher" if self.weighting == "auto" else self.weighting
 
-    def check_size(self, size: Size) -> None:
-        """A `UserError` for a size in time where the codes' time cannot be counted."""
+    def check_size(self, size: Size, rnns: Iterable[nn.RNNBase] = ()) -> None:
+        """A `UserError` for a size in time where the codes' time, in these `rnns`, cannot be counted."""
         if size.kind == "rtf" and self.shifts:
             raise UserError(f"size {size.text!r} does not go with shifts {self.shifts}: the cost model does not know "
                             "them; give params or bytes")  # fmt: skip
-        if size.kind == "rtf" and self.input_group == "shared":
+        shared = self.input_group == "shared" or any(self.grouping(rnn) == "shared" for rnn in rnns)
+        if size.kind == "rtf" and shared:
             raise UserError(f"size {size.text!r} does not go with input_group shared: the cost model does not know it; "
                             "give params or bytes")  # fmt: skip
         if size.kind == "rtf" and self.dtype == "int8" and self.block == 1 and self.solver in ("odl", "prune"):
@@ -141,10 +150,13 @@ class Method:
         if preset is not None and self.solver != "dirnet":
             raise UserError(f"--preset {preset} is one of solver dirnet, not of {self.solver}; leave it out")
         if preset == "best" and self.preset == "paper":
-            bound = self.shifts or self.input_group == "shared"  # which exclude both
-            changes |= {"joint": True} if bound else {"weighting": "auto", "permute": True, "joint": True}
+            group = "own" if self.input_group == "auto" else self.input_group
+            bound = self.shifts or group == "shared"  # which exclude both
+            changes |= {"joint": True, "input_group": group}
+            changes |= {} if bound else {"weighting": "auto", "permute": True}
         if preset == "paper" and self.preset == "best":  # as published
             changes |= {"weighting": "none", "permute": False, "allocation": "equal", "joint": False}
+            changes |= {"input_group": "auto"} if self.input_group == "own" else {}
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
@@ -156,7 +168,7 @@ METHODS = {
     "dirnet_b16": Method("dirnet", block=16, allocation="equal", weighting="auto", permute=True),
     "dirnet_int8": Method("dirnet", allocation="equal", weighting="auto", permute=True, dtype="int8"),
     "dirnet_b8_int8": Method("dirnet", block=8, allocation="equal", weighting="auto", permute=True, dtype="int8"),
-    "dirnet_paper": Method("dirnet", preset="paper", allocation="equal", joint=False),
+    "dirnet_paper": Method("dirnet", preset="paper", allocation="equal", joint=False, input_group="auto"),
     "svd": Method("svd"),
     "svd_int8": Method("svd", dtype="int8"),
     "odl": Method("odl", allocation="equal"),

@@ -55,11 +55,12 @@ def make_plan(
     as `map` does. tell: called with the name of a group that was looked at. cost_model: of the device, which a size in
     rtf needs.
     """
-    method.check_size(size)
+    rnns = dense_rnns(model)
+    method.check_size(size, rnns.values())
     guide = guide or Guide()
     groups, value_bytes = [], []  # and the bytes of a dense value of each
-    for name, rnn in dense_rnns(model).items():
-        groups += matrix_groups(rnn, f"{name}." if name else "", method.grouping)
+    for name, rnn in rnns.items():
+        groups += matrix_groups(rnn, f"{name}." if name else "", method.grouping(rnn))
         value_bytes += [rnn.weight_ih_l0.element_size()] * (len(groups) - len(value_bytes))
     for group in groups:
         if (columns := group.shape[1]) % method.block:

@@ -72,6 +72,11 @@ def groups_of(rnn: nn.RNNBase, input_group: str | None = None) -> list[Group]:
     return groups
 
 
+def can_share(rnn: nn.RNNBase) -> bool:
+    """Whether `rnn` may have the input group `shared`: a single layer that reads as many inputs as it has units."""
+    return rnn.num_layers == 1 and rnn.input_size == rnn.hidden_size
+
+
 def _refuse_unshared(rnn: nn.RNNBase) -> None:
     wrong = "input_group 'shared' is for a single layer"
     if rnn.num_layers != 1:

@@ -292,6 +292,25 @@ def test_the_input_is_shared_dense_or_on_its_own(tmp_path):
         dirnet.compress(low_rank_lstm(), "2x", Method("dirnet", input_group="shared"))
 
 
+def test_the_papers_preset_shares_where_a_single_layer_allows_it():
+    """Sec. 3.5: one D for W_x and W_h of a single layer; a stack, or a layer with other inputs, keeps its own."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({
+        "single": nn.LSTM(24, 24), "cell": nn.GRUCell(24, 24), "other": nn.LSTM(16, 24), "stack": nn.RNN(24, 24, 2),
+    })  # fmt: skip
+    for options in ({"method": "dirnet_paper"}, {"preset": "paper"}):
+        coded, report = dirnet.compress(copy.deepcopy(model), "2x", progress=False, **options)
+        assert [row["name"] for row in report["groups"]] == [
+            "single.hidden_l0", "cell.hidden_l0", "other.input", "other.hidden_l0", "stack.input", "stack.hidden_l0",
+            "stack.hidden_l1",
+        ]  # fmt: skip
+        assert {name: layer.input_group for name, layer in coded.items()} == {
+            "single": "shared", "cell": "shared", "other": "own", "stack": "own",
+        }  # fmt: skip
+    best = dirnet.compress(copy.deepcopy(model), "2x", "dirnet_paper", preset="best", progress=False)[0]
+    assert {layer.input_group for layer in best.values()} == {"own"}
+
+
 def test_equal_seeds_give_equal_models():
     first, again = (dirnet.compress(low_rank_lstm(layers=1), "4x", seed=3, progress=False)[0] for _ in range(2))
     for name, value in first.state_dict().items():

@@ -9,7 +9,7 @@ import torch
 import dirnet
 from dirnet.compress_model import main
 from dirnet.compression.budget import FS, Price, parse_size
-from dirnet.compression.methods import Method
+from dirnet.compression.methods import METHODS, Method
 from dirnet.errors import UserError
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
@@ -97,7 +97,8 @@ def test_single_int8_codes_of_others_have_no_time(dense, method):
 
 def test_what_the_cost_model_does_not_know_gets_no_prediction():
     model = AcousticModel(AcousticModelConfig("lstm", 13, 1, tuple("abc"), num_outputs=3, feature_size=13, context=0))
-    for method in (Method("dirnet", shifts=1), Method("dirnet", input_group="shared")):
+    methods = (Method("dirnet", shifts=1), Method("dirnet", input_group="shared"), METHODS["dirnet_paper"])
+    for method in methods:
         assert "rtf" not in dirnet.compress(copy.deepcopy(model), "1.3x", method, progress=False, cost_model=COST)[1]
         with pytest.raises(UserError, match="size 'rtf=0.05' does not go with (shifts 1|input_group shared)"):
             dirnet.compress(copy.deepcopy(model), "rtf=0.05", method, progress=False, cost_model=COST)
