@@ -64,7 +64,7 @@ class Point:
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Run the points of a sweep that OUT lacks; then write OUT/WHAT.{md,json} and, of Fig. 3, OUT/WHAT.png."""
+    """Run the points of a sweep that OUT lacks; then write OUT/WHAT.{md,json,png}."""
     parser = Parser(prog="dirnet sweep", description=__doc__)
     parser.add_argument("what", choices=WHAT)
     parser.add_argument("--model", required=True, help="folder with the dense model.safetensors and model.json")
@@ -114,8 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         stream.write(shown)
     with atomic_write(arguments.out / f"{arguments.what}.json") as stream:
         json.dump(list(rows.values()), stream, indent=1)
-    if arguments.what != "widths":
-        _draw(arguments.what, rows, arguments.out / f"{arguments.what}.png")
+    _draw(arguments.what, rows, arguments.out / f"{arguments.what}.png")
     print(f"{arguments.out}/{arguments.what}.md")
     return 0
 
@@ -223,13 +222,26 @@ def _draw(what: str, rows: dict[str, dict], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    found = sorted((row["x"], row["f_score"], row["params"]) for row in rows.values())
+    from dirnet.report.palette import Palette
+
     figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
-    axes.plot([x for x, *_ in found], [f for _, f, _ in found], "o-", color="#1b4965")
-    axes.set_xscale("log")
-    axes.set_xlabel(r"$\Theta^0$" if what == "vartheta" else r"$\gamma$")
-    axes.set_ylabel("F-score of aligned words")
-    axes.set_ylim(0, 1)
+    if what == "widths":
+        palette = Palette({})
+        for method, name in {"svd": "SVD, the paper's widths", "dirnet": "DirNet, widths found"}.items():
+            found = [(row["params"] / 1e6, row["wer"]) for key, row in rows.items() if key.split()[0] == method]
+            axes.plot(*zip(*sorted(found), strict=True), label=name, **palette.method(method).curve())
+        axes.axhline(rows["dense"]["wer"], color="black", linestyle=(0, (1, 3)), label="dense")
+        axes.set_xlabel("million parameters")
+        axes.set_ylabel("WER %, not fine-tuned")
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False)
+    else:
+        found = [(row["x"], row["f_score"]) for row in rows.values()]
+        axes.plot(*zip(*sorted(found), strict=True), "o-", color="#1b4965")
+        axes.set_xscale("log")
+        axes.set_xlabel(r"$\Theta^0$" if what == "vartheta" else r"$\gamma$")
+        axes.set_ylabel("F-score of aligned words")
+        axes.set_ylim(0, 1)
     axes.grid(alpha=0.25)
     with atomic_write(path, "wb") as stream:
         figure.savefig(stream, format="png", dpi=150)

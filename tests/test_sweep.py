@@ -93,6 +93,7 @@ def test_widths_compare_svd_and_dirnet_at_equal_params(speech, program, tmp_path
     for widths in ("22 26", "8 13"):
         ours, theirs = rows[f"dirnet {widths}"], rows[f"svd {widths}"]
         assert 0.97 * theirs["params"] < ours["params"] <= theirs["params"]
+    assert (tmp_path / "widths.png").read_bytes().startswith(b"\x89PNG")
     measured = f"| 8 13 | {theirs['params']:,} | {theirs['wer']:.2f} | {ours['wer']:.2f} "
     assert measured + "| 120, 150, 180, 195, 200 | 12.6 | 12.5 |" in (tmp_path / "widths.md").read_text()
 
