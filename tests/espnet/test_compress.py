@@ -93,7 +93,7 @@ def with_dense_weights(compressed: nn.Module, dense: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-def test_every_stock_owner(kind, root, small):
+def test_every_stock_owner(kind, root, small, monkeypatch):
     out = small(kind)
     model, dense = load(out, kind), load(root / kind, kind)
     state = torch.load(out / "model.pth", weights_only=True)
@@ -121,7 +121,10 @@ def test_every_stock_owner(kind, root, small):
     before = [matrix.code_matrix().detach().clone() for matrix in coded]
     assert any(bool((codes == 0).any()) for codes in before)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1, weight_decay=0.1)
+    built, build = [], DirNetCell._factors
+    monkeypatch.setattr(DirNetCell, "_factors", lambda cell: built.append(cell) or build(cell))
     model.train()(**batch)[0].sum().backward()
+    assert len(built) == len({*built}) == sum(isinstance(layer, DirNetCell) for layer in replaced.values())
     optimizer.step()
     for matrix, codes in zip(coded, before, strict=True):
         after = matrix.code_matrix()
