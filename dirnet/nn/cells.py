@@ -97,7 +97,7 @@ class DirNetCell(CodedLayer, nn.RNNCellBase):
     def _factors(self) -> list[list[Tensor]]:
         """What the input, then what the hidden state is multiplied by to give the gates: `[D, Z]`, `[Z]` or `[W]`."""
         width = self.groups[0].columns * len(self.groups) // len(self._reads)  # G H
-        whole = [_factors(matrix) for matrix in self.groups]
+        whole = [_chain(matrix) for matrix in self.groups]
         of = {of_input: (whole[at], start) for of_input, at, start in self._reads}
         return [[*first, last[:, start : start + width]] for (*first, last), start in (of[True], of[False])]
 
@@ -125,7 +125,7 @@ def _hidden(state: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     return state if isinstance(state, Tensor) else state[0]
 
 
-def _factors(matrix: CodedMatrix) -> list[Tensor]:
+def _chain(matrix: CodedMatrix) -> list[Tensor]:
     """What a vector is multiplied by, one after the other."""
     if matrix.dictionary is None or matrix.offsets is not None:
         return [matrix.matrix()]
