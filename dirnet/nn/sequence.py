@@ -48,7 +48,8 @@ class _Step:
         parameters = list(weights.parameters())
         # Tensors made in inference mode have no version, and only that mode may change them.
         versions = [0 if parameter.is_inference() else parameter._version for parameter in parameters]
-        casts = torch.is_autocast_enabled(hidden.device.type)
+        device = hidden.device.type
+        casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         modes = [torch.is_grad_enabled(), torch.is_inference_mode_enabled(), hidden.is_leaf, casts]
         return cls(factors, parameters, versions + modes)
 

@@ -174,3 +174,32 @@ def test_compiled_without_a_break(cell):
     frames = torch.randn(FRAMES, 2, 5)
     compiled = torch.compile(cell, backend="eager", fullgraph=True)
     torch.testing.assert_close(unrolled(compiled, frames), unrolled(cell, frames))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_what_torch_does_with_modules(cell):
+    """Tracing, export, meta tensors, functional calls and checkpoints see what a cell that keeps nothing would show."""
+    frames, state = torch.randn(3, 2, 5), torch.randn(3, 2, 6)
+    state = (state, torch.randn(3, 2, 6)) if isinstance(cell, nn.LSTMCell) else state
+
+    def twice(frame, state):
+        return hidden(cell(frame, cell(frame, state)))
+
+    expected = [twice(frame, of_each(state, lambda part, at=at: part[at])) for at, frame in enumerate(frames)]
+    torch.testing.assert_close(torch.func.vmap(twice)(frames, state), torch.stack(expected))
+    first = (frames[0], of_each(state, lambda part: part[0]))
+    for program in (torch.jit.trace(cell, first), torch.export.export(cell, first).module()):
+        torch.testing.assert_close(program(*first), cell(*first))
+    gradients = []
+    for run in (twice, lambda *inputs: torch.utils.checkpoint.checkpoint(twice, *inputs, use_reentrant=False)):
+        gradients.append(torch.autograd.grad(run(*first).square().sum(), list(cell.parameters())))
+    torch.testing.assert_close(*gradients)
+
+    def loss(parameters):
+        after = torch.func.functional_call(cell, parameters, first)
+        return hidden(torch.func.functional_call(cell, parameters, (frames[0], after))).square().sum()
+
+    found = torch.func.grad(loss)(dict(cell.named_parameters()))
+    torch.testing.assert_close(tuple(found.values()), gradients[0])
+    nothing = copy.deepcopy(cell).to("meta")
+    assert hidden(nothing(frames[0].to("meta"))).shape == (2, 6)
