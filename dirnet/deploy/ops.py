@@ -94,7 +94,7 @@ def code_matrix(matrix: StoredMatrix) -> Tensor:
     if matrix.index is None:
         return codes
     grid = codes.new_zeros(matrix.code_rows, len(matrix.counts), matrix.block)
-    grid[matrix.index, torch.repeat_interleave(torch.arange(len(matrix.counts)), matrix.counts)] = codes
+    grid[matrix.index, matrix.column()] = codes
     return grid.view(matrix.code_rows, -1)
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from dirnet.factorization.shift import Shifts
 from dirnet.nn.coded import CodedMatrix
-from dirnet.nn.indices import from_mask, is_masked, row_dtype, to_mask
+from dirnet.nn.indices import RUN, from_mask, is_masked, runs, to_mask
 from dirnet.nn.tensors import to_tensors
 
 BLOCKS = (1, 2, 4, 8, 16)
 PANEL = 16
-HEADER_BYTES, ALIGNMENT, MAGIC = 128, 64, 0x324C4E44
+HEADER_BYTES, ALIGNMENT, MAGIC = 128, 64, 0x334C4E44
 _GROUP = 4  # rows that a dot product instruction adds up
 
 
@@ -66,6 +66,15 @@ class StoredMatrix:
     def block(self) -> int:
         """Consecutive columns of a stored code, 0 for dense codes."""
         return 0 if self.index is None else self.codes.shape[1]
+
+    def column(self) -> Tensor:
+        """The block column of every block, (blocks,)."""
+        return torch.repeat_interleave(torch.arange(len(self.counts)), self.counts)
+
+    def run_counts(self) -> Tensor:
+        """How many blocks every block column has in every run of 256 rows of Z, (runs, M / block)."""
+        number, width = runs(self.code_rows), len(self.counts)
+        return torch.bincount(self.index // RUN * width + self.column(), minlength=number * width).view(number, width)
 
 
 def stored_matrix(group: CodedMatrix, start: int, stop: int, bias: Tensor | None, dictionary: bool) -> StoredMatrix:
@@ -142,7 +151,7 @@ def _fields(matrix: StoredMatrix) -> list[int]:
     blocks = 0 if matrix.index is None else len(matrix.index)
     block = 0 if matrix.masked else matrix.block
     circular, scaled = matrix.shifts.kind == "circular", matrix.row_scales is not None
-    most = int(matrix.counts.max()) if block else 0
+    most = int(matrix.run_counts().max()) if block else 0
     return [matrix.rows, matrix.atoms, matrix.columns, block, blocks, most, matrix.codes.element_size(),
             matrix.shifts.reach, int(circular), int(matrix.bias is not None), int(scaled),
             int(matrix.masked)]  # fmt: skip
@@ -157,22 +166,24 @@ def _sections(matrix: StoredMatrix) -> Iterator[Tensor]:
         yield torch.cat([*own, matrix.row_scales])
     if matrix.masked:
         places = _places(matrix.code_rows, matrix.columns)
-        column = torch.repeat_interleave(torch.arange(matrix.columns), matrix.counts)
         code = torch.full((len(places),), -1)
-        code[matrix.index * matrix.columns + column] = torch.arange(len(column))
+        code[matrix.index * matrix.columns + matrix.column()] = torch.arange(len(matrix.index))
         code = code[places]
         yield to_mask(code >= 0)
         yield matrix.codes[code[code >= 0]].reshape(-1)
     elif matrix.index is None:
         yield _panels(matrix.codes)
     else:
-        order = matrix.counts.argsort(stable=True)
-        counts = matrix.counts[order]
-        blocks = torch.cat([torch.arange(stop - n, stop) for stop, n in _ends(matrix.counts, order)])
-        yield torch.bincount(counts).to(torch.uint16)
+        counts = matrix.run_counts()
+        order = counts.argsort(dim=1, stable=True)
+        run = matrix.index // RUN
+        rank = order.argsort(dim=1)[run, matrix.column()]  # of a block's column in its run
+        blocks = (run * counts.shape[1] + rank).argsort(stable=True)
+        yield torch.stack([numbers.bincount(minlength=int(counts.max()) + 1) for numbers in counts]).to(torch.uint16)
         yield order.to(torch.uint16)
-        yield matrix.index[blocks].to(row_dtype(matrix.code_rows))
-        yield torch.cat([_panel(column) for column in _block_columns(matrix.codes[blocks], counts)])
+        yield (matrix.index[blocks] % RUN).to(torch.uint8)
+        columns = _block_columns(matrix.codes[blocks], counts.gather(1, order).flatten())
+        yield torch.cat([_panel(column) for column in columns])
     if matrix.bias is not None:
         yield matrix.bias
 
@@ -196,14 +207,18 @@ def _read_matrix(
         index, counts = places[order] // columns, torch.bincount(places % columns, minlength=columns)
         found |= {"counts": counts, "index": index, "codes": reader.section(blocks, values)[order, None]}
     elif block:
-        histogram = reader.section(most + 1, torch.uint16).long()
-        order = reader.section(columns // block, torch.uint16).long()
-        index = reader.section(blocks, row_dtype(code_rows)).long()
-        counts = torch.repeat_interleave(torch.arange(most + 1), histogram)
+        number, width = runs(code_rows), columns // block
+        histogram = reader.section(number * (most + 1), torch.uint16).long()
+        column = reader.section(number * width, torch.uint16).long()
+        index = reader.section(blocks, torch.uint8).long()
+        counts = torch.repeat_interleave(torch.arange(most + 1).repeat(number), histogram)
         stored = reader.section(blocks * block, values).split((counts * block).tolist())
-        codes, place = torch.cat([_from_panel(column, block) for column in stored]), order.argsort()
-        blocks = torch.cat([torch.arange(stop - n, stop) for stop, n in _ends(counts, place)])
-        found |= {"counts": counts[place], "index": index[blocks], "codes": codes[blocks]}
+        codes = torch.cat([_from_panel(piece, block) for piece in stored])
+        index += torch.repeat_interleave(torch.arange(number).repeat_interleave(width) * RUN, counts)
+        column = torch.repeat_interleave(column, counts)
+        order = (column * code_rows + index).argsort()
+        counts = torch.bincount(column, minlength=width)
+        found |= {"counts": counts, "index": index[order], "codes": codes[order]}
     else:
         found["codes"] = _from_panels(reader.section(code_rows * columns, values), columns)
     found["bias"] = reader.section(columns, torch.float32) if has_bias else None
@@ -261,11 +276,6 @@ def _from_panel(stored: Tensor, width: int) -> Tensor:
     grouped = rows - rows % _GROUP
     groups = stored[: grouped * width].view(-1, width, _GROUP).transpose(1, 2).reshape(grouped, width)
     return torch.cat([groups, stored[grouped * width :].view(-1, width)])
-
-
-def _ends(counts: Tensor, order: Tensor) -> Iterator[tuple[int, int]]:
-    """Where the blocks of each block column in `order` end, and how many they are."""
-    return zip(counts.cumsum(0)[order].tolist(), counts[order].tolist(), strict=True)
 
 
 def _block_columns(codes: Tensor, counts: Tensor) -> Sequence[Tensor]:

@@ -1,13 +1,16 @@
-"""Where the kept blocks of a sparse Z stand, as a file and a program tell it, and how many bytes that takes.
+"""Where the kept blocks of a sparse Z stand, as a file tells it, and how many bytes that takes.
 
 Either column by column, the row of every block and how many blocks each block column has; or, of single int8 codes
-where that is less, a bit for every place of Z.
+where that is less, a bit for every place of Z. A program has bits where the file has them; else its rows take a byte
+each, by runs of 256 (`dirnet.deploy.packing`).
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+RUN = 256  # rows that a byte tells apart
 
 
 def index_bytes(
@@ -50,6 +53,11 @@ def row_dtype(code_rows: int) -> torch.dtype:
     if code_rows <= 256:
         return torch.uint8
     return torch.uint16 if code_rows <= 65536 else torch.uint32
+
+
+def runs(code_rows: int) -> int:
+    """How many runs of 256 rows a program has of `code_rows`, the last one of what is left."""
+    return -(-code_rows // RUN)
 
 
 def _mask_bytes(code_rows: int, columns: int) -> int:

@@ -1,9 +1,9 @@
 """What a model costs to run: counts of work per output frame, and the seconds that a unit of each takes on a device.
 
 The counts follow our kernels (`dirnet/deploy/csrc/kernels.h`): what the recurrence needs runs frame by frame
-(`single`), everything else with the weights shared by a few frames (`tiled`); sparse codes cost by the block executed,
-with a mask as dense ones and the mask by the place, int8 has rates of its own.
-The rates are measured by `dirnet cost`.
+(`single`), everything else with the weights shared by a few frames (`tiled`); sparse codes cost by the block executed
+and by the block column of every 256 rows, with a mask as dense ones and the mask by the place, int8 has rates of its
+own. The rates are measured by `dirnet cost`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dirnet.config import from_mapping
 from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModelConfig
 from dirnet.nn.grouping import GATES
-from dirnet.nn.indices import is_masked
+from dirnet.nn.indices import is_masked, runs
 
 BLOCKS = (16, 8, 4, 2, 1)  # that the kernels execute; others are cut into the widest of these
 FORMAT = "dirnet-cost/1"
@@ -43,7 +43,7 @@ def group_counts(
             counts[f"dense_{mode}"] += code_rows * columns * share
         else:
             counts[f"codes{executed}_{mode}"] += nonzeros * share
-            counts[f"columns_{mode}"] += columns / executed * share
+            counts[f"columns_{mode}"] += runs(code_rows) * columns / executed * share
     return Counter({f"int8_{name}": count for name, count in counts.items()}) if int8 else counts
 
 

@@ -116,29 +116,36 @@ static void append_matrix(Bytes* to, const Plain& m, int block, bool masked, int
       }
   }
   if (block) {
-    std::vector<std::vector<int>> kept(m.columns / block);
-    for (int j = 0; j < m.columns / block; ++j)
+    const int runs = (m.code_rows() + kRun - 1) / kRun, width = m.columns / block;
+    std::vector<std::vector<int>> kept(runs * width);  // rows, by run and block column
+    for (int j = 0; j < width; ++j)
       for (int k = 0; k < m.code_rows(); ++k)
         for (int i = 0; i < block; ++i)
           if (m.codes[k * m.columns + j * block + i] != 0) {
-            kept[j].push_back(k), ++blocks;
+            kept[k / kRun * width + j].push_back(k), ++blocks;
             break;
           }
     for (const auto& rows : kept) most = std::max(most, static_cast<int>(rows.size()));
-    std::vector<int> order, histogram(most + 1);
-    for (int count = 0; count <= most; ++count)
-      for (int j = 0; j < m.columns / block; ++j)
-        if (static_cast<int>(kept[j].size()) == count) order.push_back(j), ++histogram[count];
+    std::vector<int> order, histogram(runs * (most + 1));
+    for (int run = 0; run < runs; ++run)
+      for (int count = 0; count <= most; ++count)
+        for (int j = 0; j < width; ++j)
+          if (static_cast<int>(kept[run * width + j].size()) == count)
+            order.push_back(j), ++histogram[run * (most + 1) + count];
     for (const auto* numbers : {&histogram, &order}) {
       align(to);
       for (int number : *numbers) append(to, static_cast<uint16_t>(number));
     }
-    align(to);
-    for (int j : order)
-      for (int k : kept[j])
-        m.code_rows() <= 256 ? append(to, static_cast<uint8_t>(k)) : append(to, static_cast<uint16_t>(k));
-    align(to);
-    for (int j : order) append_panel(to, m.codes, m.columns, kept[j], j * block, block, m.quantised);
+    const auto each = [&](auto act) {
+      align(to);
+      for (int at = 0; at < runs * width; ++at) act(order[at], kept[at / width * width + order[at]]);
+    };
+    each([&](int, const std::vector<int>& rows) {
+      for (int k : rows) append(to, static_cast<uint8_t>(k % kRun));
+    });
+    each([&](int j, const std::vector<int>& rows) {
+      append_panel(to, m.codes, m.columns, rows, j * block, block, m.quantised);
+    });
   } else if (masked) {
     Bytes dense, mask, kept;
     append_dense(&dense, m.codes, m.code_rows(), m.columns, true);
@@ -232,17 +239,48 @@ static void test_layer(const Kernels& kernels, Cell cell, int n, int atoms, int 
   compare("memory", kernels.name, recurrent, block, memory, memory2, limit);
 }
 
-static void test_damage(const Kernels& kernels, const Packed& packed) {  // parse never reads beyond its bytes and refuses what does not fit
+// parse never reads beyond its bytes and refuses what does not fit; what passes makes no kernel read beyond them.
+static void test_damage(const Kernels& kernels, const Packed& packed) {
+  const size_t header = (2 + 2 * kMatrixFields) * sizeof(int32_t);
   int refused = 0;
-  for (int k = 0; k < 400; ++k) {
-    const size_t size = k % 4 ? packed.size : generator() % packed.size;
+  for (int k = 0; k < 800; ++k) {
+    const bool whole = k % 4, counted = k < 400;
+    const size_t size = whole ? packed.size : generator() % packed.size;
     std::unique_ptr<uint8_t[]> bytes(new uint8_t[size]);
     std::memcpy(bytes.get(), packed.memory.get(), size);
-    if (k % 4 && size > 104) bytes[generator() % 104] ^= 1 << generator() % 8;
+    if (whole) bytes[generator() % (counted ? header : size)] ^= 1 << generator() % 8;
     Layer layer;
-    refused += !kernels.parse(bytes.get(), size, &layer);
+    const bool taken = kernels.parse(bytes.get(), size, &layer);
+    refused += counted && !taken;
+    for (const Matrix* m = &layer.input; taken && m <= &layer.recurrent; ++m) {
+      const Values x(static_cast<size_t>(kTile) * m->rows, 0.5f);
+      Values y(static_cast<size_t>(kTile) * m->columns);
+      std::vector<char> scratch(scratch_bytes(*m));
+      for (int frames : {1, kTile}) kernels.project(*m, x.data(), frames, y.data(), scratch.data());
+    }
   }
   if (refused < 300) std::printf("%s refuses only %d of 400 damaged layers\n", kernels.name, refused), ++failures;
+}
+
+// A row beyond Z in its last run, a block column that is none, runs that have more columns than there are or fewer.
+static void test_damaged_runs(const Kernels& kernels, int rows) {
+  const Plain m = random_matrix(rows, 0, 48, 8, false);
+  const Packed packed(m, 8, m, 8);
+  const Matrix& input = packed.layer.input;
+  Layer layer;
+  const auto taken = [&] { return kernels.parse(packed.memory.get(), packed.size, &layer); };
+  auto* index = const_cast<uint8_t*>(input.index) + input.blocks - 1;  // in the last run
+  const uint8_t last = *index;
+  int wrong = !taken();
+  *index = (m.code_rows() - 1) % kRun, wrong += !taken();
+  *index = (m.code_rows() - 1) % kRun + 1, wrong += taken();
+  *index = last;
+  auto* order = const_cast<uint16_t*>(input.order) + 48 / 8 * input.runs() - 1;
+  *order += 6, wrong += taken();
+  *order -= 6;
+  auto* histogram = const_cast<uint16_t*>(input.histogram);
+  histogram[0] += 1, histogram[input.most + 1] -= 1, wrong += taken();
+  if (wrong) std::printf("%s takes %d damaged runs\n", kernels.name, wrong), ++failures;
 }
 
 static void test_damaged_mask(const Kernels& kernels, int rows, int columns) {  // any one bit, also beyond the end
@@ -267,18 +305,29 @@ int main(int argc, char**) {
     compared = 0;
     for (bool quantised : {false, true}) {
       for (int block : {0, 1, 2, 4, 8, 16})
-        for (int rows : {1, 3, 63, 100, 158, 254, 256, 257, 300})
+        for (int rows : {1, 3, 63, 100, 158, 254, 256, 257, 300, 512, 600})
           for (int columns : {16, 48, 79}) {
             if ((block && columns % block) || (quick && (rows == 3 || rows == 100 || rows == 254 || columns == 48)))
               continue;
             test_project(*kernels, random_matrix(rows, 0, columns, block, quantised), block);
           }
-      for (int block : {0, 1, 8})
+      for (int block : {0, 1, 8, 16})
         for (int atoms : {1, 5, 42, 158})
           for (int reach : {0, 1, 3}) {
             test_project(*kernels, random_matrix(61, atoms, 48, block, quantised, reach, false), block);
             test_project(*kernels, random_matrix(60, atoms, 48, block, quantised, reach, true), block);
           }
+      for (int block : {1, 8, 16})
+        for (int empty : {0, 1, 2}) {
+          Plain m = random_matrix(kRun * 2 + 88, 0, 48, block, quantised);
+          const int last = std::min(empty * kRun + kRun, m.rows);
+          std::fill(m.codes.begin() + empty * kRun * 48, m.codes.begin() + last * 48, 0.0f);
+          test_project(*kernels, m, block);
+        }
+      for (Cell cell : {kLstm, kGru, kRnn})
+        for (int n : {272, 528})
+          for (int block : {1, 8, 16})
+            if (!quick || (cell == kGru && n == 528)) test_layer(*kernels, cell, n, 0, block, quantised, false);
       for (Cell cell : {kLstm, kGru, kRnn})
         for (int n : {1, 16, 37, 48})
           for (int atoms : {0, 5, 33})
@@ -290,6 +339,11 @@ int main(int argc, char**) {
     for (int block : {0, 8}) {
       const Plain m = random_matrix(60, 33, 48, block, block == 8);
       test_damage(*kernels, Packed(m, block, m, block));
+    }
+    for (int rows : {300, 600}) {
+      const Plain m = random_matrix(rows, 0, 48, 8, rows == 600);
+      test_damage(*kernels, Packed(m, 8, m, 8));
+      test_damaged_runs(*kernels, rows);
     }
     for (int rows : {7, 60, 259})
       for (int columns : {3, 48}) test_damaged_mask(*kernels, rows, columns);

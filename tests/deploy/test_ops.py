@@ -79,7 +79,10 @@ class Everything(nn.Module):
         super().__init__()
         grid = itertools.product([(16, 16), (24, 8), (36, 4), (10, 2), (7, 1)], [None, 5, 21], ["float32", "int8"])
         cases = [(k // 2 % 3, *case, 0.3 if k % 5 else None) for k, case in enumerate(grid)]
-        cases += [(0, (80, 8), 300, "float32", 0.1), (1, (300, 1), None, "int8", 0.1)]  # rows beyond a byte
+        # Several runs of rows, also of codes too few for a mask.
+        cases += [(0, (80, 8), 300, "float32", 0.1), (1, (300, 1), None, "int8", 0.03)]
+        cases += [(2, (528, 16), None, "float32", 0.1), (0, (40, 8), 600, "int8", 0.1)]
+        cases += [(2, (520, 1), None, "float32", 0.03), (1, (48, 16), 270, "int8", 0.1)]
         self.shapes = []
         for seed, (cell, (size, block), atoms, dtype, density) in enumerate(cases):
             columns = GATES[ops.CELLS[cell]] * size

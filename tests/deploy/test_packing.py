@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from dirnet.deploy import ops
-from dirnet.deploy.packing import ALIGNMENT, HEADER_BYTES, pack, read_size, stored_matrix, unpack
+from dirnet.deploy.packing import ALIGNMENT, HEADER_BYTES, _sections, pack, read_size, stored_matrix, unpack
+from dirnet.factorization import Factors
 from dirnet.factorization.shift import Shifts
 from dirnet.nn.coded import CodedMatrix
+from dirnet.nn.indices import index_bytes
 from dirnet.nn.tensors import to_tensors
 
 
@@ -28,21 +30,22 @@ def test_slices_of_codes_keep_their_values(block, start, stop, dtype):
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["circular", "zero"])
-@pytest.mark.parametrize("blocks", [None, 70])
-def test_shifts_are_kept_beside_the_atoms_once(kind, blocks):
-    group = CodedMatrix(30, 48, 9, blocks, 4, shifts=Shifts(2, kind))
+@pytest.mark.parametrize("atoms, blocks", [(9, None), (9, 70), (60, 300), (120, None), (120, 400)])
+def test_shifts_are_kept_beside_the_atoms_once(kind, atoms, blocks):
+    group = CodedMatrix(30, 48, atoms, blocks, 4, shifts=Shifts(2, kind))
     group.offsets.random_(-2, 3)
     matrix = stored_matrix(group, 0, 48, None, True)
-    assert matrix.dictionary.shape == (30, 9) and matrix.code_rows == read_size(group) == 45
-    torch.testing.assert_close(applied(matrix, 30), group.matrix())
+    assert matrix.dictionary.shape == (30, atoms) and matrix.code_rows == read_size(group) == 5 * atoms
+    torch.testing.assert_close(applied(unpack(pack(matrix, matrix))[1], 30), group.matrix())
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize("atoms, blocks, block", [(None, None, 1), (5, None, 1), (5, 9, 8), (7, 40, 1), (None, 11, 4),
-                                                  (300, 50, 2), (7, 90, 1), (300, 900, 2)])  # fmt: skip
+                                                  (300, 50, 2), (7, 90, 1), (300, 900, 2), (300, 99, 1),
+                                                  (600, 500, 8), (600, 60, 16), (120, 700, 4)])  # fmt: skip
 def test_a_layer_comes_back_from_its_bytes(atoms, blocks, block, dtype):
-    group = CodedMatrix(19, 48, atoms, blocks, block, dtype, Shifts(1) if atoms == 5 else Shifts())
+    group = CodedMatrix(19, 48, atoms, blocks, block, dtype, Shifts(1) if atoms in (5, 120) else Shifts())
     inputs = stored_matrix(CodedMatrix(7, 48, None, None, 1, dtype), 0, 48, None, True)
     recurrent = stored_matrix(group, 0, 48, torch.randn(48), True)
     for before, after in zip((inputs, recurrent), unpack(pack(inputs, recurrent)), strict=True):
@@ -51,6 +54,31 @@ def test_a_layer_comes_back_from_its_bytes(atoms, blocks, block, dtype):
             assert (a is None) == (b is None), name
             assert a is None or torch.equal(a, b), name
         assert (before.rows, before.shifts) == (after.rows, after.shifts)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("block", [1, 8, 16])
+@pytest.mark.parametrize("rows, empty", [(256, 9), (257, 9), (512, 1), (600, 9), (600, 0), (600, 1), (600, 2)])
+def test_runs_of_rows_follow_one_another(rows, empty, block, dtype):
+    """A run is 256 rows, the last what is left, and may have no codes; read here as `csrc/layer.h` says."""
+    torch.manual_seed(rows)
+    places = torch.rand(rows, 48 // block) < 0.05
+    places[256 * empty : 256 * (empty + 1)] = False
+    codes = torch.randn(rows, 48) * places.repeat_interleave(block, dim=1)
+    matrix = stored_matrix(CodedMatrix.from_factors(Factors(None, codes), block, dtype), 0, 48, None, True)
+    histogram, order, index, _ = list(_sections(matrix))[-4:]
+    histogram, order, index = histogram.long(), order.long().view(-1, 48 // block), index.long().tolist()
+    assert len(histogram) == len(order) == -(-rows // 256) and not matrix.masked
+    found = torch.zeros_like(places)
+    for run, (numbers, columns) in enumerate(zip(histogram, order, strict=True)):
+        counts = torch.repeat_interleave(torch.arange(len(numbers)), numbers)
+        for column, count in zip(columns.tolist(), counts.tolist(), strict=True):
+            taken, index = index[:count], index[count:]
+            found[[256 * run + row for row in taken], column] = True
+    assert not index and torch.equal(found, places)
+    again = unpack(pack(matrix, matrix))[1]
+    assert torch.equal(again.index, matrix.index) and torch.equal(again.codes, matrix.codes)
 
 
 @torch.no_grad()
@@ -63,13 +91,19 @@ def test_rows_without_codes_do_not_coarsen_the_steps_of_int8():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-@pytest.mark.parametrize("atoms, blocks", [(20, 70), (20, 300), (300, 800), (300, 3000)])
+@pytest.mark.parametrize("atoms, blocks", [(20, 70), (20, 300), (300, 800), (300, 3000), (600, 2000)])
 def test_a_layer_takes_its_counted_bytes(atoms, blocks, dtype):
-    """Header, histograms and alignment of eleven sections aside, the bytes of biases and of what is stored are all."""
+    """Header, histograms and alignment of eleven sections aside, the bytes of biases and of what is stored are all.
+
+    Rows are stored in a byte each, also where a file has two.
+    """
     group = CodedMatrix(64, 256, atoms, blocks, 8, dtype)
     matrix = stored_matrix(group, 0, 256, torch.randn(256), True)
-    extra = pack(matrix, matrix).numel() - 2 * (group.stored_bytes() + 256 * 4)
-    histograms = 2 * 2 * (int(matrix.counts.max()) + 1)
+    counts = matrix.run_counts()
+    stored = group.stored_bytes() - index_bytes(atoms, 256, blocks, 8) + blocks + 2 * counts.numel()
+    extra = pack(matrix, matrix).numel() - 2 * (stored + 256 * 4)
+    histograms = 2 * 2 * len(counts) * (int(counts.max()) + 1)
+    assert atoms > 256 or stored == group.stored_bytes()
     assert HEADER_BYTES <= extra <= HEADER_BYTES + histograms + 11 * ALIGNMENT
 
 

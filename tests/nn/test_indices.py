@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dirnet.nn.indices import from_mask, index_bytes, is_masked, row_dtype, to_mask
+from dirnet.nn.indices import from_mask, index_bytes, is_masked, row_dtype, runs, to_mask
 
 
 @settings(deadline=None, max_examples=40)
@@ -23,6 +23,10 @@ def test_rows_take_the_smallest_type_that_names_them():
         torch.uint8, torch.uint8, torch.uint16, torch.uint16, torch.uint32,
     ]  # fmt: skip
     assert int(torch.tensor(256 - 1).to(row_dtype(256))) == 255
+
+
+def test_a_run_is_as_many_rows_as_a_byte_tells_apart():
+    assert [runs(rows) for rows in (1, 256, 257, 512, 513)] == [1, 1, 2, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,14 @@ def test_every_value_is_counted_once():
     assert counts["columns_single"] == (96 / 4 + 96 / 4) / 2
 
 
+def test_every_run_of_256_rows_has_its_columns():
+    for rows, number in ((256, 1), (257, 2), (512, 2), (600, 3)):
+        counts = group_counts(rows, 96, None, 960, 8, 0.5)
+        assert counts == {f"codes8_{mode}": 480 for mode in ("single", "tiled")} | {
+            f"columns_{mode}": number * 6 for mode in ("single", "tiled")
+        }
+
+
 def test_bits_instead_of_row_numbers_are_counted_where_they_are_stored():
     """A place each, of single int8 codes, which then run as dense ones; few cost less as numbers."""
     for nonzeros, block, places in ((48, 1, None), (384, 1, 2304), (384, 8, None), (384, 3, 2304), (None, 1, None)):

@@ -50,7 +50,7 @@ static size_t inflated_bytes(const Matrix& m) {
 size_t scratch_bytes(const Matrix& m) {
   const size_t rows = m.rows, read = m.code_rows(), shifts = m.shifts();
   const size_t floats = kTile * read + (m.reach ? shifts * rows : 0) + (kTile + 1) * std::max({rows, read});
-  const size_t bytes = kTile * (std::max({rows, read, size_t{256}}) + m.blocks);
+  const size_t bytes = kTile * (std::max({rows, read}) + kRun + m.blocks);
   return inflated_bytes(m) + floats * sizeof(float) + bytes + 32 * 2 * kAlignment;
 }
 

@@ -4,25 +4,28 @@
 //
 //   header     int32: magic, size in bytes, then of the input and of the recurrent matrix rows N, atoms p (0: no
 //              dictionary), columns M, block (0: dense codes, with or without a mask), blocks (with a mask: codes),
-//              the most blocks of a block column, bytes per value (4: float, 1: int8), reach of the shifts, 1 if these
-//              are circular, 1 if there is a bias, 1 if there are scales, 1 if there is a mask; zeros up to kHeaderBytes
+//              the most blocks that a block column has in a run, bytes per value (4: float, 1: int8), reach of the
+//              shifts, 1 if these are circular, 1 if there is a bias, 1 if there are scales, 1 if there is a mask;
+//              zeros up to kHeaderBytes
 //   of either matrix, input first:
 //   dictionary (N, p) in panels
 //   scales     bfloat16, of int8: of the p atoms, then of the p rows of Z; of its N rows where there is no dictionary.
 //              None where the codes read what another layer's dictionary gave: the scales of Z's rows are in it
-//   histogram  uint16, sparse codes only: how many block columns have 0, 1, 2, ... blocks
-//   order      uint16: the block columns by their number of blocks, so that loops of one length follow one another
-//   index      rows of Z of the blocks, column by column: uint8 where Z has at most 256, else uint16. A pair of shift s
-//              and atom j is row s * p + j.
-//   mask       of single int8 codes, where that is less than histogram, order and index: a bit for every value of dense
-//              codes in their panels, set where it is kept
-//   codes      dense in panels, with a mask only what is kept of them, or block by block
+//   histogram  uint16, sparse codes only, of every run of 256 rows of Z: how many block columns have 0, 1, 2, ...
+//              blocks in it
+//   order      uint16, of every run: the block columns by their number of blocks, so that loops of one length follow
+//              one another
+//   index      uint8: which row of its run a block has, run by run, in a run column by column in that order. A pair of
+//              shift s and atom j is row s * p + j of Z.
+//   mask       of single int8 codes, where a model's file has one (dirnet/nn/indices.py), instead of the last three: a
+//              bit for every value of dense codes in their panels, set where it is kept
+//   codes      dense in panels, with a mask only what is kept of them, or block by block in the order of index
 //   bias       float (M)
 //
 // Panels: 16 columns each, the rest in panels of 8, 4, 2, 1. A float panel (and a float block) holds its rows one after
-// the other. Int8 panels of 4 and more columns, and the blocks of one block column together, hold groups of four rows
-// as a dot product instruction reads them, (rows / 4, columns, 4), then the remaining rows one after the other;
-// narrower ones hold their columns one after the other.
+// the other. Int8 panels of 4 and more columns, and the blocks of one block column and run together, hold groups of
+// four rows as a dot product instruction reads them, (rows / 4, columns, 4), then the remaining rows one after the
+// other; narrower ones hold their columns one after the other.
 #pragma once
 
 #include <cstddef>
@@ -33,9 +36,10 @@ namespace dirnet {
 enum Cell { kLstm = 0, kGru = 1, kRnn = 2 };
 constexpr int kGates[] = {4, 3, 1};
 
-constexpr int32_t kMagic = 0x324c4e44;  // "DNL2"
+constexpr int32_t kMagic = 0x334c4e44;  // "DNL3"
 constexpr size_t kAlignment = 64, kHeaderBytes = 128;
 constexpr int kMatrixFields = 12, kWidestBlock = 16;
+constexpr int kRun = 256;  // rows of Z that an index tells apart
 
 constexpr size_t kInflateSlack = 64;  // bytes that may be written beyond codes whose zeros are put back
 
@@ -49,14 +53,14 @@ struct Matrix {
   const void* dictionary = nullptr;
   const uint16_t *atom_scales = nullptr, *row_scales = nullptr;  // bfloat16, int8 only
   const uint16_t *histogram = nullptr, *order = nullptr;
-  const uint8_t *mask = nullptr, *index8 = nullptr;
-  const uint16_t* index16 = nullptr;
+  const uint8_t *mask = nullptr, *index = nullptr;
   const void* codes = nullptr;
   const float* bias = nullptr;
 
   [[gnu::always_inline]] bool quantised() const { return value_bytes == 1; }
   [[gnu::always_inline]] int shifts() const { return 2 * reach + 1; }
   [[gnu::always_inline]] int code_rows() const { return atoms ? atoms * shifts() : rows; }
+  [[gnu::always_inline]] int runs() const { return (code_rows() + kRun - 1) / kRun; }
 };
 
 struct Layer {
@@ -115,25 +119,28 @@ inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
     const uint8_t* scales = section(scaled, m->atoms ? 2 * m->atoms : m->rows, sizeof(uint16_t));
     m->atom_scales = m->atoms ? reinterpret_cast<const uint16_t*>(scales) : nullptr;
     m->row_scales = reinterpret_cast<const uint16_t*>(scales) + (scales ? m->atoms : 0);
-    const int block_columns = b ? m->columns / b : 0;
-    m->histogram = reinterpret_cast<const uint16_t*>(section(b, m->most + 1, sizeof(uint16_t)));
-    m->order = reinterpret_cast<const uint16_t*>(section(b, block_columns, sizeof(uint16_t)));
-    const uint8_t* index = section(b, m->blocks, rows <= 256 ? sizeof(uint8_t) : sizeof(uint16_t));
-    if (rows <= 256)
-      m->index8 = index;
-    else
-      m->index16 = reinterpret_cast<const uint16_t*>(index);
+    const size_t block_columns = b ? m->columns / b : 0, runs = m->runs(), counts = m->most + 1;
+    m->histogram = reinterpret_cast<const uint16_t*>(section(b, runs * counts, sizeof(uint16_t)));
+    m->order = reinterpret_cast<const uint16_t*>(section(b, runs * block_columns, sizeof(uint16_t)));
+    m->index = section(b, m->blocks, 1);
     m->mask = section(masked, (rows * m->columns + 7) / 8, 1);
     m->codes = section(true, stored, m->value_bytes);
     m->bias = reinterpret_cast<const float*>(section(bias, m->columns, sizeof(float)));
     if (!fits) return false;
     if (!b) continue;
-    size_t columns = 0, blocks = 0;
-    for (size_t count = 0; count <= static_cast<size_t>(m->most); ++count)
-      columns += m->histogram[count], blocks += m->histogram[count] * count;
-    if (columns != static_cast<size_t>(block_columns) || blocks != static_cast<size_t>(m->blocks)) return false;
-    const size_t last = m->index8 ? largest(m->index8, m->blocks) : largest(m->index16, m->blocks);
-    if (last >= rows || largest(m->order, block_columns) >= static_cast<size_t>(block_columns)) return false;
+    size_t before = 0;  // blocks
+    for (size_t run = 0; run < runs; ++run) {
+      size_t columns = 0, blocks = 0;
+      for (size_t count = 0; count < counts; ++count) {
+        const size_t number = m->histogram[run * counts + count];
+        columns += number, blocks += number * count;
+      }
+      if (columns != block_columns || blocks > m->blocks - before) return false;
+      if (blocks && largest(m->index + before, blocks) >= rows - run * kRun) return false;
+      before += blocks;
+    }
+    if (before != static_cast<size_t>(m->blocks)) return false;
+    if (largest(m->order, runs * block_columns) >= block_columns) return false;
   }
   return true;
 }

@@ -7,11 +7,18 @@
 namespace dirnet {
 namespace {
 
-// One column block of W columns for F frames: y[f][0..W) = bias + sum_k x[row(k)][f] * values[k][0..W).
+// What the sums of a column begin with in frame f: at[f * pitch], or 0 without one.
+struct Start {
+  const float* at;
+  int pitch;
+  Start from(int column) const { return {at ? at + column : nullptr, pitch}; }
+  const float* of(int f) const { return at + f * pitch; }
+};
+
+// One column block of W columns for F frames: y[f][0..W) = start[f][0..W) + sum_k x[row(k)][f] * values[k][0..W).
 // x is interleaved by frames. `chains` independent sums hide the latency of the multiply-add.
 template <int W, int F, class Row>
-inline void column_block(const float* x, const float* values, Row row, int count, const float* bias, float* y,
-                         int pitch) {
+inline void column_block(const float* x, const float* values, Row row, int count, Start start, float* y, int pitch) {
   constexpr int chains = F == 1 ? 4 : 1;
   if constexpr (W == 1 && F == 1) {
     float sum[4] = {};
@@ -19,7 +26,7 @@ inline void column_block(const float* x, const float* values, Row row, int count
     for (; k + 4 <= count; k += 4)
       for (int i = 0; i < 4; ++i) sum[i] += x[row(k + i)] * values[k + i];
     for (; k < count; ++k) sum[0] += x[row(k)] * values[k];
-    *y = (sum[0] + sum[1]) + (sum[2] + sum[3]) + (bias ? *bias : 0.0f);
+    *y = (sum[0] + sum[1]) + (sum[2] + sum[3]) + (start.at ? *start.at : 0.0f);
   } else if constexpr (W == 1) {  // vectors run along the frames
     Floats<F> sum[4] = {};
     int k = 0;
@@ -27,7 +34,7 @@ inline void column_block(const float* x, const float* values, Row row, int count
       for (int i = 0; i < 4; ++i) sum[i] += load<Floats<F>>(x + row(k + i) * F) * values[k + i];
     for (; k < count; ++k) sum[0] += load<Floats<F>>(x + row(k) * F) * values[k];
     const Floats<F> total = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    for (int f = 0; f < F; ++f) y[f * pitch] = total[f] + (bias ? *bias : 0.0f);
+    for (int f = 0; f < F; ++f) y[f * pitch] = total[f] + (start.at ? *start.of(f) : 0.0f);
   } else {
     Floats<W> sum[F][chains] = {};
     int k = 0;
@@ -45,7 +52,7 @@ inline void column_block(const float* x, const float* values, Row row, int count
     for (int f = 0; f < F; ++f) {
       Floats<W> total = sum[f][0];
       for (int i = 1; i < chains; ++i) total += sum[f][i];
-      if (bias) total += load<Floats<W>>(bias);
+      if (start.at) total += load<Floats<W>>(start.of(f));
       store(total, y + f * pitch);
     }
   }
@@ -57,8 +64,8 @@ inline int dense_panels(const float* values, int rows, int columns, int first, c
                         float* y) {
   const auto row = [](int k) { return k; };
   for (; first + W <= columns; first += W)
-    column_block<W, F>(x, values + static_cast<size_t>(first) * rows, row, rows, bias ? bias + first : nullptr,
-                       y + first, columns);
+    column_block<W, F>(x, values + static_cast<size_t>(first) * rows, row, rows, Start{bias, 0}.from(first), y + first,
+                       columns);
   return first;
 }
 
@@ -71,27 +78,26 @@ inline void dense(const float* values, int rows, int columns, const float* x, co
   dense_panels<1, F>(values, rows, columns, first, x, bias, y);
 }
 
-template <int W, int F, class Index>
-inline void sparse_blocks(const Matrix& m, const Index* index, const float* x, float* y) {
+// Run by run: y is what the sums of the next one begin with.
+template <int W, int F>
+inline void sparse_blocks(const Matrix& m, const float* x, float* y) {
   const float* values = static_cast<const float*>(m.codes);
-  block_columns<W>(m, [&](int count, int first) {
-    const auto row = [index](int k) { return static_cast<int>(index[k]); };
-    column_block<W, F>(x, values, row, count, m.bias ? m.bias + first : nullptr, y + first, m.columns);
-    index += count;
-    values += count * W;
-  });
-}
-
-template <int F, class Index>
-inline void sparse(const Matrix& m, const Index* index, const float* x, float* y) {
-  with_width(m.block, [&](auto width) { sparse_blocks<width.value, F>(m, index, x, y); });
+  const uint8_t* index = m.index;
+  Start start = {m.bias, 0};
+  for (int run = 0; run < m.runs(); ++run, x += kRun * F, start = {y, m.columns})
+    block_columns<W>(m, run, [&](int count, int first) {
+      const auto row = [index](int k) { return static_cast<int>(index[k]); };
+      column_block<W, F>(x, values, row, count, start.from(first), y + first, m.columns);
+      index += count;
+      values += count * W;
+    });
 }
 
 // y (F, columns) = Z^T u + bias, u interleaved.
 template <int F>
 inline void codes_tile(const Matrix& m, const float* u, float* y) {
   if (m.block == 0) return dense<F>(static_cast<const float*>(m.codes), m.code_rows(), m.columns, u, m.bias, y);
-  return m.index8 ? sparse<F>(m, m.index8, u, y) : sparse<F>(m, m.index16, u, y);
+  with_width(m.block, [&](auto width) { sparse_blocks<width.value, F>(m, u, y); });
 }
 
 template <int F>

@@ -68,10 +68,12 @@ inline void dot_block(const uint8_t* const* x, const int8_t* w, int count,
     }
 }
 
-// Where the sums of a column go: y = sum * step * D's and Z's scale of an atom (or 1) + bias (or 0).
+// Where the sums of a column go: y = sum * step * D's and Z's scale of an atom (or 1) + start (or 0), which is
+// start_pitch further for the next frame.
 struct Output {
   const uint16_t *atom_scales, *row_scales;
-  const float* bias;
+  const float* start;
+  int start_pitch;
   float* y;
   int pitch;
 };
@@ -98,7 +100,7 @@ inline void int8_columns(const uint8_t* const* x, const float* steps, const int8
         Floats<lanes> y = __builtin_convertvector(sums[f][piece], Floats<lanes>) * steps[f];
         if (out.atom_scales)
           y *= bfloat16s<lanes>(out.atom_scales + column) * bfloat16s<lanes>(out.row_scales + column);
-        if (out.bias) y += load<Floats<lanes>>(out.bias + column);
+        if (out.start) y += load<Floats<lanes>>(out.start + f * out.start_pitch + column);
         store(y, out.y + f * out.pitch + column);
       }
     }
@@ -108,7 +110,7 @@ inline void int8_columns(const uint8_t* const* x, const float* steps, const int8
         const int column = first + i;
         float y = static_cast<float>(dot(w + i * count, x[f], count)) * steps[f];
         if (out.atom_scales) y *= bfloat16(out.atom_scales[column]) * bfloat16(out.row_scales[column]);
-        out.y[f * out.pitch + column] = y + (out.bias ? out.bias[column] : 0.0f);
+        out.y[f * out.pitch + column] = y + (out.start ? out.start[f * out.start_pitch + column] : 0.0f);
       }
   }
 }
@@ -124,17 +126,34 @@ inline void int8_dense(const int8_t* w, int rows, int columns, const uint8_t* co
   }
 }
 
-// x[f]: the bytes that the blocks read, one after the other.
+// x[f]: the bytes that the blocks read, one after the other. Run by run: y is what the sums of the next one begin with.
 template <int W, int F>
 inline void int8_blocks(const Matrix& m, const uint8_t* const* x, const float* steps, const Output& out) {
   const int8_t* w = static_cast<const int8_t*>(m.codes);
   const uint8_t* at[F];
   for (int f = 0; f < F; ++f) at[f] = x[f];
-  block_columns<W>(m, [&](int count, int first) {
-    int8_columns<W, F>(at, steps, w, count, first, out);
-    for (int f = 0; f < F; ++f) at[f] += count;
-    w += count * W;
-  });
+  for (int run = 0; run < m.runs(); ++run) {
+    const Output to = run ? Output{nullptr, nullptr, out.y, out.pitch, out.y, out.pitch} : out;
+    block_columns<W>(m, run, [&](int count, int first) {
+      int8_columns<W, F>(at, steps, w, count, first, to);
+      for (int f = 0; f < F; ++f) at[f] += count;
+      w += count * W;
+    });
+  }
+}
+
+// to[k] = the byte that block k reads.
+inline void expand_blocks(const Matrix& m, const uint8_t* bytes, uint8_t* to) {
+  const uint16_t* histogram = m.histogram;
+  const uint8_t* index = m.index;
+  int rows = m.code_rows(), left = m.blocks;
+  for (; rows > kRun; rows -= kRun, bytes += kRun) {
+    int blocks = 0;
+    for (int count = 0; count <= m.most; ++count) blocks += *histogram++ * count;
+    expand(bytes, kRun, index, blocks, to);
+    index += blocks, to += blocks, left -= blocks;
+  }
+  expand(bytes, rows, index, left, to);
 }
 
 // y (F, columns) = Z^T u + bias of u (F, code_rows).
@@ -150,18 +169,15 @@ inline void int8_codes(const Matrix& m, const float* u, float* y, Scratch scratc
   float* scaled = scratch.take<float>(rows);
   const uint16_t* row_scales = m.atoms ? nullptr : m.row_scales;  // with a dictionary D^T h brings them along
   for (int f = 0; f < F; ++f) {
-    auto* bytes = scratch.take<uint8_t>(rows < kExpandTable ? kExpandTable : rows + kExpandSlack);
+    auto* bytes = scratch.take<uint8_t>(m.runs() * kRun);  // whole ones, as `expand` reads them
     steps[f] = quantise(u + f * rows, row_scales, rows, scaled, bytes);
     x[f] = bytes;
     if (m.block == 0) continue;
     auto* expanded = scratch.take<uint8_t>(m.blocks + kExpandSlack);
-    if (m.index8)
-      expand(bytes, rows, m.index8, m.blocks, expanded);
-    else
-      for (int k = 0; k < m.blocks; ++k) expanded[k] = bytes[m.index16[k]];
+    expand_blocks(m, bytes, expanded);
     x[f] = expanded;
   }
-  const Output out = {nullptr, nullptr, m.bias, y, m.columns};
+  const Output out = {nullptr, nullptr, m.bias, 0, y, m.columns};
   if (m.block == 0) return int8_dense<F>(static_cast<const int8_t*>(m.codes), rows, m.columns, x, steps, out);
   with_width(m.block, [&](auto width) { int8_blocks<width.value, F>(m, x, steps, out); });
 }
@@ -176,7 +192,7 @@ inline void int8_dictionary(const Matrix& m, const float* x, float* u, int pitch
     steps[f] = quantise(x + f * m.rows, nullptr, m.rows, nullptr, to);
     bytes[f] = to;
   }
-  const Output out = {m.atom_scales, m.row_scales, nullptr, u, pitch};
+  const Output out = {m.atom_scales, m.row_scales, nullptr, 0, u, pitch};
   int8_dense<F>(static_cast<const int8_t*>(m.dictionary), m.rows, m.atoms, bytes, steps, out);
 }
 

@@ -30,9 +30,9 @@ inline void store(const V& v, void* to) {
   __builtin_memcpy(to, &v, sizeof v);
 }
 
-constexpr int kExpandTable = 256, kExpandSlack = 64;
+constexpr int kExpandSlack = 64;
 
-// to[k] = from[index[k]], k < n. `from` has kExpandTable entries, `to` room for kExpandSlack more than n.
+// to[k] = from[index[k]], k < n. `from` has 256 entries, `to` room for kExpandSlack more than n.
 inline void expand_one_by_one(const uint8_t* from, const uint8_t* index, int n, uint8_t* to) {
   for (int k = 0; k < n; ++k) to[k] = from[index[k]];
 }

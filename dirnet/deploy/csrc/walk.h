@@ -43,12 +43,15 @@ inline void with_width(int columns, Act act) {
   }
 }
 
-// take(count, first column) for every block column, in the order of storage.
+// take(count, first column) for every block column, in the order of storage of a run; after the first only for those
+// that have blocks in it.
 template <int W, class Take>
-inline void block_columns(const Matrix& m, Take take) {
-  const uint16_t* column = m.order;
-  for (int count = 0; count <= m.most; ++count)
-    for (int n = m.histogram[count]; n > 0; --n) take(count, *column++ * W);
+inline void block_columns(const Matrix& m, int run, Take take) {
+  const uint16_t *histogram = m.histogram + run * (m.most + 1), *column = m.order + run * (m.columns / W);
+  int count = 0;
+  if (run) column += histogram[count++];
+  for (; count <= m.most; ++count)
+    for (int n = histogram[count]; n > 0; --n) take(count, *column++ * W);
 }
 
 }  // namespace
