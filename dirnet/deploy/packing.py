@@ -17,7 +17,8 @@ from dirnet.nn.tensors import to_tensors
 
 BLOCKS = (1, 2, 4, 8, 16)
 PANEL = 16
-HEADER_BYTES, ALIGNMENT, MAGIC = 128, 64, 0x334C4E44
+HEADER_BYTES, ALIGNMENT = 128, 64
+LAYOUT = "DNL3"  # another one whenever a section changes: older programs are then refused, and exported again
 _GROUP = 4  # rows that a dot product instruction adds up
 
 
@@ -134,7 +135,7 @@ def pack(inputs: StoredMatrix, recurrent: StoredMatrix) -> Tensor:
         fields += _fields(matrix)
     padded = [section + bytes(-len(section) % ALIGNMENT) for section in sections[:-1]] + sections[-1:]
     content = bytearray(b"".join(padded))
-    header = np.array([MAGIC, len(content), *fields], dtype="<i4").tobytes()
+    header = np.array([int.from_bytes(LAYOUT.encode(), "little"), len(content), *fields], dtype="<i4").tobytes()
     content[: len(header)] = header
     return torch.frombuffer(content, dtype=torch.uint8)
 

@@ -20,7 +20,7 @@ from dirnet.nn.grouping import GATES
 from dirnet.nn.indices import is_masked, runs
 
 BLOCKS = (16, 8, 4, 2, 1)  # that the kernels execute; others are cut into the widest of these
-FORMAT = "dirnet-cost/1"
+FORMAT = "dirnet-cost/2"
 _GATES = {"lstm": GATES["LSTM"], "gru": GATES["GRU"], "rnn": GATES["RNN_TANH"]}
 
 
