@@ -21,7 +21,6 @@ from torch import Tensor
 import dirnet
 from dirnet.deploy import certificate, library, reference_outputs
 from dirnet.deploy.lowering import MAX_FRAMES, Lowered, lower
-from dirnet.deploy.packing import LAYOUT
 from dirnet.deploy.parity import INT8_TOLERANCE, TOLERANCE, checked
 from dirnet.deploy.program import Program
 from dirnet.deploy.streaming import KernelModel, StockModel, StreamingModel
@@ -167,7 +166,7 @@ def origin(folder: str | Path, kind: str = storage.FORMAT) -> dict[str, Any]:
     return {
         "model_sha256": description["sha256"],
         "config_sha256": storage.config_sha256(description["config"]),
-        "versions": versions | {"dirnet": dirnet.__version__, "python": platform.python_version(), "weights": LAYOUT},
+        "versions": versions | {"dirnet": dirnet.__version__, "python": platform.python_version()},
     }
 
 

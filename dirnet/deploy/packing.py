@@ -18,7 +18,7 @@ from dirnet.nn.tensors import to_tensors
 BLOCKS = (1, 2, 4, 8, 16)
 PANEL = 16
 HEADER_BYTES, ALIGNMENT = 128, 64
-LAYOUT = "DNL3"  # another one whenever a section changes: older programs are then refused, and exported again
+LAYOUT = "DNL3"  # another one, and another version of the package, which refuses older programs, if a section changes
 _GROUP = 4  # rows that a dot product instruction adds up
 
 

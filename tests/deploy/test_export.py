@@ -114,13 +114,6 @@ def test_a_second_run_has_nothing_to_do(exports, program):
     assert status == 0 and "nothing to do" in text and out.stat().st_mtime_ns == before
 
 
-def test_a_program_of_an_older_layout_is_exported_again(exports, tmp_path, program, monkeypatch):
-    folder = shutil.copytree(exports / "compressed", tmp_path / "model")
-    monkeypatch.setattr("dirnet.deploy.export.LAYOUT", "DNL9")
-    status, text, _ = program(main, "--model", folder)
-    assert status == 0 and "nothing to do" not in text
-
-
 def test_another_description_of_the_same_weights_is_exported_again(exports, tmp_path, program):
     """CMVN and the settings of the features stand in the program, but not among the weights."""
     folder = shutil.copytree(exports / "compressed", tmp_path / "model")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import dirnet
-from dirnet.deploy import metadata
+from dirnet.deploy import metadata, packing
 from dirnet.deploy.export import constants, streaming_model
 from dirnet.deploy.lowering import lower
 from dirnet.deploy.program import Program
@@ -66,6 +66,11 @@ def test_versions_that_fit_together(good, monkeypatch, own, other, fits):
     else:
         with pytest.raises(UserError, match=f"a.pte was exported by dirnet {other}, this is {own}; export it again"):
             metadata.check(good | {"dirnet_version": other}, "a.pte")
+
+
+def test_a_layout_of_weights_goes_with_a_version():
+    """A program's version tells whether its weights can be read: another layout needs another series."""
+    assert (packing.LAYOUT, dirnet.__version__.rpartition(".")[0]) == ("DNL3", "0.2")
 
 
 def test_an_older_program_is_refused_before_it_runs(good, model_of):
