@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ def main(argv: list[str] | None = None) -> int:
         stream.write(shown)
     with atomic_write(arguments.out / f"{arguments.what}.json") as stream:
         json.dump(list(rows.values()), stream, indent=1)
-    _draw(arguments.what, rows, arguments.out / f"{arguments.what}.png")
+    with atomic_write(arguments.out / f"{arguments.what}.png", "wb") as stream:
+        stream.write(_picture(arguments.what, arguments.out, rows))
     print(f"{arguments.out}/{arguments.what}.md")
     return 0
 
@@ -216,36 +218,25 @@ def _widths_table(rows: dict[str, dict]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _draw(what: str, rows: dict[str, dict], path: Path) -> None:
-    import matplotlib
+def _picture(what: str, out: Path, rows: dict[str, dict]) -> bytes:
+    """The PNG: of widths that of `dirnet paper table3`, else the curve alone."""
+    from dirnet.report import paper_figures, paper_rows  # with matplotlib, which takes its time
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from dirnet.report.palette import Palette
-
-    figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
     if what == "widths":
-        palette = Palette({})
-        for method, name in {"svd": "SVD, the paper's widths", "dirnet": "DirNet, widths found"}.items():
-            found = [(row["params"] / 1e6, row["wer"]) for key, row in rows.items() if key.split()[0] == method]
-            axes.plot(*zip(*sorted(found), strict=True), label=name, **palette.method(method).curve())
-        axes.axhline(rows["dense"]["wer"], color="black", linestyle=(0, (1, 3)), label="dense")
-        axes.set_xlabel("million parameters")
-        axes.set_ylabel("WER %, not fine-tuned")
-        axes.set_ylim(bottom=0)
-        axes.legend(frameon=False)
-    else:
-        found = [(row["x"], row["f_score"]) for row in rows.values()]
-        axes.plot(*zip(*sorted(found), strict=True), "o-", color="#1b4965")
-        axes.set_xscale("log")
-        axes.set_xlabel(r"$\Theta^0$" if what == "vartheta" else r"$\gamma$")
-        axes.set_ylabel("F-score of aligned words")
-        axes.set_ylim(0, 1)
+        return paper_figures.picture("table3", paper_rows.sweep(out, what, {}), "wer")
+    plt = paper_figures.plt
+    found = sorted((row["x"], row["f_score"], row["params"]) for row in rows.values())
+    figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
+    axes.plot([x for x, *_ in found], [f for _, f, _ in found], "o-", color="#1b4965")
+    axes.set_xscale("log")
+    axes.set_xlabel(r"$\Theta^0$" if what == "vartheta" else r"$\gamma$")
+    axes.set_ylabel("F-score of aligned words")
+    axes.set_ylim(0, 1)
     axes.grid(alpha=0.25)
-    with atomic_write(path, "wb") as stream:
-        figure.savefig(stream, format="png", dpi=150)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=150)
     plt.close(figure)
+    return stream.getvalue()
 
 
 if __name__ == "__main__":

@@ -78,12 +78,13 @@ def can_share(rnn: nn.RNNBase) -> bool:
 
 
 def _refuse_unshared(rnn: nn.RNNBase) -> None:
+    if can_share(rnn):
+        return
     wrong = "input_group 'shared' is for a single layer"
     if rnn.num_layers != 1:
         raise UserError(f"{wrong}, this one has {rnn.num_layers}: they share D from layer to layer; use own or dense")
-    if rnn.input_size != rnn.hidden_size:
-        sizes = f"{rnn.input_size} inputs and {rnn.hidden_size} units"
-        raise UserError(f"{wrong} that reads as many inputs as it has units, this one has {sizes}; use own or dense")
+    sizes = f"{rnn.input_size} inputs and {rnn.hidden_size} units"
+    raise UserError(f"{wrong} that reads as many inputs as it has units, this one has {sizes}; use own or dense")
 
 
 def gather(weights: dict[str, Tensor], group: Group) -> Tensor:

@@ -105,6 +105,35 @@ def test_a_changed_parameter_is_seen_in_mid_sequence(cell, built, change, gradie
         torch.testing.assert_close(after, copy.deepcopy(cell)(frame, state))
 
 
+def test_what_is_unfrozen_in_mid_sequence_gets_its_gradient(cell):
+    """Of the second step, as if nothing had been kept."""
+    frame, gradients = torch.randn(2, 5), []
+    for between in (lambda state: state, lambda state: of_each(state, torch.clone)):
+        cell.zero_grad()
+        cell.groups.requires_grad_(False)
+        state = cell(frame)
+        cell.groups.requires_grad_(True)
+        hidden(cell(frame, between(state))).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in cell.groups.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_moved_index_is_seen_in_mid_sequence(cell, built):
+    frame = torch.randn(2, 5)
+    state = cell(frame)
+    cell.groups[1].index[-1] += 1  # the last place but one becomes the last
+    cell(frame, state)
+    assert len(built) == 2
+
+
+def test_a_cast_cell_is_seen_in_mid_sequence(cell):
+    cell = type(cell)(5, 6, layout=[[None, 10], [None, 12]])  # without D, which is a parameter itself
+    frame = torch.randn(2, 5)
+    state = cell(frame)
+    with pytest.raises(RuntimeError, match="same dtype"):  # as torch's cell, which would not go on in float32
+        cell.double()(frame, state)
+
+
 @pytest.mark.parametrize("detach", [torch.Tensor.detach, torch.Tensor.detach_])
 def test_truncated_backpropagation(cell, detach):
     """Two passes backward, the state handed on between them: the gradients are those of a cell that keeps nothing."""
@@ -143,8 +172,11 @@ def test_a_switch_of_casts_builds_anew(built):
     assert after[0].dtype == torch.float32
     cell(frame, after)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cell(frame, after)
+        after = cell(frame, after)
     assert len(built) == 3
+    with torch.autocast("cpu", dtype=torch.float16):
+        cell(frame, after)
+    assert len(built) == 4
 
 
 def test_factors_go_with_the_state(cell):

@@ -41,7 +41,7 @@ from dirnet.asr.tokens import MOST
         (["--methods", "svd foo"], 2, "method 'foo' is unknown"),
         (["--methods", ""], 2, "--methods is empty, so there is nothing to compress"),
         (["--size", "7.9x banana"], 2, "size 'banana' is not understood"),
-        (["--workdir", "/proc/work"], 2, "the folder /proc/work/data cannot be made or written to"),
+        (["--workdir", "/proc/recipe"], 2, "the folder /proc/recipe/data cannot be made or written to"),
         (["--workdir", "a folder"], 2, "--workdir is a\\ folder , expected letters, digits, ._/"),
         (["--workdir", "a\n$(b)"], 2, "--workdir is $'a\\n$(b)' , expected letters, digits, ._/"),
         (["--workdir", "~a"], 2, "--workdir is \\~a , expected letters, digits, ._/"),

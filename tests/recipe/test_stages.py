@@ -28,7 +28,7 @@ while [ $# -gt 1 ]; do [ "$1" != --method ] || method=$2; [ "$1" != --out ] || o
         "--methods", "dense small prune_gradual", "--size", "4x 8x", "--finetune_objective", "smbr", "--smbr_order", 3,
     )  # fmt: skip
     assert shown.returncode == 0, shown.stdout
-    exp = f"{tmp_path}/work/exp/"
+    exp = f"{tmp_path / 'work' / 'exp'}/"
     steps = []
     for line in told.read_text().splitlines():
         words = line.replace(exp, "").split()
