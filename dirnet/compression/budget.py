@@ -107,8 +107,8 @@ class Price:
         if self.unit == "bytes":
             cost += self.scale_bytes * ((atoms or 0) + code_rows)
             blocks = None if nonzeros is None else nonzeros // self.block
-            shape = code_rows, self.columns, blocks
-            cost += index_bytes(*shape, self.block, self.value_bytes, self.shifted and atoms is not None)
+            shifted = self.shifted and atoms is not None
+            cost += index_bytes(code_rows, self.columns, blocks, self.block, shifted)
         return cost
 
     def room(self, atoms: int | None, budget: int) -> int:

@@ -140,9 +140,9 @@ class Method:
         if size.kind == "rtf" and shared:
             raise UserError(f"size {size.text!r} does not go with input_group shared: the cost model does not know it; "
                             "give params or bytes")  # fmt: skip
-        if size.kind == "rtf" and self.dtype == "int8" and self.block == 1 and self.solver in ("odl", "prune"):
-            raise UserError(f"size {size.text!r} does not go with single int8 codes of solver {self.solver}: they run "
-                            "as dense ones, however few they are; give a block of 8, or params or bytes")  # fmt: skip
+        if size.kind == "rtf" and self.block == 1 and self.solver in ("odl", "prune"):
+            raise UserError(f"size {size.text!r} does not go with single codes of solver {self.solver}: their mask "
+                            "takes as long however few they are; give a block of 8, or params or bytes")  # fmt: skip
 
     def changed(self, block: int | None = None, preset: str | None = None, dtype: str | None = None) -> Method:
         """This method with another block, dtype or preset, which brings along the settings that belong to it."""

@@ -52,8 +52,8 @@ def errors(method: Method, matrix: Tensor, price: Price, budgets: list[int]) -> 
 
 
 def runs_dense(method: Method, price: Price) -> bool:
-    """Whether Z costs as if it were dense: in time, single int8 codes, whose mask is filled up with zeros."""
-    return method.solver == "svd" or (price.cost_model is not None and price.value_bytes == 1 and method.block == 1)
+    """Whether Z is better dense: in time, single codes, whose mask takes as long whatever it keeps."""
+    return method.solver == "svd" or (price.cost_model is not None and method.block == 1)
 
 
 def least(method: Method, price: Price) -> int:

@@ -53,7 +53,7 @@ def grid(seed: int = 0) -> list[AcousticModelConfig]:
         for rows, columns, _ in group_shapes(config):
             atoms = None if at % 4 == 3 else max(int(rows * draw.uniform(0.1, 0.6)), 4)
             places = (rows if atoms is None else atoms) * columns // config.block
-            density = draw.uniform(0.05, 0.5) / (8 if block == 1 and dtype == "int8" and at % 2 else 1)  # with no mask
+            density = draw.uniform(0.05, 0.5) / (8 if block == 1 and at % 2 else 1)  # too few for a mask
             layout.append([atoms, max(int(places * density), 1) if block else None])
         whole = dtype == "float32" and all(item == [None, None] for item in layout)
         configs.append(_with(config, dtype, None if whole else tuple(layout)))

@@ -13,13 +13,14 @@ from torch import Tensor
 from dirnet.factorization.shift import Shifts
 from dirnet.nn.coded import CodedMatrix
 from dirnet.nn.indices import RUN, from_mask, is_masked, runs, to_mask
-from dirnet.nn.tensors import to_tensors
+from dirnet.nn.tensors import values_of
 
 BLOCKS = (1, 2, 4, 8, 16)
 PANEL = 16
 HEADER_BYTES, ALIGNMENT = 128, 64
-LAYOUT = "DNL3"  # another one, and another version of the package, which refuses older programs, if a section changes
+LAYOUT = "DNL4"  # another one, and another version of the package, which refuses older programs, if a section changes
 _GROUP = 4  # rows that a dot product instruction adds up
+_SPREAD_SLACK = 8  # zeros after floats with a mask
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class StoredMatrix:
     @property
     def masked(self) -> bool:
         """Whether bits say what `index` does."""
-        shape = self.code_rows, self.columns, len(self.codes), self.block, self.codes.element_size()
+        shape = self.code_rows, self.columns, len(self.codes), self.block
         return self.index is not None and is_masked(*shape)
 
     @property
@@ -83,7 +84,7 @@ def stored_matrix(group: CodedMatrix, start: int, stop: int, bias: Tensor | None
 
     A block that the kernels do not know, or that straddles two consumers, is cut into the widest that fits.
     """
-    tensors = to_tensors(group)
+    tensors = values_of(group)
     atoms, scales = group.atoms, tensors.get("code_scales")
     if scales is not None:  # what no code reads, whose scale is 1, would be the largest of what u is rounded by
         scales = scales * group.code_matrix().detach().ne(0).any(dim=1)
@@ -96,18 +97,15 @@ def stored_matrix(group: CodedMatrix, start: int, stop: int, bias: Tensor | None
         "shifts": group.shifts if own else Shifts(),
         "bias": None if bias is None else bias.detach().clone(),
     }
-    codes, offsets = tensors["codes"], tensors.get("offsets")
+    codes, offsets = tensors["codes"], group.offsets
     if group.index is None and offsets is None:
         return StoredMatrix(codes=codes[:, start:stop].contiguous(), **common)
     width = group.columns // group.block
     if group.index is None:  # of a dense Z every block has its shift
-        places = torch.arange(group.code_rows * width)
-        row, column, values = places // width, places % width, codes.reshape(-1, group.block)
-    elif "mask" in tensors:
-        row, column, values = group.index.long() // width, group.index.long() % width, codes
+        places, values = torch.arange(group.code_rows * width), codes.reshape(-1, group.block)
     else:
-        row, values = tensors["rows"].long(), codes
-        column = torch.repeat_interleave(torch.arange(width), tensors["counts"].long())
+        places, values = group.index.long(), codes
+    row, column = places // width, places % width
     if offsets is not None:
         row = group.shifts.positions(offsets) * group.code_rows + row
     divisor = math.gcd(group.block, start, stop)
@@ -166,12 +164,13 @@ def _sections(matrix: StoredMatrix) -> Iterator[Tensor]:
         own = [] if matrix.atom_scales is None else [matrix.atom_scales]
         yield torch.cat([*own, matrix.row_scales])
     if matrix.masked:
-        places = _places(matrix.code_rows, matrix.columns)
+        places = _places(matrix.code_rows, matrix.columns, matrix.codes.dtype)
         code = torch.full((len(places),), -1)
         code[matrix.index * matrix.columns + matrix.column()] = torch.arange(len(matrix.index))
         code = code[places]
         yield to_mask(code >= 0)
-        yield matrix.codes[code[code >= 0]].reshape(-1)
+        slack = 0 if matrix.codes.dtype == torch.int8 else _SPREAD_SLACK
+        yield torch.cat([matrix.codes[code[code >= 0]].reshape(-1), matrix.codes.new_zeros(slack)])
     elif matrix.index is None:
         yield _panels(matrix.codes)
     else:
@@ -203,10 +202,11 @@ def _read_matrix(
         found["atom_scales"], found["row_scales"] = (scales[:atoms] if atoms else None), scales[atoms:]
     if masked:
         kept = from_mask(reader.section(-(-code_rows * columns // 8), torch.uint8))[: code_rows * columns]
-        places = _places(code_rows, columns)[kept]
+        places = _places(code_rows, columns, values)[kept]
         order = (places % columns * code_rows + places // columns).argsort()
         index, counts = places[order] // columns, torch.bincount(places % columns, minlength=columns)
         found |= {"counts": counts, "index": index, "codes": reader.section(blocks, values)[order, None]}
+        reader.at += 0 if values == torch.int8 else _SPREAD_SLACK * values.itemsize
     elif block:
         number, width = runs(code_rows), columns // block
         histogram = reader.section(number * (most + 1), torch.uint16).long()
@@ -251,15 +251,16 @@ def _from_panels(values: Tensor, columns: int) -> Tensor:
     return torch.cat([_from_panel(piece, width) for piece, width in zip(pieces, widths, strict=True)], dim=1)
 
 
-def _places(code_rows: int, columns: int) -> Tensor:
-    """The places of Z, row by row, in the order in which int8 panels hold them."""
-    return _panels(torch.arange(code_rows * columns).view(code_rows, columns))
+def _places(code_rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """The places of Z, row by row, in the order in which panels of `dtype` hold them."""
+    panels = torch.arange(code_rows * columns).view(code_rows, columns).split(_widths(columns), dim=1)
+    return torch.cat([_panel(panel, dtype) for panel in panels])
 
 
-def _panel(values: Tensor) -> Tensor:
-    """A panel or block column (rows, width) as it is stored, flat."""
+def _panel(values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A panel or block column (rows, width) as it is stored, flat; of `dtype`, that of the values if None."""
     rows, width = values.shape
-    if values.dtype == torch.float32:
+    if (dtype or values.dtype) == torch.float32:
         return values.reshape(-1)
     if width < _GROUP:
         return values.t().reshape(-1)

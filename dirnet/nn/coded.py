@@ -197,11 +197,11 @@ class CodedMatrix(nn.Module):
     def stored_bytes(self) -> int:
         """Bytes of the values, scales and indices that are stored, see `dirnet.nn.tensors`."""
         if self.dtype == "int8":
-            width, values = 1, self.params() + SCALE_BYTES * ((self.atoms or 0) + self.code_rows)
+            values = self.params() + SCALE_BYTES * ((self.atoms or 0) + self.code_rows)
         else:
-            width, values = 4, sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
+            values = sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
         shifted = self.offsets is not None
-        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, width, shifted)
+        return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, shifted)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
         """As torch's; an index that names no place, or one twice, and a shift too far are errors like a wrong shape."""

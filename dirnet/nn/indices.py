@@ -1,8 +1,7 @@
-"""Where the kept blocks of a sparse Z stand, as a file tells it, and how many bytes that takes.
+"""Where the kept blocks of a sparse Z stand, as files and programs tell it, and how many bytes that takes.
 
-Either column by column, the row of every block and how many blocks each block column has; or, of single int8 codes
-where that is less, a bit for every place of Z. A program has bits where the file has them; else its rows take a byte
-each, by runs of 256 (`dirnet.deploy.packing`).
+Either a byte a block, its row in a run of 256 rows, run by run, and how many blocks each block column has in every run;
+or, of single codes where that is less, a bit for every place of Z.
 """
 
 from __future__ import annotations
@@ -13,27 +12,24 @@ from torch import Tensor
 RUN = 256  # rows that a byte tells apart
 
 
-def index_bytes(
-    code_rows: int, columns: int, blocks: int | None, block: int, value_bytes: int = 4, shifted: bool = False
-) -> int:
+def index_bytes(code_rows: int, columns: int, blocks: int | None, block: int, shifted: bool = False) -> int:
     """Bytes of the indices of `blocks` kept blocks of a (code_rows, columns) Z; none for a dense Z (None).
 
-    value_bytes: of a code, 4 or 1 (int8). shifted: every block has its offset, too, also where Z is dense.
+    shifted: every block has its offset, too, also where Z is dense.
     """
     moves = (code_rows * columns // block if blocks is None else blocks) * torch.int8.itemsize if shifted else 0
     if blocks is None:
         return moves
-    masked = is_masked(code_rows, columns, blocks, block, value_bytes)
+    masked = is_masked(code_rows, columns, blocks, block)
     return moves + (_mask_bytes(code_rows, columns) if masked else _row_bytes(code_rows, columns, blocks, block))
 
 
-def is_masked(code_rows: int, columns: int, blocks: int, block: int, value_bytes: int) -> bool:
-    """Whether bits tell the places of the codes: of single int8 ones, from about 1 in 8 kept on if p <= 256.
+def is_masked(code_rows: int, columns: int, blocks: int, block: int) -> bool:
+    """Whether bits tell the places of the codes: of single ones, from about 1 in 8 kept on.
 
-    There they save up to half of all bytes; of floats and of wider blocks little.
+    There they save a tenth of all bytes of float32 and up to half of int8; of wider blocks little.
     """
-    fewer = _mask_bytes(code_rows, columns) < _row_bytes(code_rows, columns, blocks, block)
-    return block == 1 and value_bytes == 1 and fewer
+    return block == 1 and _mask_bytes(code_rows, columns) < _row_bytes(code_rows, columns, blocks, block)
 
 
 def to_mask(kept: Tensor) -> Tensor:
@@ -48,15 +44,8 @@ def from_mask(mask: Tensor) -> Tensor:
     return (mask.unsqueeze(1) >> torch.arange(8, device=mask.device) & 1).flatten().bool()
 
 
-def row_dtype(code_rows: int) -> torch.dtype:
-    """The smallest type that names each of `code_rows` rows."""
-    if code_rows <= 256:
-        return torch.uint8
-    return torch.uint16 if code_rows <= 65536 else torch.uint32
-
-
 def runs(code_rows: int) -> int:
-    """How many runs of 256 rows a program has of `code_rows`, the last one of what is left."""
+    """How many runs of 256 rows `code_rows` are, the last one of what is left."""
     return -(-code_rows // RUN)
 
 
@@ -65,4 +54,4 @@ def _mask_bytes(code_rows: int, columns: int) -> int:
 
 
 def _row_bytes(code_rows: int, columns: int, blocks: int, block: int) -> int:
-    return blocks * row_dtype(code_rows).itemsize + columns // block * torch.uint16.itemsize
+    return blocks + runs(code_rows) * (columns // block) * torch.uint16.itemsize

@@ -2,8 +2,8 @@
 
 The counts follow our kernels (`dirnet/deploy/csrc/kernels.h`): what the recurrence needs runs frame by frame
 (`single`), everything else with the weights shared by a few frames (`tiled`); sparse codes cost by the block executed
-and by the block column of every 256 rows, with a mask as dense ones and the mask by the place, int8 has rates of its
-own. The rates are measured by `dirnet cost`.
+and by the block column of every 256 rows, with a mask by the place: floats wherever they are read, int8 once a call,
+then as dense ones. Int8 has rates of its own. The rates are measured by `dirnet cost`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dirnet.nn.grouping import GATES
 from dirnet.nn.indices import is_masked, runs
 
 BLOCKS = (16, 8, 4, 2, 1)  # that the kernels execute; others are cut into the widest of these
-FORMAT = "dirnet-cost/2"
+FORMAT = "dirnet-cost/3"
 _GATES = {"lstm": GATES["LSTM"], "gru": GATES["GRU"], "rnn": GATES["RNN_TANH"]}
 
 
@@ -36,10 +36,13 @@ def group_counts(
         counts["dense_single" if recurrent else "dense_tiled"] += rows * atoms
     code_rows = rows if atoms is None else atoms
     executed = next(size for size in BLOCKS if block % size == 0)
-    if nonzeros is not None and is_masked(code_rows, columns, nonzeros, executed, 1 if int8 else 4):
-        counts["masked"], nonzeros = code_rows * columns, None  # their zeros are put back, once a call
+    masked = nonzeros is not None and is_masked(code_rows, columns, nonzeros, executed)
+    if masked and int8:
+        counts["masked"] = code_rows * columns
     for mode, share in (("single", recurrent), ("tiled", 1 - recurrent)):
-        if nonzeros is None:
+        if masked and not int8:
+            counts[f"masked_{mode}"] += code_rows * columns * share
+        elif nonzeros is None or masked:
             counts[f"dense_{mode}"] += code_rows * columns * share
         else:
             counts[f"codes{executed}_{mode}"] += nonzeros * share

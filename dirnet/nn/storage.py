@@ -159,14 +159,16 @@ def stored_bytes(model: nn.Module) -> int:
 
 def _take(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     """Load `tensors` into `model`, every name and shape checked."""
-    expected = stored_tensors(model)
+    expected, coded = stored_tensors(model), _coded(model)
+    own = {name: _pop(tensors, f"{name}.") for name in coded}
+    for name in coded:
+        _pop(expected, f"{name}.")
     for name in sorted(expected.keys() ^ tensors.keys()):
         kind = "lacks" if name in expected else "has an unexpected"
         raise UserError(f"{where} {kind} tensor {name}; it belongs to another model than {DESCRIPTION}")
-    for name, matrix in _coded(model).items():
-        own = {key.removeprefix(f"{name}."): tensors.pop(key) for key in list(tensors) if key.startswith(f"{name}.")}
+    for name, matrix in coded.items():
         try:
-            take_tensors(matrix, own)
+            take_tensors(matrix, own[name])
         except UserError as error:
             raise UserError(f"{where}: {name}: {error}") from None
     for name, tensor in tensors.items():
@@ -174,6 +176,11 @@ def _take(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
             found, wanted = ([*t.shape, t.dtype] for t in (tensor, expected[name]))
             raise UserError(f"{where}: tensor {name} is {found}, expected {wanted}")
     model.load_state_dict(tensors, strict=False)  # names were compared above; coded matrices are in
+
+
+def _pop(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those that begin with `prefix`, without it, taken out of `tensors`."""
+    return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
 
 
 def _coded(model: nn.Module) -> dict[str, CodedMatrix]:

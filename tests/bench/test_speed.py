@@ -28,6 +28,7 @@ def test_models_are_as_small_as_they_claim(speed, size):
         low_rank, blocks = (speed.stored(configs[name + suffix]) for name in ("svd", "dirnet_b16"))
         assert 0.98 * blocks <= low_rank <= blocks
         assert all(blocks is None for _, blocks in configs[f"svd{suffix}"].compression)
+    assert {name: configs[name].block for name in ("dirnet", "dirnet_b8_int8")} == {"dirnet": 1, "dirnet_b8_int8": 8}
     assert configs["dirnet_b8_int8"].dtype == "int8" and configs["dirnet_b8_int8"].block == 8
 
 
@@ -66,9 +67,10 @@ def test_everything_is_measured_and_a_second_run_exports_nothing(speed, program,
     assert all(shown.count(f"executorch dirnet {dtype} |") >= 8 for dtype in ("fp32", "int8"))
     assert len(re.findall(r"^\* .*(reached|missed|-)$", shown, re.MULTILINE)) == 6
     results = json.loads((tmp_path / "speed.json").read_text())
-    assert {"dense", "svd", "svd_int8", "dirnet_b8", "dirnet_b16", "dirnet_b8_int8", "dirnet_b16_int8"} == set(results)
+    compressed = {f"{name}{dtype}" for name in ("svd", "dirnet", "dirnet_b8", "dirnet_b16") for dtype in ("", "_int8")}
+    assert {"dense", *compressed} == set(results)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pte")}
     monkeypatch.setattr(speed, "export", None)
     for name, config in speed.models(1, 32, 4).items():
         speed.write(config, tmp_path / name)
-    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pte")} and len(written) == 7
+    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pte")} and len(written) == 9

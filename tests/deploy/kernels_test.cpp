@@ -148,11 +148,15 @@ static void append_matrix(Bytes* to, const Plain& m, int block, bool masked, int
     });
   } else if (masked) {
     Bytes dense, mask, kept;
-    append_dense(&dense, m.codes, m.code_rows(), m.columns, true);
-    mask.resize((dense.size() + 7) / 8);
-    for (size_t k = 0; k < dense.size(); ++k)
-      if (dense[k]) mask[k / 8] |= 1 << k % 8, kept.push_back(dense[k]);
-    blocks = static_cast<int>(kept.size());
+    append_dense(&dense, m.codes, m.code_rows(), m.columns, m.quantised);
+    const size_t width = m.quantised ? 1 : 4, places = dense.size() / width;
+    mask.resize((places + 7) / 8);
+    for (size_t k = 0; k < places; ++k) {
+      const auto value = dense.begin() + k * width;
+      if (std::all_of(value, value + width, [](uint8_t byte) { return byte == 0; })) continue;
+      mask[k / 8] |= 1 << k % 8, kept.insert(kept.end(), value, value + width), ++blocks;
+    }
+    if (!m.quantised) kept.resize(kept.size() + kSpreadSlack * width);
     for (const Bytes& bytes : {mask, kept}) align(to), to->insert(to->end(), bytes.begin(), bytes.end());
   } else {
     align(to);
@@ -173,9 +177,8 @@ struct Packed {
          bool masked = generator() % 2) {
     Bytes bytes(kHeaderBytes);
     int32_t header[2 + 2 * kMatrixFields] = {kMagic};
-    append_matrix(&bytes, input, input_block, masked && input_block == 1 && input.quantised, header + 2);
-    append_matrix(&bytes, recurrent, recurrent_block, masked && recurrent_block == 1 && recurrent.quantised,
-                  header + 2 + kMatrixFields);
+    append_matrix(&bytes, input, input_block, masked && input_block == 1, header + 2);
+    append_matrix(&bytes, recurrent, recurrent_block, masked && recurrent_block == 1, header + 2 + kMatrixFields);
     header[1] = static_cast<int32_t>(bytes.size());
     std::memcpy(bytes.data(), header, sizeof header);
     size = bytes.size();
@@ -212,7 +215,7 @@ static void test_project(const Kernels& kernels, const Plain& m, int block) {
     const Values x = random_values(static_cast<size_t>(frames) * m.rows, 1);
     Values y(static_cast<size_t>(frames) * m.columns), expected;
     std::vector<char> scratch(scratch_bytes(packed.layer.input));
-    failures += !kernels.project(packed.layer.input, x.data(), frames, y.data(), scratch.data());
+    kernels.project(packed.layer.input, x.data(), frames, y.data(), scratch.data());
     for (int t = 0; t < frames; ++t) {
       const Values row = write(m, read(m, Values(&x[t * m.rows], &x[t * m.rows] + m.rows)));
       expected.insert(expected.end(), row.begin(), row.end());
@@ -230,8 +233,7 @@ static void test_layer(const Kernels& kernels, Cell cell, int n, int atoms, int 
   Values u = random_values(recurrent.code_rows(), 1), memory = random_values(n, 1), u2 = u, memory2 = memory;
   Values y(static_cast<size_t>(frames) * (coded ? u.size() : n));
   std::vector<char> scratch(scratch_bytes(packed.layer));
-  failures += !kernels.rnn_layer(cell, packed.layer, x.data(), frames, n, coded, u.data(), memory.data(), y.data(),
-                                 scratch.data());
+  kernels.rnn_layer(cell, packed.layer, x.data(), frames, n, coded, u.data(), memory.data(), y.data(), scratch.data());
   const Values expected = reference::rnn_layer(cell, input, recurrent, x, n, coded, &u2, &memory2);
   const float limit = limit_of(recurrent) * (quantised ? 3 : 1);
   compare("layer", kernels.name, recurrent, block, y, expected, limit);
@@ -283,18 +285,25 @@ static void test_damaged_runs(const Kernels& kernels, int rows) {
   if (wrong) std::printf("%s takes %d damaged runs\n", kernels.name, wrong), ++failures;
 }
 
-static void test_damaged_mask(const Kernels& kernels, int rows, int columns) {  // any one bit, also beyond the end
-  const Plain m = random_matrix(rows, 0, columns, 1, true);
+// Any one bit more or less, also beyond the end, and one there instead of another.
+static void test_damaged_mask(const Kernels& kernels, int rows, int columns, bool quantised) {
+  const Plain m = random_matrix(rows, 0, columns, 1, quantised);
   const Packed packed(m, 1, m, 1, true);
   auto* mask = const_cast<uint8_t*>(packed.layer.input.mask);
-  const Values x = random_values(rows, 1);
-  Values y(m.columns);
-  std::vector<char> scratch(scratch_bytes(packed.layer.input));
-  int taken = 0;
-  for (int bit = 0; bit < (rows * columns + 7) / 8 * 8; ++bit) {
+  Layer layer;
+  const auto parsed = [&] { return kernels.parse(packed.memory.get(), packed.size, &layer); };
+  const int places = rows * columns, bits = (places + 7) / 8 * 8;
+  int taken = !parsed();
+  for (int bit = 0; bit < bits; ++bit) {
     mask[bit / 8] ^= 1 << bit % 8;
-    taken += kernels.project(packed.layer.input, x.data(), 1, y.data(), scratch.data());
+    taken += parsed();
     mask[bit / 8] ^= 1 << bit % 8;
+  }
+  if (bits > places) {  // as many bits as before, but one beyond the end
+    int first = 0;
+    while (!(mask[first / 8] >> first % 8 & 1)) ++first;
+    mask[first / 8] ^= 1 << first % 8, mask[bits / 8 - 1] ^= 128;
+    taken += parsed();
   }
   if (taken) std::printf("%s takes %d damaged masks\n", kernels.name, taken), ++failures;
 }
@@ -340,13 +349,18 @@ int main(int argc, char**) {
       const Plain m = random_matrix(60, 33, 48, block, block == 8);
       test_damage(*kernels, Packed(m, block, m, block));
     }
+    for (bool quantised : {false, true}) {
+      const Plain m = random_matrix(60, 33, 79, 1, quantised);
+      test_damage(*kernels, Packed(m, 1, m, 1, true));
+    }
     for (int rows : {300, 600}) {
       const Plain m = random_matrix(rows, 0, 48, 8, rows == 600);
       test_damage(*kernels, Packed(m, 8, m, 8));
       test_damaged_runs(*kernels, rows);
     }
     for (int rows : {7, 60, 259})
-      for (int columns : {3, 48}) test_damaged_mask(*kernels, rows, columns);
+      for (int columns : {3, 48})
+        for (bool quantised : {false, true}) test_damaged_mask(*kernels, rows, columns, quantised);
     std::printf("%s: %d comparisons\n", kernels->name, compared);
   }
   std::printf("%s\n", failures ? "FAILED" : "all equal");

@@ -28,8 +28,8 @@ def test_the_grid_uses_every_count_in_several_models():
             used[name] = used.get(name, 0) + (count > 0)
     expected = {f"codes{block}_{mode}" for block in BLOCKS for mode in ("single", "tiled")}
     expected |= {"dense_single", "dense_tiled", "columns_single", "columns_tiled"}
-    expected |= {f"int8_{name}" for name in expected} | {"int8_masked", "layers", "model", "window"}
-    expected |= {"lstm_units", "gru_units", "rnn_units"}
+    expected |= {f"int8_{name}" for name in expected} | {"int8_masked", "masked_single", "masked_tiled"}
+    expected |= {"layers", "model", "window", "lstm_units", "gru_units", "rnn_units"}
     assert used.keys() == expected and min(used.values()) >= 3
     assert [config.to_mapping() for config in cost.grid()] == [config.to_mapping() for config in cost.grid()]
 

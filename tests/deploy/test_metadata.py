@@ -70,7 +70,7 @@ def test_versions_that_fit_together(good, monkeypatch, own, other, fits):
 
 def test_a_layout_of_weights_goes_with_a_version():
     """A program's version tells whether its weights can be read: another layout needs another series."""
-    assert (packing.LAYOUT, dirnet.__version__.rpartition(".")[0]) == ("DNL3", "0.2")
+    assert (packing.LAYOUT, dirnet.__version__.rpartition(".")[0]) == ("DNL4", "0.3")
 
 
 def test_an_older_program_is_refused_before_it_runs(good, model_of):

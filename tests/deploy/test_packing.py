@@ -8,7 +8,6 @@ from dirnet.deploy.packing import ALIGNMENT, HEADER_BYTES, _sections, pack, read
 from dirnet.factorization import Factors
 from dirnet.factorization.shift import Shifts
 from dirnet.nn.coded import CodedMatrix
-from dirnet.nn.indices import index_bytes
 from dirnet.nn.tensors import to_tensors
 
 
@@ -91,19 +90,16 @@ def test_rows_without_codes_do_not_coarsen_the_steps_of_int8():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-@pytest.mark.parametrize("atoms, blocks", [(20, 70), (20, 300), (300, 800), (300, 3000), (600, 2000)])
-def test_a_layer_takes_its_counted_bytes(atoms, blocks, dtype):
-    """Header, histograms and alignment of eleven sections aside, the bytes of biases and of what is stored are all.
-
-    Rows are stored in a byte each, also where a file has two.
-    """
-    group = CodedMatrix(64, 256, atoms, blocks, 8, dtype)
+@pytest.mark.parametrize("atoms, blocks, block", [(20, 70, 8), (20, 300, 8), (300, 800, 8), (300, 3000, 8),
+                                                  (600, 2000, 8), (20, 1500, 1), (300, 30000, 1)])  # fmt: skip
+def test_a_layer_takes_its_counted_bytes(atoms, blocks, block, dtype):
+    """Header, histograms and alignment of eleven sections aside, the bytes of biases and of what is stored are all."""
+    group = CodedMatrix(64, 256, atoms, blocks, block, dtype)
     matrix = stored_matrix(group, 0, 256, torch.randn(256), True)
+    assert matrix.masked == (block == 1)
     counts = matrix.run_counts()
-    stored = group.stored_bytes() - index_bytes(atoms, 256, blocks, 8) + blocks + 2 * counts.numel()
-    extra = pack(matrix, matrix).numel() - 2 * (stored + 256 * 4)
-    histograms = 2 * 2 * len(counts) * (int(counts.max()) + 1)
-    assert atoms > 256 or stored == group.stored_bytes()
+    extra = pack(matrix, matrix).numel() - 2 * (group.stored_bytes() + 256 * 4)
+    histograms = 0 if matrix.masked else 2 * 2 * len(counts) * (int(counts.max()) + 1)
     assert HEADER_BYTES <= extra <= HEADER_BYTES + histograms + 11 * ALIGNMENT
 
 

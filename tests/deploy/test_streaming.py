@@ -6,7 +6,6 @@ from dirnet.deploy.streaming import KernelModel, StockModel, coded_groups
 from dirnet.errors import UserError
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
-from dirnet.nn.indices import runs
 
 CASES = [
     ("lstm", {"block": 8}), ("gru", {"block": 4}), ("rnn", {"block": 1}), ("lstm", {"atoms": None}),
@@ -51,9 +50,6 @@ def test_weights_are_stored_in_their_counted_bytes(model_of, rnn_type, options, 
     counted = storage.stored_bytes(model)
     if options.get("block") == 6:  # cut in blocks of 2: more indices
         counted += sum(2 * g.blocks + 2 * (g.columns // 6) * 2 for g in model.rnn.groups)
-    if options.get("atoms", 1) is None and (dtype == "float32" or "block" in options):  # no mask: a byte a row, not two
-        inputs = model.rnn.groups[0]
-        counted += 2 * (runs(inputs.rows) - 1) * inputs.columns // inputs.block - inputs.blocks
     if dtype == "int8" and options.get("atoms", 1) is None:  # both consumers of h scale its rows
         counted += sum(2 * g.rows for g in model.rnn.groups[1:-1])
     assert 0 <= stored - counted <= model.config.num_layers * (HEADER_BYTES + 12 * ALIGNMENT)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dirnet.nn.indices import from_mask, index_bytes, is_masked, row_dtype, runs, to_mask
+from dirnet.nn.indices import from_mask, index_bytes, is_masked, runs, to_mask
 
 
 @settings(deadline=None, max_examples=40)
@@ -18,30 +18,23 @@ def test_a_mask_has_a_bit_for_every_place_and_gives_them_back(places):
     assert from_mask(mask)[: len(places)].tolist() == places and not from_mask(mask)[len(places) :].any()
 
 
-def test_rows_take_the_smallest_type_that_names_them():
-    assert [row_dtype(rows) for rows in (1, 256, 257, 65536, 65537)] == [
-        torch.uint8, torch.uint8, torch.uint16, torch.uint16, torch.uint32,
-    ]  # fmt: skip
-    assert int(torch.tensor(256 - 1).to(row_dtype(256))) == 255
-
-
 def test_a_run_is_as_many_rows_as_a_byte_tells_apart():
     assert [runs(rows) for rows in (1, 256, 257, 512, 513)] == [1, 1, 2, 2, 3]
 
 
 @pytest.mark.parametrize(
-    ("blocks", "block", "value_bytes", "shifted", "expected"),
+    ("rows", "blocks", "block", "shifted", "expected"),
     [
-        (None, 1, 4, False, 0),  # a dense Z has no indices
-        (30, 8, 4, False, 30 + 2 * 10),  # a byte a block, two a block column
-        (100, 1, 4, False, 100 + 2 * 80),
-        (100, 1, 1, False, 20 * 80 // 8),  # of int8 codes 200 bytes of bits are fewer than 260
-        (10, 1, 1, False, 10 + 2 * 80),  # few codes: rows and counts
-        (100, 1, 4, True, 200 + 2 * 80),
-        (None, 1, 4, True, 20 * 80),
+        (20, None, 1, False, 0),  # a dense Z has no indices
+        (20, 30, 8, False, 30 + 2 * 10),  # a byte a block, two a block column
+        (20, 100, 1, False, 20 * 80 // 8),  # of single codes 200 bytes of bits are fewer than 260
+        (20, 10, 1, False, 10 + 2 * 80),  # few codes: rows and counts
+        (20, 100, 1, True, 200 + 100),
+        (20, None, 1, True, 20 * 80),
+        (257, 100, 8, False, 100 + 2 * 2 * 10),  # of two runs
     ],
 )
-def test_bytes_by_hand(blocks, block, value_bytes, shifted, expected):
-    assert index_bytes(20, 80, blocks, block, value_bytes, shifted) == expected
+def test_bytes_by_hand(rows, blocks, block, shifted, expected):
+    assert index_bytes(rows, 80, blocks, block, shifted) == expected
     if blocks is not None:
-        assert is_masked(20, 80, blocks, block, value_bytes) == (expected == 200)
+        assert is_masked(rows, 80, blocks, block) == (expected in (200, 300))

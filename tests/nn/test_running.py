@@ -57,14 +57,17 @@ def test_every_run_of_256_rows_has_its_columns():
 
 
 def test_bits_instead_of_row_numbers_are_counted_where_they_are_stored():
-    """A place each, of single int8 codes, which then run as dense ones; few cost less as numbers."""
+    """A place each, of single codes, of which int8 ones then run as dense ones; few cost less as numbers."""
     for nonzeros, block, places in ((48, 1, None), (384, 1, 2304), (384, 8, None), (384, 3, 2304), (None, 1, None)):
         counts = group_counts(32, 96, 24, nonzeros, block, 0.5, int8=True)
         assert counts.get("int8_masked") == places
         if places:
             del counts["int8_masked"]
             assert counts == group_counts(32, 96, 24, None, block, 0.5, int8=True)
-    assert not any("masked" in name for name in group_counts(32, 96, 24, 384, 1, 0.5))
+    assert group_counts(32, 96, 24, 384, 1, 0.25) == {
+        "dense_single": 32 * 24, "masked_single": 24 * 96 / 4, "masked_tiled": 24 * 96 * 3 / 4,
+    }  # fmt: skip
+    assert not any("masked" in name for name in group_counts(32, 96, 24, 48, 1, 0.5))
 
 
 def test_int8_runs_at_rates_of_its_own():
@@ -79,7 +82,7 @@ def test_int8_runs_at_rates_of_its_own():
 
 def test_a_block_unknown_to_the_kernels_costs_what_it_is_cut_into():
     assert group_counts(8, 48, 4, 24, 12, 1.0)["codes4_single"] == 24
-    assert group_counts(8, 48, 4, 24, 3, 1.0)["codes1_single"] == 24
+    assert group_counts(8, 48, 200, 24, 3, 1.0)["codes1_single"] == 24
 
 
 def test_cost_models_are_checked(tmp_path):

@@ -4,46 +4,82 @@ import pytest
 import torch
 
 from dirnet.errors import UserError
+from dirnet.factorization.shift import Shifts
 from dirnet.nn.coded import CodedMatrix
-from dirnet.nn.tensors import take_tensors, to_tensors
+from dirnet.nn.indices import to_mask
+from dirnet.nn.tensors import take_tensors, to_tensors, values_of
 
 
-@pytest.mark.parametrize("atoms,blocks,block,dtype", [(5, 7, 2, "int8"), (5, 30, 1, "float32"), (300, 90, 1, "int8")])
-def test_blocks_are_stored_column_by_column(atoms, blocks, block, dtype):
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("atoms,blocks,block", [(5, 7, 2), (300, 90, 1), (600, 190, 1), (600, 90, 4)])
+def test_blocks_are_stored_by_runs_column_by_column(atoms, blocks, block, dtype):
     torch.manual_seed(0)
     matrix = CodedMatrix(3, 8, atoms, blocks, block, dtype)
-    places = torch.randperm(8 // block * atoms)[:blocks].sort().values
-    matrix.index.copy_(places)
+    matrix.index.copy_(torch.randperm(8 // block * atoms)[:blocks].sort().values)
     packed = to_tensors(matrix)
+    assert packed["rows"].dtype == torch.uint8 and packed["counts"].shape == (-(-atoms // 256), 8 // block)
     rebuilt = torch.zeros(atoms, 8)
     position = 0
-    for column, count in enumerate(packed["counts"].tolist()):
-        rows = packed["rows"][position : position + count].tolist()
-        assert rows == sorted(rows)
-        for row in rows:
-            scale = packed["code_scales"][row].float() if dtype == "int8" else 1
-            rebuilt[row, block * column : block * (column + 1)] = packed["codes"][position].float() * scale
-            position += 1
+    for run, counts in enumerate(packed["counts"].tolist()):
+        for column, count in enumerate(counts):
+            rows = packed["rows"][position : position + count].tolist()
+            assert rows == sorted(rows)
+            for row in (256 * run + row for row in rows):
+                scale = packed["code_scales"][row].float() if dtype == "int8" else 1
+                rebuilt[row, block * column : block * (column + 1)] = packed["codes"][position].float() * scale
+                position += 1
     torch.testing.assert_close(rebuilt, matrix.code_matrix())
     torch.testing.assert_close(matrix.matrix(), matrix.dictionary_values() @ rebuilt)
 
 
-@pytest.mark.parametrize("rows,columns,codes", [(5, 9, 6), (300, 8, 280)])
-def test_single_bytes_are_stored_row_by_row_with_a_bit_for_every_place_where_that_is_less(rows, columns, codes):
-    """45 places are 6 bytes of bits, as numbers 9 counts of two bytes; 300 rows have numbers of two bytes."""
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("atoms,blocks,block", [(5, 7, 2), (5, 20, 1), (300, 290, 1), (600, 90, 4), (70000, 9, 8)])
+def test_indices_of_older_versions_are_read(atoms, blocks, block, masked, dtype):
+    """Rows of all of Z in the smallest type that names them, counted by column; or bits, from another count on."""
+    matrix, again = (CodedMatrix(3, 8, atoms, blocks, block, dtype, Shifts(1)) for _ in range(2))
+    matrix.index.copy_(torch.randperm(8 // block * atoms)[:blocks].sort().values)
+    matrix.offsets.random_(-1, 2)
+    older = {name: value for name, value in to_tensors(matrix).items() if name not in ("rows", "counts", "mask")}
+    values, width = values_of(matrix)["codes"], 8 // block
+    if masked:
+        kept = torch.zeros(atoms * width, dtype=torch.bool)
+        kept[matrix.index.long()] = True
+        older |= {"mask": to_mask(kept), "codes": values, "offsets": matrix.offsets}
+    else:
+        order = sorted(range(blocks), key=lambda at: (int(matrix.index[at]) % width, int(matrix.index[at])))
+        rows, dtypes = matrix.index.long()[order] // width, (torch.uint8, torch.uint16, torch.uint32)
+        older["rows"] = rows.to(dtypes[(atoms > 256) + (atoms > 65536)])
+        older["counts"] = (matrix.index.long() % width).bincount(minlength=width).to(torch.uint16)
+        older |= {"codes": values[order], "offsets": matrix.offsets[order]}
+    take_tensors(again, older)
+    assert torch.equal(again.index, matrix.index) and torch.equal(again.offsets, matrix.offsets)
+    found, expected = values_of(again), values_of(matrix)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    for name in ("mask",) if masked else ("rows", "counts"):
+        with pytest.raises(UserError, match=f"tensor {name} is "):
+            take_tensors(again, older | {name: older[name][:-1]})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("rows,columns,codes", [(5, 9, 6), (300, 8, 280), (5, 16, 10)])
+def test_single_codes_are_stored_row_by_row_with_a_bit_for_every_place_where_that_is_less(rows, columns, codes, dtype):
+    """45 places are 6 bytes of bits, as numbers 9 counts of two bytes; 300 rows have as many counts once more."""
     torch.manual_seed(0)
-    matrix = CodedMatrix(3, columns, rows, codes, dtype="int8")
+    matrix = CodedMatrix(3, columns, rows, codes, dtype=dtype)
     matrix.index.copy_(torch.randperm(rows * columns)[:codes].sort().values)
     packed = to_tensors(matrix)
-    assert set(packed) == {"dictionary", "dictionary_scales", "codes", "code_scales", "mask"}
+    scales = {"dictionary_scales", "code_scales"} if dtype == "int8" else set()
+    assert set(packed) == {"dictionary", "codes", "mask"} | scales
     number = int.from_bytes(bytes(packed["mask"].tolist()), "little")
     kept = [place for place in range(rows * columns) if number >> place & 1]
     assert kept == matrix.index.tolist() and number >> rows * columns == 0
     rebuilt = torch.zeros(rows, columns)
     for place, code in zip(kept, packed["codes"].tolist(), strict=True):
-        rebuilt[place // columns, place % columns] = code[0] * packed["code_scales"][place // columns].float()
+        scale = packed["code_scales"][place // columns].float() if dtype == "int8" else 1
+        rebuilt[place // columns, place % columns] = code[0] * scale
     torch.testing.assert_close(rebuilt, matrix.code_matrix())
-    again = CodedMatrix(3, columns, rows, codes, dtype="int8")
+    again = CodedMatrix(3, columns, rows, codes, dtype=dtype)
     take_tensors(again, packed)
     assert torch.equal(again.matrix(), matrix.matrix()) and torch.equal(again.index, matrix.index)
     wrong = packed["mask"].clone()

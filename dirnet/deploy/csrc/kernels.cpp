@@ -42,9 +42,9 @@ const Kernels* available_kernels() {
   return list.kernels;
 }
 
-// Of the codes that a mask left out.
+// Of int8 codes with the zeros that their mask left out.
 static size_t inflated_bytes(const Matrix& m) {
-  return m.mask ? static_cast<size_t>(m.code_rows()) * m.columns + kInflateSlack + kAlignment : 0;
+  return m.mask && m.quantised() ? m.places() + kInflateSlack + kAlignment : 0;
 }
 
 size_t scratch_bytes(const Matrix& m) {

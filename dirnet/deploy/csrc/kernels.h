@@ -21,6 +21,14 @@ inline void dictionary_tile(const Matrix& m, const float* x, float* u, Scratch s
   dense<F>(static_cast<const float*>(m.dictionary), m.rows, m.atoms, frames, nullptr, u);
 }
 
+// y (F, columns) = Z^T u + bias of floats, u interleaved.
+template <int F>
+inline void codes_tile(const Matrix& m, const float* u, float* y) {
+  if (m.mask) return masked_tile<F>(m, u, y);
+  if (m.block == 0) return dense<F>(static_cast<const float*>(m.codes), m.code_rows(), m.columns, u, m.bias, y);
+  with_width(m.block, [&](auto width) { sparse_blocks<width.value, F>(m, u, y); });
+}
+
 template <int F>
 inline void codes_of(const Matrix& m, const float* u, float* y, Scratch scratch) {
   if (m.quantised()) return int8_codes<F>(m, u, y, scratch);
@@ -74,19 +82,16 @@ inline void project_frames(const Matrix& m, const float* x, int frames, float* y
       [&](int f) { tile(f, 1, [&](const float* u, float* to) { codes_of<1>(m, u, to, scratch); }); });
 }
 
-inline bool project(const Matrix& m, const float* x, int frames, float* y, void* memory) {
+inline void project(const Matrix& m, const float* x, int frames, float* y, void* memory) {
   Scratch scratch(memory);
-  Matrix whole;
-  if (!unmasked(m, &whole, &scratch)) return false;
+  const Matrix whole = inflated(m, &scratch);
   project_frames(whole, x, frames, y, scratch);
-  return true;
 }
 
-inline bool rnn_layer(Cell cell, const Layer& layer, const float* x, int frames, int n, bool coded, float* u,
+inline void rnn_layer(Cell cell, const Layer& layer, const float* x, int frames, int n, bool coded, float* u,
                       float* memory, float* y, void* scratch_memory) {
   Scratch scratch(scratch_memory);
-  Matrix input, recurrent;
-  if (!unmasked(layer.input, &input, &scratch) || !unmasked(layer.recurrent, &recurrent, &scratch)) return false;
+  const Matrix input = inflated(layer.input, &scratch), recurrent = inflated(layer.recurrent, &scratch);
   const int width = kGates[cell] * n, out_size = coded ? recurrent.code_rows() : n;
   float* gates = scratch.take<float>(static_cast<size_t>(kChunk) * width);
   float* returned = scratch.take<float>(width);
@@ -102,7 +107,6 @@ inline bool rnn_layer(Cell cell, const Layer& layer, const float* x, int frames,
       y += out_size;
     }
   }
-  return true;
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // A recurrent layer as it lies in a program: one contiguous block of bytes, every section on a multiple of 64, in the
 // order in which it is read, so nothing is repacked at load and a .pte may stay mapped. ../packing.py writes it. Only
-// codes with a mask get their zeros back in scratch memory, once a call (mask.h).
+// int8 codes with a mask get their zeros back in scratch memory, once a call (mask.h).
 //
 //   header     int32: magic, size in bytes, then of the input and of the recurrent matrix rows N, atoms p (0: no
 //              dictionary), columns M, block (0: dense codes, with or without a mask), blocks (with a mask: codes),
@@ -17,9 +17,10 @@
 //              one another
 //   index      uint8: which row of its run a block has, run by run, in a run column by column in that order. A pair of
 //              shift s and atom j is row s * p + j of Z.
-//   mask       of single int8 codes, where a model's file has one (dirnet/nn/indices.py), instead of the last three: a
-//              bit for every value of dense codes in their panels, set where it is kept
-//   codes      dense in panels, with a mask only what is kept of them, or block by block in the order of index
+//   mask       of single codes, where a model's file has one (dirnet/nn/indices.py), instead of the last three: a bit
+//              for every value of dense codes in their panels, set where it is kept
+//   codes      dense in panels, with a mask only what is kept of them, or block by block in the order of index; after
+//              floats with a mask kSpreadSlack zeros, which a vector may read beyond the last of them
 //   bias       float (M)
 //
 // Panels: 16 columns each, the rest in panels of 8, 4, 2, 1. A float panel (and a float block) holds its rows one after
@@ -36,12 +37,13 @@ namespace dirnet {
 enum Cell { kLstm = 0, kGru = 1, kRnn = 2 };
 constexpr int kGates[] = {4, 3, 1};
 
-constexpr int32_t kMagic = 0x334c4e44;  // "DNL3"
+constexpr int32_t kMagic = 0x344c4e44;  // "DNL4"
 constexpr size_t kAlignment = 64, kHeaderBytes = 128;
 constexpr int kMatrixFields = 12, kWidestBlock = 16;
 constexpr int kRun = 256;  // rows of Z that an index tells apart
 
 constexpr size_t kInflateSlack = 64;  // bytes that may be written beyond codes whose zeros are put back
+constexpr size_t kSpreadSlack = 8;
 
 constexpr int kTile = 4;  // frames that share one pass over the weights of an input matrix
 constexpr int kChunk =
@@ -61,6 +63,7 @@ struct Matrix {
   [[gnu::always_inline]] int shifts() const { return 2 * reach + 1; }
   [[gnu::always_inline]] int code_rows() const { return atoms ? atoms * shifts() : rows; }
   [[gnu::always_inline]] int runs() const { return (code_rows() + kRun - 1) / kRun; }
+  [[gnu::always_inline]] size_t places() const { return static_cast<size_t>(code_rows()) * columns; }
 };
 
 struct Layer {
@@ -82,6 +85,18 @@ inline size_t largest(const T* numbers, size_t count) {
   T most = 0;
   for (size_t k = 0; k < count; ++k) most = numbers[k] > most ? numbers[k] : most;
   return most;
+}
+
+// Whether `mask` has `count` bits among its first `places`, and none beyond them.
+inline bool has_bits(const uint8_t* mask, size_t places, size_t count) {
+  const size_t bytes = (places + 7) / 8;
+  size_t found = 0, k = 0;
+  for (uint64_t bits; k + 8 <= bytes; k += 8) {
+    __builtin_memcpy(&bits, mask + k, 8);
+    found += __builtin_popcountll(bits);
+  }
+  for (; k < bytes; ++k) found += __builtin_popcount(mask[k]);
+  return found == count && !(places % 8 && mask[bytes - 1] >> places % 8);
 }
 
 // Views of the matrices of `size` bytes at `bytes`; false if they are not such a block, so that no kernel reads beyond.
@@ -113,8 +128,9 @@ inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
     if ((m->quantised() && m->atoms && !scaled) || m->shifts() > m->rows) return false;
     const size_t rows = m->atoms ? static_cast<size_t>(m->atoms) * m->shifts() : m->rows;
     if (rows > 65536) return false;
-    if (masked && (b || !m->quantised())) return false;
-    const size_t stored = masked ? m->blocks : b ? static_cast<size_t>(m->blocks) * b : rows * m->columns;
+    if (masked && b) return false;
+    const size_t slack = masked && !m->quantised() ? kSpreadSlack : 0;
+    const size_t stored = masked ? m->blocks + slack : b ? static_cast<size_t>(m->blocks) * b : rows * m->columns;
     m->dictionary = section(m->atoms, static_cast<size_t>(m->rows) * m->atoms, m->value_bytes);
     const uint8_t* scales = section(scaled, m->atoms ? 2 * m->atoms : m->rows, sizeof(uint16_t));
     m->atom_scales = m->atoms ? reinterpret_cast<const uint16_t*>(scales) : nullptr;
@@ -126,7 +142,7 @@ inline bool parse(const uint8_t* bytes, size_t size, Layer* layer) {
     m->mask = section(masked, (rows * m->columns + 7) / 8, 1);
     m->codes = section(true, stored, m->value_bytes);
     m->bias = reinterpret_cast<const float*>(section(bias, m->columns, sizeof(float)));
-    if (!fits) return false;
+    if (!fits || (masked && !has_bits(m->mask, rows * m->columns, m->blocks))) return false;
     if (!b) continue;
     size_t before = 0;  // blocks
     for (size_t run = 0; run < runs; ++run) {
@@ -152,13 +168,12 @@ struct Kernels {
   const char* name;
   // As above.
   bool (*parse)(const uint8_t* bytes, size_t size, Layer* layer);
-  // y (frames, columns) = Z^T D^T x + bias of x (frames, rows). This and rnn_layer are false, and nothing is computed,
-  // if a mask has not as many bits as there are codes, which parse leaves open.
-  bool (*project)(const Matrix& m, const float* x, int frames, float* y, void* scratch);
+  // y (frames, columns) = Z^T D^T x + bias of x (frames, rows).
+  void (*project)(const Matrix& m, const float* x, int frames, float* y, void* scratch);
   // The recurrence over x (frames, input.rows). `u` (recurrent.code_rows()) is what the recurrent codes read, `memory`
   // (n) is c of an LSTM, else h; both come in and go out. y[t] is u_t if `coded`, for a consumer that shares the
   // dictionary (one D^T h serves both), else h_t (n).
-  bool (*rnn_layer)(Cell cell, const Layer& layer, const float* x, int frames, int n, bool coded, float* u,
+  void (*rnn_layer)(Cell cell, const Layer& layer, const float* x, int frames, int n, bool coded, float* u,
                     float* memory, float* y, void* scratch);
 };
 

@@ -93,13 +93,6 @@ inline void sparse_blocks(const Matrix& m, const float* x, float* y) {
     });
 }
 
-// y (F, columns) = Z^T u + bias, u interleaved.
-template <int F>
-inline void codes_tile(const Matrix& m, const float* u, float* y) {
-  if (m.block == 0) return dense<F>(static_cast<const float*>(m.codes), m.code_rows(), m.columns, u, m.bias, y);
-  with_width(m.block, [&](auto width) { sparse_blocks<width.value, F>(m, u, y); });
-}
-
 template <int F>
 inline const float* interleaved(const float* x, int rows, float* to) {
   if (F == 1) return x;

@@ -3,6 +3,7 @@
 
 #include <immintrin.h>
 
+#include "spread_avx.h"
 #include "vec.h"
 
 namespace dirnet {

@@ -5,6 +5,7 @@
 
 #include <immintrin.h>
 
+#include "spread_avx.h"
 #include "vec.h"
 
 namespace dirnet {
@@ -72,17 +73,15 @@ inline uint64_t pick(uint64_t bytes, uint64_t ranks) {
 }
 
 // As that of mask.h for any value, 64 places at a time.
-inline bool inflate(const uint8_t* mask, size_t bytes, const int8_t* from, size_t left, int8_t* to) {
+inline void inflate(const uint8_t* mask, size_t bytes, const int8_t* from, size_t left, int8_t* to) {
   for (size_t k = 0; k < bytes; k += 8, to += 64) {
     const __mmask16 there = bytes - k >= 8 ? 0xff : (1 << (bytes - k)) - 1;
     const __mmask64 bits = _mm_cvtsi128_si64(_mm_maskz_loadu_epi8(there, mask + k));
     const size_t count = __builtin_popcountll(bits);
-    if (count > left) return false;
     const __m512i values = _mm512_maskz_loadu_epi8(left >= 64 ? ~0ull : (1ull << left) - 1, from);
     _mm512_storeu_si512(to, _mm512_maskz_expand_epi8(bits, values));
     from += count, left -= count;
   }
-  return left == 0;
 }
 
 }  // namespace

@@ -53,6 +53,28 @@ inline uint64_t pick(uint64_t bytes, uint64_t ranks) {
   return vget_lane_u64(vreinterpret_u64_u8(vtbl1_u8(vcreate_u8(bytes), vcreate_u8(ranks))), 0);
 }
 
+constexpr int kSpread = 4;
+
+// Of every four bits the bytes of each lane among those of the lanes that are set, 255 where it is not; their number.
+struct Ranks {
+  uint8_t of[16][16] = {}, count[16] = {};
+  constexpr Ranks() {
+    for (int bits = 0; bits < 16; ++bits)
+      for (int lane = 0; lane < 4; ++lane) {
+        const bool set = bits >> lane & 1;
+        for (int byte = 0; byte < 4; ++byte) of[bits][4 * lane + byte] = set ? 4 * count[bits] + byte : 255;
+        count[bits] += set;
+      }
+  }
+};
+constexpr Ranks kRanks;
+
+inline Floats<4> spread(uint32_t bits, const float** from) {
+  const uint8x16_t values = load<uint8x16_t>(*from);
+  *from += kRanks.count[bits];
+  return (Floats<4>)vqtbl1q_u8(values, vld1q_u8(kRanks.of[bits]));
+}
+
 inline void expand(const uint8_t* from, int rows, const uint8_t* index, int n, uint8_t* to) {
   const uint8x16x4_t a = vld1q_u8_x4(from), b = vld1q_u8_x4(from + 64);
   const uint8x16x4_t c = vld1q_u8_x4(from + 128), d = vld1q_u8_x4(from + 192);

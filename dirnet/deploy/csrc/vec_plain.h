@@ -39,6 +39,17 @@ inline uint64_t pick(uint64_t bytes, uint64_t ranks) {
   return picked;
 }
 
+constexpr int kSpread = 8;  // places that `spread` fills
+
+// For every bit that is set, from the lowest on, the next value at `from`, for every other one 0; moves `from` on, and
+// may read kSpread values there, however few bits are set.
+inline Floats<kSpread> spread(uint32_t bits, const float** from) {
+  Floats<kSpread> values = {};
+  for (int i = 0; i < kSpread; ++i)
+    if (bits >> i & 1) values[i] = *(*from)++;
+  return values;
+}
+
 inline void expand(const uint8_t* from, int, const uint8_t* index, int n, uint8_t* to) {
   expand_one_by_one(from, index, n, to);
 }
