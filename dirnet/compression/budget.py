@@ -92,8 +92,8 @@ class Price:
 
     @property
     def atom(self) -> int:
-        """The cost of one more atom."""
-        return max(self.factors(1, 0) - self.factors(0, 0), 1)
+        """The cost of one more atom, beside one that is there: an empty Z costs something, too."""
+        return max(self.factors(2, 0) - self.factors(1, 0), 1)
 
     def factors(self, atoms: int | None, nonzeros: int | None) -> int:
         """The cost of D (N, atoms), if any, and of Z with `nonzeros` stored codes; None for a dense Z."""

@@ -17,6 +17,7 @@ from dirnet.factorization import shrinkage
 from dirnet.factorization.shift import Shifts
 from dirnet.nn.grouping import can_share
 from dirnet.nn.quantised import check_dtype
+from dirnet.nn.running import executed_block
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Method:
         if size.kind == "rtf" and shared:
             raise UserError(f"size {size.text!r} does not go with input_group shared: the cost model does not know it; "
                             "give params or bytes")  # fmt: skip
-        if size.kind == "rtf" and self.block == 1 and self.solver in ("odl", "prune"):
+        if size.kind == "rtf" and executed_block(self.block) == 1 and self.solver in ("odl", "prune"):
             raise UserError(f"size {size.text!r} does not go with single codes of solver {self.solver}: their mask "
                             "takes as long however few they are; give a block of 8, or params or bytes")  # fmt: skip
 

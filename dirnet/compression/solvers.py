@@ -14,6 +14,7 @@ from dirnet.compression.methods import Method
 from dirnet.factorization import Factors, annealing, blocks, odl, pruning, relative_error, room, svd
 from dirnet.factorization.problem import Progress
 from dirnet.factorization.solve import solve
+from dirnet.nn.running import executed_block
 
 CLOSE = 0.98  # of a budget counts as having used it
 SAMPLE_ROUNDS = 6  # of annealing tell groups apart; the full solver takes five to ten times as many
@@ -52,8 +53,8 @@ def errors(method: Method, matrix: Tensor, price: Price, budgets: list[int]) -> 
 
 
 def runs_dense(method: Method, price: Price) -> bool:
-    """Whether Z is better dense: in time, single codes, whose mask takes as long whatever it keeps."""
-    return method.solver == "svd" or (price.cost_model is not None and method.block == 1)
+    """Whether Z is better dense: in time, codes that run one by one, whose mask takes as long whatever it keeps."""
+    return method.solver == "svd" or (price.cost_model is not None and executed_block(method.block) == 1)
 
 
 def least(method: Method, price: Price) -> int:
@@ -162,5 +163,6 @@ def _half(price: Price, budget: int) -> int:
     fitting = functools.partial(price.room, budget=budget)
     fewest = room.fewest(price.columns, fitting, price.block)
     most = room.widest(price.columns, fitting, price.block)
-    half = (budget - price.factors(0, 0)) // 2 // price.atom  # of what is left beside the counts of an empty Z
+    empty = price.factors(1, 0) - price.atom  # the counts of a Z without codes
+    half = (budget - empty) // 2 // price.atom
     return max(min(max(half, fewest), price.rows, most), 1)

@@ -27,7 +27,7 @@ def index_bytes(code_rows: int, columns: int, blocks: int | None, block: int, sh
 def is_masked(code_rows: int, columns: int, blocks: int, block: int) -> bool:
     """Whether bits tell the places of the codes: of single ones, from about 1 in 8 kept on.
 
-    There they save a tenth of all bytes of float32 and up to half of int8; of wider blocks little.
+    There they save up to a tenth of all bytes of float32 and up to half of int8; of wider blocks little.
     """
     return block == 1 and _mask_bytes(code_rows, columns) < _row_bytes(code_rows, columns, blocks, block)
 

@@ -35,7 +35,7 @@ def group_counts(
     if atoms is not None:  # D^T h is computed once, in the recurrence if there is one
         counts["dense_single" if recurrent else "dense_tiled"] += rows * atoms
     code_rows = rows if atoms is None else atoms
-    executed = next(size for size in BLOCKS if block % size == 0)
+    executed = executed_block(block)
     masked = nonzeros is not None and is_masked(code_rows, columns, nonzeros, executed)
     if masked and int8:
         counts["masked"] = code_rows * columns
@@ -48,6 +48,11 @@ def group_counts(
             counts[f"codes{executed}_{mode}"] += nonzeros * share
             counts[f"columns_{mode}"] += runs(code_rows) * columns / executed * share
     return Counter({f"int8_{name}": count for name, count in counts.items()}) if int8 else counts
+
+
+def executed_block(block: int) -> int:
+    """The widest block that the kernels execute of those that a block can be cut into."""
+    return next(size for size in BLOCKS if block % size == 0)
 
 
 def rest_counts(config: AcousticModelConfig) -> Counter[str]:

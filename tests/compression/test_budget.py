@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dirnet.compression import solvers
 from dirnet.compression.budget import Price, parse_size
 from dirnet.errors import UserError
 from dirnet.factorization.shift import Shifts
@@ -56,6 +57,17 @@ def test_a_price_is_what_a_coded_matrix_costs(atoms, nonzeros, block):
     shifted = CodedMatrix(12, 32, atoms, None if nonzeros is None else nonzeros // block, block, shifts=Shifts(1))
     assert Price("bytes", 12, 32, block, shifted=True).factors(atoms, nonzeros) == shifted.stored_bytes()
     assert Price("params", 12, 32, block, shifted=True).factors(atoms, nonzeros) == shifted.params()
+
+
+@pytest.mark.parametrize("block", [1, 8])
+@pytest.mark.parametrize(("kept", "value"), [((4, 0), 4), ((1, SCALE_BYTES), 1)])
+def test_an_atom_costs_its_values_scales_and_places(kept, value, block):
+    """And half of a budget for atoms is half of what is left beside the counts of the block columns."""
+    price = Price("bytes", 256, 2048, block, *kept)
+    places = 2048 // 8 if block == 1 else 0  # a bit each, even of a Z without codes
+    assert price.atom == 256 * value + (2 * SCALE_BYTES if value == 1 else 0) + places
+    budget, counts = price.dense // 4, 0 if block == 1 else 2 * 2048 // 8
+    assert solvers._half(price, budget) == min((budget - counts) // 2 // price.atom, 256)
 
 
 @pytest.mark.parametrize("unit", ["params", "bytes"])

@@ -92,7 +92,7 @@ def test_single_codes_are_dense_where_time_counts(dense, method, dtype, part):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-@pytest.mark.parametrize("method", ["odl", "prune"])
+@pytest.mark.parametrize("method", ["odl", "prune", Method("prune", block=3)], ids=str)
 def test_single_codes_of_others_have_no_time(dense, method, dtype):
     with pytest.raises(UserError, match="does not go with single codes of solver .*; give a block of 8"):
         dirnet.compress(copy.deepcopy(dense), "rtf=0.0001", method, dtype=dtype, cost_model=COST)

@@ -1,8 +1,8 @@
 // The arithmetic of a compressed recurrent layer: u = D^T x, gates = Z^T u, and the cell. No framework, one thread.
 //
 // A file that includes this names an instruction set by the vec_*.h that it includes first, and is compiled for it:
-// kLanes, kByteZero, dot4, dot, expand of int8 come from there, floats are the compiler's own vectors. layer.h tells
-// how matrices lie in memory.
+// kLanes, kByteZero, dot4, dot, expand, pick of int8 and spread of floats come from there, all other floats are the
+// compiler's own vectors. layer.h tells how matrices lie in memory.
 #pragma once
 
 #include "cell.h"

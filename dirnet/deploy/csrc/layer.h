@@ -17,7 +17,7 @@
 //              one another
 //   index      uint8: which row of its run a block has, run by run, in a run column by column in that order. A pair of
 //              shift s and atom j is row s * p + j of Z.
-//   mask       of single codes, where a model's file has one (dirnet/nn/indices.py), instead of the last three: a bit
+//   mask       of single codes, where that takes fewer bytes (dirnet/nn/indices.py), instead of the last three: a bit
 //              for every value of dense codes in their panels, set where it is kept
 //   codes      dense in panels, with a mask only what is kept of them, or block by block in the order of index; after
 //              floats with a mask kSpreadSlack zeros, which a vector may read beyond the last of them
@@ -90,11 +90,12 @@ inline size_t largest(const T* numbers, size_t count) {
 // Whether `mask` has `count` bits among its first `places`, and none beyond them.
 inline bool has_bits(const uint8_t* mask, size_t places, size_t count) {
   const size_t bytes = (places + 7) / 8;
-  size_t found = 0, k = 0;
-  for (uint64_t bits; k + 8 <= bytes; k += 8) {
-    __builtin_memcpy(&bits, mask + k, 8);
-    found += __builtin_popcountll(bits);
+  size_t sums[4] = {}, k = 0;  // in one chain every sum would wait for the last
+  for (uint64_t bits[4]; k + sizeof bits <= bytes; k += sizeof bits) {
+    __builtin_memcpy(bits, mask + k, sizeof bits);
+    for (int i = 0; i < 4; ++i) sums[i] += __builtin_popcountll(bits[i]);
   }
+  size_t found = sums[0] + sums[1] + sums[2] + sums[3];
   for (; k < bytes; ++k) found += __builtin_popcount(mask[k]);
   return found == count && !(places % 8 && mask[bytes - 1] >> places % 8);
 }

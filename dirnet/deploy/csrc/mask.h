@@ -47,6 +47,8 @@ inline Matrix inflated(Matrix m, Scratch* scratch) {
   return m;
 }
 
+static_assert(kSpread <= kSpreadSlack && kWidestBlock % kSpread == 0, "spread reads beyond, or leaves a rest");
+
 // A panel of 16 columns for F frames, as column_block of matrix_float.h; `values` moves on by what it keeps.
 template <int F>
 inline void masked_panel(const float* x, const uint8_t* mask, const float** values, int rows, Start start, float* y,
