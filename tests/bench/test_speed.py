@@ -59,6 +59,7 @@ def test_goals_are_compared_with_the_worst_chunk(speed):
 @pytest.mark.slow
 def test_everything_is_measured_and_a_second_run_exports_nothing(speed, program, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "TOLERANCE", 0.2)  # so small a model
+    monkeypatch.setattr(speed, "SHARES", {block: speed.SHARES[block] for block in speed.BLOCKS})  # fewer exports
     monkeypatch.setattr(engines, "stock_program", None)  # its export takes long, and has its own test
     arguments = ("--out", tmp_path, "--layers", 1, "--hidden", 32, "--size", 4, "--seconds", 0.03, "--chunks", 1, 2)
     status, shown, error = program(speed.main, *arguments)
@@ -67,10 +68,10 @@ def test_everything_is_measured_and_a_second_run_exports_nothing(speed, program,
     assert all(shown.count(f"executorch dirnet {dtype} |") >= 8 for dtype in ("fp32", "int8"))
     assert len(re.findall(r"^\* .*(reached|missed|-)$", shown, re.MULTILINE)) == 6
     results = json.loads((tmp_path / "speed.json").read_text())
-    compressed = {f"{name}{dtype}" for name in ("svd", "dirnet", "dirnet_b8", "dirnet_b16") for dtype in ("", "_int8")}
+    compressed = {f"{name}{dtype}" for name in ("svd", "dirnet_b8", "dirnet_b16") for dtype in ("", "_int8")}
     assert {"dense", *compressed} == set(results)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pte")}
     monkeypatch.setattr(speed, "export", None)
     for name, config in speed.models(1, 32, 4).items():
         speed.write(config, tmp_path / name)
-    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pte")} and len(written) == 9
+    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pte")} and len(written) == 7
