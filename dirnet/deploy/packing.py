@@ -20,7 +20,6 @@ PANEL = 16
 HEADER_BYTES, ALIGNMENT = 128, 64
 LAYOUT = "DNL4"  # another one, and another version of the package, which refuses older programs, if a section changes
 _GROUP = 4  # rows that a dot product instruction adds up
-_SPREAD_SLACK = 8  # zeros after floats with a mask
 
 
 @dataclass(frozen=True)
@@ -169,8 +168,8 @@ def _sections(matrix: StoredMatrix) -> Iterator[Tensor]:
         code[matrix.index * matrix.columns + matrix.column()] = torch.arange(len(matrix.index))
         code = code[places]
         yield to_mask(code >= 0)
-        slack = 0 if matrix.codes.dtype == torch.int8 else _SPREAD_SLACK
-        yield torch.cat([matrix.codes[code[code >= 0]].reshape(-1), matrix.codes.new_zeros(slack)])
+        slack = matrix.codes.new_zeros(_slack(matrix.codes.dtype))
+        yield torch.cat([matrix.codes[code[code >= 0]].reshape(-1), slack])
     elif matrix.index is None:
         yield _panels(matrix.codes)
     else:
@@ -205,8 +204,8 @@ def _read_matrix(
         places = _places(code_rows, columns, values)[kept]
         order = (places % columns * code_rows + places // columns).argsort()
         index, counts = places[order] // columns, torch.bincount(places % columns, minlength=columns)
-        found |= {"counts": counts, "index": index, "codes": reader.section(blocks, values)[order, None]}
-        reader.at += 0 if values == torch.int8 else _SPREAD_SLACK * values.itemsize
+        codes = reader.section(blocks + _slack(values), values)
+        found |= {"counts": counts, "index": index, "codes": codes[order, None]}
     elif block:
         number, width = runs(code_rows), columns // block
         histogram = reader.section(number * (most + 1), torch.uint16).long()
@@ -255,6 +254,11 @@ def _places(code_rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     """The places of Z, row by row, in the order in which panels of `dtype` hold them."""
     panels = torch.arange(code_rows * columns).view(code_rows, columns).split(_widths(columns), dim=1)
     return torch.cat([_panel(panel, dtype) for panel in panels])
+
+
+def _slack(dtype: torch.dtype) -> int:
+    """Zeros behind codes with a mask, of floats as many as a vector may read beyond the last: kSpreadSlack."""
+    return 0 if dtype == torch.int8 else 8
 
 
 def _panel(values: Tensor, dtype: torch.dtype | None = None) -> Tensor:

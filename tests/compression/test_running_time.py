@@ -89,6 +89,9 @@ def test_single_codes_are_dense_where_time_counts(dense, method, dtype, part):
     )
     assert (0.97 if dtype == "int8" else 0.94) * asked <= rtf(model) <= asked * (1 + 1e-6)
     assert {blocks for _, blocks in model.config.compression} == {None}
+    for at, (rank, _) in enumerate(layout := model.config.compression):  # and no group has room for one rank more
+        more = dataclasses.replace(model.config, compression=(*layout[:at], (rank + 1, None), *layout[at + 1 :]))
+        assert COST.seconds(model_counts(more)) / frame_seconds(more) > asked
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
