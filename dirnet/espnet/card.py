@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+import dirnet
 from dirnet.asr.tokens import type_of
 from dirnet.compression.report import size_figures
 from dirnet.errors import UserError
@@ -53,7 +54,7 @@ def card(exp: Path, model: AcousticModel, package: str, about: About | None = No
         "## Use",
         "",
         "```python",
-        "import dirnet.espnet  # DirNet must be installed: it registers the model's classes",
+        f"import dirnet.espnet  # DirNet {dirnet.__version__} or later: it registers the model's classes",
         "from espnet2.bin.asr_inference import Speech2Text",
         "",
         f'recognise = Speech2Text.from_pretrained("{package}", ctc_weight=1.0, lm_weight=0.0, beam_size=10)',

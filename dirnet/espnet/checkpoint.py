@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from dirnet.errors import UserError
 from dirnet.files import atomic_write, name_full_disk
@@ -59,9 +59,13 @@ def neutral_model(config: Mapping[str, Any], state: Mapping[str, Tensor], name: 
     return AcousticModel.from_parts(neutral, rnn, state[f"{OUTPUT}weight"], state[f"{OUTPUT}bias"]).eval()
 
 
-def espnet_state(model: AcousticModel, num_outputs: int) -> dict[str, Tensor]:
-    """The ESPnet state dict of a neutral model; outputs beyond its own never win."""
+def espnet_state(model: AcousticModel, num_outputs: int, stored: bool = False) -> dict[str, Tensor]:
+    """The ESPnet state dict of a neutral model; outputs beyond its own never win.
+
+    stored: coded matrices as they are stored, in the bytes that were told; ESPnet's models load them all the same.
+    """
     rnn, weight, bias = model.parts(num_outputs)
+    rnn = storage.stored_state(model.rnn) if stored else rnn
     return {
         f"{NORMALIZE}mean": model.cmvn_mean,
         f"{NORMALIZE}std": 1 / model.cmvn_istd,
@@ -110,6 +114,14 @@ def load_state(path: Path) -> dict[str, Any]:
     except Exception as error:  # truncated archives and foreign content surface as half a dozen types
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"checkpoint {path} cannot be read ({first}); copy or train it again") from None
+
+
+def whole_state(model: nn.Module, state: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """`state` of the file `where` with its coded matrices as `model` has them, stored compactly as they may be."""
+    try:
+        return storage.restored_state(model, state)
+    except UserError as error:
+        raise UserError(f"{where}: {error}; copy or pack it again") from None
 
 
 def check_fits(

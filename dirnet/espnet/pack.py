@@ -80,7 +80,7 @@ def pack(exp: Path, lang: Path, out: Path, about: About | None = None) -> None:
                 extra.append(stage / source.name)
         config = espnet_config(model)
         (stage / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        torch.save(checkpoint.espnet_state(model, len(config["token_list"])), stage / "model.pth")
+        torch.save(checkpoint.espnet_state(model, len(config["token_list"]), stored=True), stage / "model.pth")
         command = ["asr", "--asr_train_config", "config.yaml", "--asr_model_file", "model.pth"]
         for path in extra:
             command += ["--option", path.name]

@@ -25,7 +25,7 @@ from torch import nn
 from dirnet.config import read_yaml
 from dirnet.errors import UserError
 from dirnet.espnet import versions
-from dirnet.espnet.checkpoint import CHECKPOINT, PREVIOUS, check_fits, load_state
+from dirnet.espnet.checkpoint import CHECKPOINT, PREVIOUS, check_fits, load_state, whole_state
 from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
 
@@ -61,7 +61,7 @@ class Source:
         model = built(self.task, {**config, "init": None}, self.config_file)
         _refuse_quantised(self.model)
         state = load_state(self.model)
-        state = state.get("module", state)  # of DeepSpeed
+        state = whole_state(model, state.get("module", state), self.model)  # "module": of DeepSpeed
         check_fits(state, model.state_dict(), self.model, f"give the checkpoint that {self.config_file} belongs to")
         model.load_state_dict(state)
         return model.eval()

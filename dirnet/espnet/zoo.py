@@ -1,6 +1,8 @@
 """Packed models and ESPnet's model zoo.
 
 check ZIP ...           load strictly: keys that are missing or unexpected are an error that names them
+compact ZIP ...         store compressed layers in the bytes that the compression told, as stage 9 does by itself; in
+                        what espnet2.bin.pack wrote places are 32 bit integers, int8 values floats
 upload ZIP --repo R     the way of ESPnet's recipes: the unpacked zip with its card as a repository of the Hugging Face
                         hub, which `Speech2Text.from_pretrained("R")` loads; --dry_run true, the default, only tells
 """
@@ -8,21 +10,25 @@ upload ZIP --repo R     the way of ESPnet's recipes: the unpacked zip with its c
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import tempfile
 import zipfile
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch import nn
 
 from dirnet.config import boolean, read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, source
-from dirnet.espnet.versions import check_espnet
+from dirnet.files import atomic_write
+from dirnet.nn import storage
 from dirnet.options import Parser
 
 META, CARD, CONFIG = "meta.yaml", "README.md", "_train_config"
@@ -31,11 +37,13 @@ REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Run `check` or `upload`."""
+    """Run `check`, `compact` or `upload`."""
     parser = Parser(prog="dirnet zoo", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     checked = actions.add_parser("check", help="load packed models strictly")
     checked.add_argument("zips", nargs="+", type=Path, metavar="ZIP", help="what stage 9 or espnet2.bin.pack wrote")
+    packed = actions.add_parser("compact", help="store compressed layers in the bytes that the compression told")
+    packed.add_argument("zips", nargs="+", type=Path, metavar="ZIP", help="what espnet2.bin.pack wrote; is replaced")
     sent = actions.add_parser("upload", help="send a packed model to the Hugging Face hub")
     sent.add_argument("zip", type=Path, metavar="ZIP", help="what stage 9 or espnet2.bin.pack wrote")
     sent.add_argument("--repo", required=True, help="USER/NAME on the hub")
@@ -47,6 +55,11 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.action == "check":
         for path in arguments.zips:
             print(f"{path}: whole; {tell(check(path))}", flush=True)
+    elif arguments.action == "compact":
+        for path in arguments.zips:
+            before = path.stat().st_size if path.is_file() else 0
+            compact(path)
+            print(f"{path}: {path.stat().st_size:,} bytes, before {before:,}", flush=True)
     else:
         upload(arguments)
     return 0
@@ -58,23 +71,43 @@ def check(path: Path) -> dict[str, int]:
     A zip that cannot be read, a file that it lacks, a class that cannot be built, a key that is missing or unexpected
     are `UserError`s.
     """
-    check_espnet()
     with unpacked(path) as (folder, meta):
-        configs = {key.removesuffix(CONFIG): name for key, name in meta["yaml_files"].items() if key.endswith(CONFIG)}
-        if not configs:
-            raise UserError(f"{path}: {META} names no training configuration; pack it with espnet2.bin.pack")
-        found = {}
-        for task, config in configs.items():
-            weights = meta["files"].get(f"{task}_model_file", meta["files"].get(f"{task}_file"))
-            if weights is None:
-                raise UserError(f"{path}: {META} names {config}, but no model for it; pack it with espnet2.bin.pack")
-            values = read_yaml(folder / config)  # its own keys tell the task: ESPnet packs others as asr, too
-            check_files(values, config, folder, path)
-            expected = source.built(source.task_of(values, path), values, path).state_dict()
-            state = checkpoint.load_state(folder / weights)
-            checkpoint.check_fits(state, expected, path, "pack the configuration that it was trained with")
-            found[task] = sum(value.numel() for value in state.values())
-        return found
+        return {task: sum(value.numel() for value in state.values())
+                for task, _, _, state in _models(path, folder, meta)}  # fmt: skip
+
+
+def compact(path: Path) -> None:
+    """Replace every model of the zip `path` by `storage.stored_state` of it, which ESPnet loads all the same.
+
+    What is wrong with a zip is told as by `check`; it is replaced when the new one is whole.
+    """
+    with unpacked(path) as (folder, meta):
+        fresh = {}
+        for _, weights, model, state in _models(path, folder, meta):
+            model.load_state_dict(state)
+            stream = io.BytesIO()
+            torch.save(storage.stored_state(model), stream)
+            fresh[weights] = stream.getvalue()
+    with zipfile.ZipFile(path) as old, atomic_write(path, "wb") as stream, zipfile.ZipFile(stream, "w") as new:
+        for item in old.infolist():
+            new.writestr(item, fresh[item.filename] if item.filename in fresh else old.read(item))
+
+
+def _models(path: Path, folder: Path, meta: Mapping[str, Any]) -> Iterator[tuple[str, str, nn.Module, dict]]:
+    """Of every model of the zip `path`, unpacked in `folder`: task, name of its weights, an untrained one, state."""
+    configs = {key.removesuffix(CONFIG): name for key, name in meta["yaml_files"].items() if key.endswith(CONFIG)}
+    if not configs:
+        raise UserError(f"{path}: {META} names no training configuration; pack it with espnet2.bin.pack")
+    for task, config in configs.items():
+        weights = meta["files"].get(f"{task}_model_file", meta["files"].get(f"{task}_file"))
+        if weights is None:
+            raise UserError(f"{path}: {META} names {config}, but no model for it; pack it with espnet2.bin.pack")
+        values = read_yaml(folder / config)  # its own keys tell the task: ESPnet packs others as asr, too
+        check_files(values, config, folder, path)
+        model = source.built(source.task_of(values, path), values, path)
+        state = checkpoint.whole_state(model, checkpoint.load_state(folder / weights), path)
+        checkpoint.check_fits(state, model.state_dict(), path, "pack the configuration that it was trained with")
+        yield task, weights, model, state
 
 
 def check_files(values: Mapping[str, Any], config: str, folder: Path, path: Path) -> None:

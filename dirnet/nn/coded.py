@@ -12,6 +12,7 @@ from dirnet.factorization import Factors
 from dirnet.factorization.shift import IDENTITY, Shifts
 from dirnet.nn.indices import index_bytes
 from dirnet.nn.quantised import SCALE_BYTES, check_dtype, rounded, rounded_blocks
+from dirnet.nn.tensors import restore_state
 
 
 class CodedMatrix(nn.Module):
@@ -204,7 +205,15 @@ class CodedMatrix(nn.Module):
         return values + index_bytes(self.code_rows, self.columns, self.blocks, self.block, shifted)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
-        """As torch's; an index that names no place, or one twice, and a shift too far are errors like a wrong shape."""
+        """As torch's, also of stored tensors (`dirnet.nn.tensors`), as packages hold them.
+
+        An index that names no place, or one twice, and a shift too far are errors like a wrong shape.
+        """
+        try:
+            restore_state(self, state_dict, prefix)
+        except UserError as error:
+            errors.append(f"{prefix.removesuffix('.')}: {error}")
+            return
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
         if self.offsets is not None and not self.offsets.is_meta:
             if bool((self.offsets.long().abs() > self.shifts.reach).any()):

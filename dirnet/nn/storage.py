@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from dirnet.files import atomic_write
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.coded import CodedMatrix
 from dirnet.nn.language import LanguageModel, LanguageModelConfig
-from dirnet.nn.tensors import take_tensors, to_tensors
+from dirnet.nn.tensors import restore_state, take_tensors, to_tensors
 from dirnet.provenance import commit
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -133,7 +134,29 @@ def config_sha256(config: Any) -> str:
 
 def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The state of `model` as it is stored: coded matrices by `to_tensors`, everything else as in the state dict."""
-    tensors = _once(model.state_dict(keep_vars=True))
+    return _stored(model, _once(model.state_dict(keep_vars=True)))
+
+
+def stored_state(model: nn.Module) -> dict[str, Tensor]:
+    """`stored_tensors` with every name of a shared tensor: `model.load_state_dict` takes it like a state dict."""
+    return _stored(model, model.state_dict(keep_vars=True))
+
+
+def restored_state(model: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
+    """`state` with the names that the state dict of `model` has, coded matrices may be as they are stored.
+
+    Stored tensors that do not fit are a `UserError`.
+    """
+    whole = dict(state)
+    for name, matrix in _coded(model).items():
+        try:
+            restore_state(matrix, whole, f"{name}.")
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+    return whole
+
+
+def _stored(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, matrix in _coded(model).items():
         for key in matrix.state_dict():
             del tensors[f"{name}.{key}"]

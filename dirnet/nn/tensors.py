@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 
 from dirnet.errors import UserError
-from dirnet.nn.coded import CodedMatrix
 from dirnet.nn.indices import RUN, from_mask, is_masked, runs, to_mask
 from dirnet.nn.quantised import dequantise, quantise
+
+if TYPE_CHECKING:
+    from dirnet.nn.coded import CodedMatrix
+
+MARKS = ("mask", "rows", "code_scales")  # of these tensors a state dict of a coded matrix has none
 
 
 def to_tensors(matrix: CodedMatrix) -> dict[str, Tensor]:
@@ -68,6 +74,24 @@ def take_tensors(matrix: CodedMatrix, tensors: dict[str, Tensor]) -> None:
         again = values_of(matrix)
         for name in (name for name in again if not torch.equal(again[name], tensors[name])):
             raise UserError(f"tensor {name} is not what rounding to int8 gives; write the model with this version")
+
+
+def restore_state(matrix: CodedMatrix, state: dict[str, Any], prefix: str = "") -> None:
+    """Where `state`, a state dict, tells `matrix` by its stored tensors put what a state dict has of it, in place.
+
+    An `index` beside them is left over: ESPnet fills a model's own state up with what an `--init_param` file has.
+    What `take_tensors` refuses is a `UserError`.
+    """
+    if not any(f"{prefix}{mark}" in state for mark in MARKS):
+        return
+    stored = {name.removeprefix(prefix): state.pop(name) for name in list(state) if name.startswith(prefix)}
+    stored.pop("index", None)
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # a new one begins with random values
+        whole = type(matrix)(
+            matrix.rows, matrix.columns, matrix.atoms, matrix.blocks, matrix.block, matrix.dtype, matrix.shifts
+        )
+    take_tensors(whole, stored)
+    state.update({f"{prefix}{name}": tensor for name, tensor in whole.state_dict().items()})
 
 
 def values_of(matrix: CodedMatrix) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.server
+import io
 import json
 import re
 import shutil
@@ -16,8 +17,10 @@ import pytest
 import torch
 import yaml
 
-from dirnet.espnet import zoo
+from dirnet.espnet import checkpoint, zoo
 from dirnet.espnet.pack import pack
+from dirnet.nn import storage
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 
 REPO = "someone/small_model"
 
@@ -134,6 +137,86 @@ def test_a_package_that_lacks_a_file_is_not_whole_where_it_was_made_either(
     status, _, error = program(zoo.main, "check", path)
     assert status == 2 and error.count("\n") == 1
     assert f"{path}: {key} of config.yaml is {name}, which is not in the package; pack it again with --option" in error
+
+
+@pytest.fixture(scope="module", params=["float32", "int8"])
+def compressed(request, tmp_path_factory):
+    """(folder of a compressed model, its package of stage 9)."""
+    folder, shape = tmp_path_factory.mktemp(request.param), {"phones": ("<blank>", *"abc"), "num_outputs": 4}
+    layout = ([30, 700], [20, 400], [20, None], [12, 500])
+    config = AcousticModelConfig("lstm", 48, 3, compression=layout, dtype=request.param, **shape)
+    torch.manual_seed(0)
+    storage.save(AcousticModel(config), folder)
+    pack(folder, folder, folder / "model.zip")
+    return folder, folder / "model.zip"
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    with zipfile.ZipFile(path) as archive:
+        return torch.load(io.BytesIO(archive.read("model.pth")))
+
+
+def with_weights(package: Path, state: dict[str, torch.Tensor], path: Path) -> Path:
+    """`package` with other weights, at `path`."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    with zipfile.ZipFile(package) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, stream.getvalue() if name == "model.pth" else old.read(name))
+    return path
+
+
+def test_a_package_has_the_bytes_that_the_compression_told(compressed):
+    folder, path = compressed
+    model, state = storage.load(folder), weights(path)
+    outputs = 2 * 49 * 4  # that never win, for ESPnet's two tokens more
+    assert sum(value.numel() * value.element_size() for value in state.values()) <= (
+        storage.stored_bytes(model) + outputs + 2 * 4 * len(model.cmvn_mean)
+    )
+    assert "encoder.rnn.groups.0.index" not in state
+
+
+def test_espnets_own_loader_reads_stored_tensors(compressed, tmp_path):
+    from espnet2.bin.asr_inference import Speech2Text
+    from espnet2.main_funcs.pack_funcs import unpack
+
+    folder, path = compressed
+    recognise = Speech2Text(**unpack(path, tmp_path), ctc_weight=1.0, lm_weight=0.0, beam_size=5)
+    pairs = zip(recognise.asr_model.encoder.rnn.groups, storage.load(folder).rnn.groups, strict=True)
+    assert all(torch.equal(theirs.matrix(), ours.matrix()) for theirs, ours in pairs)
+
+
+def test_what_espnets_packer_wrote_becomes_as_small(compressed, program, tmp_path):
+    """ESPnet's packer takes checkpoints as they are: places as integers, int8 values as floats."""
+    folder, ours = compressed
+    path = with_weights(ours, checkpoint.espnet_state(storage.load(folder), 6), tmp_path / "espnet.zip")
+    before = path.stat().st_size
+    for _ in "12":  # a second time changes nothing
+        status, shown, error = program(zoo.main, "compact", path)
+        assert status == 0 and f"{path}: {path.stat().st_size:,} bytes, before " in shown, error
+        assert before > path.stat().st_size <= ours.stat().st_size + 2000
+        found, expected = weights(path), weights(ours)
+        assert all(torch.equal(found[name], value) for name, value in expected.items() if name in found)
+        assert found.keys() == expected.keys()
+    assert program(zoo.main, "check", path)[0] == 0
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None and "config.yaml" in archive.namelist()
+
+
+def test_a_package_that_is_not_whole_is_not_compacted(changed, program):
+    path = changed(state=lambda s: {k: s[k] for k in s if "bias_hh_l1" not in k})
+    before = path.read_bytes()
+    status, _, error = program(zoo.main, "compact", path)
+    assert status == 2 and "encoder.rnn.bias_hh_l1 is missing" in error and path.read_bytes() == before
+
+
+def test_stored_tensors_that_are_damaged_are_named(compressed, program, tmp_path):
+    _, ours = compressed
+    state = weights(ours)
+    state["encoder.rnn.groups.0.codes"] = state["encoder.rnn.groups.0.codes"][:-1]
+    path = with_weights(ours, state, tmp_path / "damaged.zip")
+    status, _, error = program(zoo.main, "check", path)
+    assert status == 2 and error.count("\n") == 1 and f"{path}: encoder.rnn.groups.0: tensor codes is" in error
 
 
 def test_what_is_no_zip(tmp_path, package, program):

@@ -90,3 +90,42 @@ def test_single_codes_are_stored_row_by_row_with_a_bit_for_every_place_where_tha
         wrong[-1] ^= 128
         with pytest.raises(UserError, match="mask names a row twice or one beyond"):
             take_tensors(again, packed | {"mask": wrong})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("shifts", [Shifts(), Shifts(1)])
+@pytest.mark.parametrize("atoms,blocks,block", [(5, 7, 2), (5, 20, 1), (300, 90, 1), (None, 9, 1), (5, None, 1)])
+def test_stored_tensors_load_like_a_state_dict(atoms, blocks, block, shifts, dtype):
+    torch.manual_seed(0)
+    model, again = (torch.nn.ModuleDict({"a": CodedMatrix(6, 8, atoms, blocks, block, dtype, shifts)}) for _ in "12")
+    if blocks:
+        model["a"].index.copy_(torch.randperm(8 // block * (atoms or 6))[:blocks].sort().values)
+    if model["a"].offsets is not None:
+        model["a"].offsets.random_(-1, 2)
+    stored = {f"a.{name}": value for name, value in to_tensors(model["a"]).items()}
+    drawn = torch.random.get_rng_state()
+    filled = {**again.state_dict(), **stored}  # ESPnet's --init_param
+    for state in (stored, filled):
+        again["a"].reset_parameters()
+        again.load_state_dict(state)
+        assert torch.equal(again["a"].matrix(), model["a"].matrix())
+        assert all(torch.equal(again["a"].state_dict()[name], value) or dtype == "int8"
+                   for name, value in model["a"].state_dict().items())  # fmt: skip
+    torch.random.set_rng_state(drawn)
+    again.load_state_dict(stored)
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+
+
+def test_stored_tensors_that_do_not_fit_are_not_loaded():
+    """Even where ESPnet loads without looking at names."""
+    matrix, other = CodedMatrix(6, 8, 5, 20), CodedMatrix(6, 8, 5, 20, dtype="int8")
+    before = {name: value.clone() for name, value in matrix.state_dict().items()}
+    stored = to_tensors(matrix)
+    for wrong, said in [
+        (stored | {"mask": stored["mask"].flip(0) & 1}, "tensor mask has [0-9]+ bits, expected 20"),
+        ({name: value for name, value in stored.items() if name != "codes"}, "tensor codes is missing"),
+        (to_tensors(other), "tensor code_scales is unexpected"),
+    ]:
+        with pytest.raises(RuntimeError, match=said):
+            matrix.load_state_dict(wrong, strict=False)
+    assert all(torch.equal(before[name], value) for name, value in matrix.state_dict().items())
