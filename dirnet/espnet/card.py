@@ -79,7 +79,7 @@ def sizes(exp: Path, model: AcousticModel) -> list[str]:
     if compression and model.config.compression is not None:
         dense = compression["dense"]
         lines += [f"| the dense one | {dense['params']:,} | {dense['bytes']:,} |"]
-    return [*lines, "", "Bytes count values and indices as stored in `model.safetensors`; `model.pth` is ESPnet's.", ""]
+    return [*lines, "", "Bytes count values and indices, as `model.pth` has them.", ""]
 
 
 def results(exp: Path) -> list[str]:
