@@ -139,7 +139,8 @@ def next_steps(found: Source, out: Path) -> str:
         steps += [
             ("score", f"{python}.lm_calc_perplexity --train_config {out / CONFIG} --model_file {out / MODEL} "
                       "--data_path_and_name_and_type TEXT,text,text --output_dir OUT"),
-            ("pack", f"{python}.pack asr ... --lm_train_config {out / CONFIG} --lm_file {out / MODEL} --outpath ZIP"),
+            ("pack", f"{python}.pack asr ... --lm_train_config {out / CONFIG} --lm_file {out / MODEL} --outpath ZIP"
+                     " \\\n      && dirnet zoo compact ZIP"),
         ]  # fmt: skip
     else:
         kind = "feats.scp,speech,kaldi_ark" if found.config.get("input_size") else "wav.scp,speech,sound"
@@ -149,7 +150,7 @@ def next_steps(found: Source, out: Path) -> str:
             ("decode", f"{python}.{task}_inference --{decoded}_train_config {out / CONFIG} --{decoded}_model_file "
                        f"{out / MODEL} --data_path_and_name_and_type DATA/{kind} --output_dir OUT"),
             ("pack", f"{python}.pack {packed} --{packed}_train_config {out / CONFIG} --{packed}_model_file "
-                     f"{out / MODEL}{options} --outpath {out}.zip"),
+                     f"{out / MODEL}{options} --outpath {out}.zip \\\n      && dirnet zoo compact {out}.zip"),
         ]  # fmt: skip
     return "\n".join(f"  {name}:\n    {command}" for name, command in steps)
 

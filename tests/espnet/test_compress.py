@@ -17,7 +17,7 @@ from torch import nn
 
 from dirnet.compress_model import main
 from dirnet.errors import UserError
-from dirnet.espnet import folder
+from dirnet.espnet import folder, zoo
 from dirnet.espnet.batches import read_batches
 from dirnet.espnet.compress import check_reads
 from dirnet.nn.cells import DirNetCell
@@ -160,8 +160,8 @@ def test_trained_from_scratch_by_espnet(root, tmp_path):
     assert model.state_dict().keys() == state.keys()
 
 
-def test_fine_tuned_decoded_and_packed_by_espnet(root, small, tmp_path, monkeypatch):
-    """The three commands of the summary, with a BPE model and global statistics."""
+def test_fine_tuned_decoded_and_packed_by_espnet(root, small, program, tmp_path, monkeypatch):
+    """The commands of the summary, with a BPE model and global statistics."""
     from espnet2.bin import asr_inference, pack
 
     out, data = small("blstmp_ctc_bpe"), root / "data"
@@ -182,6 +182,9 @@ def test_fine_tuned_decoded_and_packed_by_espnet(root, small, tmp_path, monkeypa
     pack.main(["asr", "--asr_train_config", f"{name}/config.yaml", "--asr_model_file", f"{name}/model.pth",
                "--option", f"{name}/bpe.model", "--option", f"{name}/feats_stats.npz",
                "--outpath", str(tmp_path / "moved/packed.zip")])  # fmt: skip
+    before = (tmp_path / "moved/packed.zip").stat().st_size
+    status, _, error = program(zoo.main, "compact", tmp_path / "moved/packed.zip")
+    assert status == 0 and (tmp_path / "moved/packed.zip").stat().st_size < before - 1000, error
     away = root.with_name("away")
     root.rename(away)  # the package must not need what it was made of
     monkeypatch.chdir(tmp_path)
@@ -195,6 +198,19 @@ def test_fine_tuned_decoded_and_packed_by_espnet(root, small, tmp_path, monkeypa
     monkeypatch.chdir(root)
     direct = asr_inference.Speech2Text(out / "config.yaml", out / "model.pth", ctc_weight=1.0, beam_size=2)
     assert recognise.tokenizer is not None and (text, tokens) == tuple(direct(speech)[0][:2])
+
+
+def test_a_package_with_a_language_model_is_compacted(small, program, tmp_path, monkeypatch):
+    from espnet2.bin import pack
+
+    out, path = small("lm_lstm"), tmp_path / "lm.zip"
+    monkeypatch.chdir(out)
+    pack.main(["asr", "--lm_train_config", "config.yaml", "--lm_file", "model.pth", "--outpath", str(path)])
+    before = path.stat().st_size
+    status, _, error = program(zoo.main, "compact", path)
+    assert status == 0 and path.stat().st_size < before, error
+    status, shown, error = program(zoo.main, "check", path)
+    assert status == 0 and "lm model of" in shown, error
 
 
 def test_a_finished_run_is_left_alone_and_a_dry_run_writes_nothing(root, small, program, tmp_path):
