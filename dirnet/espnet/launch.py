@@ -64,7 +64,7 @@ def fingerprint(
     fixed = {key: _located(key, value, exp) for key, value in config.items() if key not in FREE}
     summary = hashlib.sha256(json.dumps([fixed, pairs], sort_keys=True, default=str).encode())
     for key, value in sorted((state or {}).items()):
-        summary.update(key.encode() + value.contiguous().numpy().tobytes())
+        summary.update(key.encode() + value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     for path in _contents(config):
         with open(made.get(path, path), "rb") as stream:
             summary.update(hashlib.file_digest(stream, "sha256").digest())
@@ -144,8 +144,13 @@ def run(
         experiment.check_schedule(values, arguments.config)
         with refusals_told(task, arguments.config, log):
             if initial:
-                expected = task.build_model(argparse.Namespace(**copy.deepcopy(values))).state_dict()
-                checkpoint.check_fits(torch.load(exp / INITIAL, weights_only=True), expected, initial)
+                model = task.build_model(argparse.Namespace(**copy.deepcopy(values)))
+                found = torch.load(exp / INITIAL, weights_only=True)
+                state = checkpoint.whole_state(model, found, initial)
+                checkpoint.check_fits(state, model.state_dict(), initial)
+                if state.keys() != found.keys():  # of a package; the trained model is compared with it
+                    with atomic_write(exp / INITIAL, "wb") as stream:
+                        torch.save(state, stream)
             task.main(argparse.Namespace(**values))
     except SystemExit:  # argparse's way to refuse a value; its last line says which
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]

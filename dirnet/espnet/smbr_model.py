@@ -13,7 +13,7 @@ from dirnet.asr.denominator import DenominatorGraph
 from dirnet.asr.phone_ngram import PhoneNgram
 from dirnet.asr.smbr import smbr_loss
 from dirnet.errors import UserError
-from dirnet.espnet.checkpoint import EXTRA_TOKENS, check_fits, load_state
+from dirnet.espnet.checkpoint import EXTRA_TOKENS, check_fits, load_state, whole_state
 from dirnet.espnet.ctc_model import PhoneCTCModel
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
@@ -121,7 +121,8 @@ class SmbrModel(PhoneCTCModel):
                     f"{theirs.frame_stride}, expected {ours[0]} and {ours[1]}"
                 )
             return model
-        model, state = copy.deepcopy(self), load_state(Path(self.reference))
+        model = copy.deepcopy(self)
+        state = whole_state(model, load_state(Path(self.reference)), Path(self.reference))
         check_fits(state, model.state_dict(), Path(self.reference), "a model of another shape is read as a folder")
         model.load_state_dict(state)
         return model

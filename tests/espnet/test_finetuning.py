@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 from dirnet import compress_model
 from dirnet.compression.distillation import distillation_loss
 from dirnet.espnet.checkpoint import encoder_conf, espnet_state
+from dirnet.espnet.pack import pack
 from dirnet.espnet.task import RecipeTrainer, patience_now, read_curves
 from dirnet.nn import storage
 
@@ -64,6 +66,22 @@ def test_a_moving_support_ends_at_the_budget(trained, tmp_path, method, settings
     mean = torch.load(exp / "model.pth")
     for number, matrix in enumerate(after.rnn.groups):
         torch.testing.assert_close(mean[f"encoder.rnn.groups.{number}.codes"], matrix.code_matrix().detach())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_training_starts_from_a_package(trained, tmp_path, dtype):
+    """Whose compressed layers are as small as they are stored."""
+    start = compress(trained, tmp_path / "start", "dirnet", solver="dirnet", dtype=dtype)
+    pack(start, trained.root / "data/lang", tmp_path / "model.zip")
+    shutil.unpack_archive(tmp_path / "model.zip", tmp_path / "package")
+    assert not any(name.endswith(".index") for name in torch.load(tmp_path / "package/model.pth"))
+    config, exp = finetune_config(tmp_path / "finetune.yaml"), tmp_path / "exp"
+    assert trained.train(config, exp, "--init", tmp_path / "package/model.pth", "--max_epoch", 1) == 0
+    before, after = storage.load(start), storage.load(exp)
+    assert all(torch.equal(a.index, b.index) for a, b in zip(after.rnn.groups, before.rnn.groups, strict=True))
+    first = torch.load(exp / "initial.pth")
+    for number, matrix in enumerate(before.rnn.groups):
+        torch.testing.assert_close(first[f"encoder.rnn.groups.{number}.codes"], matrix.code_values().detach())
 
 
 def test_gradual_pruning_goes_on_where_it_was_stopped(trained, tmp_path):

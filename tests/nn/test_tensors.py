@@ -109,7 +109,8 @@ def test_stored_tensors_load_like_a_state_dict(atoms, blocks, block, shifts, dty
         again["a"].reset_parameters()
         again.load_state_dict(state)
         assert torch.equal(again["a"].matrix(), model["a"].matrix())
-        assert all(torch.equal(again["a"].state_dict()[name], value) or dtype == "int8"
+        rounded = ("dictionary", "codes") if dtype == "int8" else ()
+        assert all(name in rounded or torch.equal(again["a"].state_dict()[name], value)
                    for name, value in model["a"].state_dict().items())  # fmt: skip
     torch.random.set_rng_state(drawn)
     again.load_state_dict(stored)
