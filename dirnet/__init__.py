@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dirnet.errors import one_line_interrupts
 
-__version__ = "0.3.0"
+__version__ = "0.3.1"
 __all__ = ["__version__", "compress", "load", "save"]
 
 _program = Path(sys.argv[0] if sys.argv else "").resolve()
