@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dirnet.deploy import engines, onnx_engine, torch_engine
+from dirnet.deploy import engines, library, onnx_engine, torch_engine
 from dirnet.deploy.export import speech_like
 from dirnet.errors import UserError
 
@@ -17,6 +17,8 @@ def features(model):
 
 
 def test_every_engine_gives_the_logits_of_torch(model, features, capsys):
+    library.build()
+    capsys.readouterr()  # which tells where it had to compile
     found = engines.dense_engines(model, features, (1, 8), (), 1)
     names = {(engine.name, engine.dtype, engine.chunk) for engine in found}
     peers = {("torch", "fp32"), ("torch", "int8"), ("executorch dirnet", "fp32"), ("executorch dirnet", "int8")}

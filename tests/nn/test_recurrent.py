@@ -171,7 +171,12 @@ def test_mixed_precision_as_torch(twins):
     ours, theirs = twins
     x = padded(ours)
     with torch.autocast("cpu", torch.bfloat16):
-        mine, reference = ours(x)[0], theirs(x)[0]
+        try:
+            reference = theirs(x)[0]
+        except RuntimeError as error:
+            assert "primitive descriptor" in str(error)
+            pytest.skip("torch's own LSTM has no bfloat16 on a processor without AVX-512")
+        mine = ours(x)[0]
     assert mine.dtype == reference.dtype
     torch.testing.assert_close(mine, reference, rtol=0.05, atol=0.05)
 
