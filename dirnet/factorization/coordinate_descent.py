@@ -1,19 +1,20 @@
-"""Codes for a fixed dictionary: cyclic coordinate descent over the atoms, all columns at once.
+"""Codes for a fixed dictionary: cyclic coordinate descent over the atoms, for every column of `W`.
 
 Only the Gram matrix `G = D^T D` (p, p) and the correlations `C = D^T W` (p, M) are read, so a sweep does not depend on
-N. Atom i moves to `z_i = prox(c_i - sum_k g_ik z_k + g_ii z_i) / g_ii`, with the atoms before it already moved. Atoms
-are taken in tiles: one matrix product serves a tile, and only what its own atoms change follows one by one.
+N. Atom i moves to `z_i = prox(c_i - sum_k g_ik z_k + g_ii z_i) / g_ii`, with the atoms before it already moved. Most
+codes are zero and stay so: a compiled loop pays for those that move, a row of G each, where products of whole matrices
+would pay for all.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dirnet.factorization import blocks, shift_steps
+from dirnet.factorization.compiled import compiled
 from dirnet.factorization.shift import IDENTITY, Shifts
-
-TILE = 16
 
 
 def sweep(
@@ -28,42 +29,61 @@ def sweep(
     if shifts > 1:
         none = codes.new_zeros(len(codes) // shifts)
         shift_steps.sweep(gram, correlations, codes, none if penalties is None else penalties, block)
-        return
-    if penalties is None:
+    elif penalties is None:
         _least_squares_sweep(gram, correlations, codes)
-        return
-    weights = penalties.tolist()
-
-    def move(row: int, values: Tensor) -> Tensor:
-        return blocks.shrink(values, weights[row], block)
-
-    _tiled_sweep(gram, correlations, codes, move)
+    else:
+        codes.copy_(_descend(gram, correlations, codes, penalties, 1, 0.0, block))
 
 
-def _tiled_sweep(gram: Tensor, correlations: Tensor, codes: Tensor, move) -> None:
-    diagonal = gram.diagonal()
-    near_one = (diagonal - 1).abs() <= 4 * torch.finfo(gram.dtype).eps  # the rounding of unit atoms
-    scales = diagonal.masked_fill(near_one, 1).tolist()
-    for start in range(0, len(codes), TILE):
-        stop = min(start + TILE, len(codes))
-        tile = codes[start:stop]
-        pulls = torch.addmm(correlations[start:stop], gram[start:stop], codes, alpha=-1)
-        pulls.addcmul_(tile, diagonal[start:stop, None])
-        steps = torch.empty_like(pulls)
-        for at, scale in enumerate(scales[start:stop]):
-            before = tile[at]
-            if scale <= 0:
-                before.zero_()
-                steps[at] = 0
-                continue
-            pull = pulls[at]
-            if at:
-                pull = torch.addmv(pull, steps[:at].T, gram[start + at, start : start + at], alpha=-1)
-            moved = move(start + at, pull)
-            if scale != 1:
-                moved = moved / scale
-            torch.sub(moved, before, out=steps[at])
-            before.copy_(moved)
+def _descend(
+    gram: Tensor, correlations: Tensor, codes: Tensor, penalties: Tensor, sweeps: int, tolerance: float, block: int
+) -> Tensor:
+    """`codes` after `sweeps` sweeps, or fewer; all that they are is read column by column, so it is transposed."""
+    pulls, moved = correlations.T.contiguous(), codes.T.clone(memory_format=torch.contiguous_format)
+    bounds = (penalties * block**0.5).numpy()  # of the norm of a block: `blocks.shrink`
+    _columns(gram.contiguous().numpy(), pulls.numpy(), moved.numpy(), bounds, sweeps, tolerance, block)
+    return moved.T
+
+
+@compiled
+def _columns(
+    gram: np.ndarray, pulls: np.ndarray, codes: np.ndarray, bounds: np.ndarray, sweeps: int, tolerance: float,
+    block: int,
+) -> None:  # fmt: skip
+    """Sweeps over `codes` (M, p), in place, `block` columns after the other; pulls: C^T, then (W - D Z)^T D."""
+    columns, atoms = codes.shape
+    zero, one = codes.dtype.type(0), codes.dtype.type(1)  # a Python float would make float32 double
+    scales, squares = np.diag(gram).copy(), bounds * bounds
+    for first in range(0, columns, block):
+        pull, code = pulls[first : first + block], codes[first : first + block]
+        for column in range(block):
+            for atom in range(atoms):
+                known = code[column, atom]
+                if known != 0:
+                    for other in range(atoms):
+                        pull[column, other] -= known * gram[atom, other]
+        for _ in range(sweeps):
+            farthest = zero
+            for atom in range(atoms):
+                scale, square, used = scales[atom], zero, False
+                for column in range(block):
+                    square += (pull[column, atom] + scale * code[column, atom]) ** 2
+                    used |= code[column, atom] != 0
+                if square > squares[atom] and scale > 0:
+                    factor = (one - bounds[atom] / np.sqrt(square)) / scale
+                elif used:
+                    factor = zero
+                else:
+                    continue
+                for column in range(block):
+                    moved = factor * (pull[column, atom] + scale * code[column, atom])
+                    step = moved - code[column, atom]
+                    code[column, atom] = moved
+                    farthest = max(farthest, abs(step))
+                    for other in range(atoms):
+                        pull[column, other] -= step * gram[atom, other]
+            if farthest <= tolerance:
+                break
 
 
 def _least_squares_sweep(gram: Tensor, correlations: Tensor, codes: Tensor) -> None:
@@ -84,13 +104,16 @@ def lasso(
     tolerance: float = 0.0,
     block: int = 1,
 ) -> Tensor:
-    """Codes (p, M) after `sweeps` sweeps from `codes`, or fewer once no code moves by more than `tolerance`.
+    """Codes (p, M) after `sweeps` sweeps from `codes`; a block of columns that moves by `tolerance` or less rests.
 
     A few sweeps find the support (Lin et al. 2014); for the exact solution take many and a tolerance.
     With shifts G and C are those of the expanded dictionary, |Delta| rows a penalty, and the codes wide.
     """
     shifts = len(gram) // len(penalties)
-    codes = torch.zeros_like(correlations) if codes is None else codes.reshape(correlations.shape).clone()
+    codes = torch.zeros_like(correlations) if codes is None else codes.reshape(correlations.shape)
+    if shifts == 1:
+        return _descend(gram, correlations, codes, penalties, sweeps, tolerance, block)
+    codes = codes.clone()
     for _ in range(sweeps):
         before = codes.clone() if tolerance > 0 else None
         sweep(gram, correlations, codes, penalties, block=block, shifts=shifts)

@@ -5,6 +5,7 @@ Where the paper is silent or leads to a size that nobody asked for, this departs
 * p starts at half of the budget (the paper: as many atoms as D has rows), and Step 2 takes few of these away before
   the codes fit: the width is this rule's more than the shrinkage's. The report's `path` tells the atoms of each stage.
 * Columns have unit norm while D and codes are learned; unused atoms are replaced by the column approximated worst.
+* Step 1 extrapolates the atoms from round to round, so that ten rounds come further (the paper names no number).
 * Atoms are not shifted unless `shifts` asks for it (the paper's Algorithm 1 names a Delta, but no set of shifts).
 * Step 2 weighs one theta an atom, and penalises the codes of every matrix of the group (the paper: of W_x, while the
   codes of W_h stay those of Eq. 5).

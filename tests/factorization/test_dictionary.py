@@ -72,13 +72,22 @@ def test_step_1_learns_atoms_that_fit_better_than_where_it_started(columns, draw
     assert objective(columns, atoms, codes, penalties) < 0.9 * objective(columns, start, untrained, penalties)
 
 
-def test_step_1_is_algorithm_1_coefficient_by_coefficient(draw):
+@pytest.mark.parametrize("extrapolated", [False, True])
+def test_step_1_is_algorithm_1_coefficient_by_coefficient(draw, extrapolated):
     """A loop from the paper: ten rounds of three warm-started lasso sweeps and a pass over the atoms."""
     columns = dictionary.unit(torch.randn(6, 9, generator=draw, dtype=torch.float64))[0]
     start = dictionary.random_columns(columns, 4, draw)
-    found, found_codes = dictionary.learn(columns, start)
-    atoms, codes = start.clone(), torch.zeros(4, 9, dtype=torch.float64)
+    found, found_codes = dictionary.learn(columns, start, extrapolated=extrapolated)
+    atoms, codes, before = start.clone(), torch.zeros(4, 9, dtype=torch.float64), None
     for epoch in range(11):
+        if extrapolated and 0 < epoch < 10:
+            now = atoms.clone()
+            for atom in range(4):
+                atoms[:, atom] += epoch / (epoch + 1) * (now[:, atom] - before[:, atom])
+                atoms[:, atom] /= atoms[:, atom].norm()
+            before = now
+        elif epoch == 0:
+            before = atoms.clone()
         for _ in range(3):
             for atom in range(4):
                 for column in range(9):
@@ -93,6 +102,36 @@ def test_step_1_is_algorithm_1_coefficient_by_coefficient(draw):
     assert codes.any(1).all() and 0 < codes.count_nonzero() < 36
     torch.testing.assert_close(found, atoms)
     torch.testing.assert_close(found_codes, codes)
+
+
+@pytest.mark.parametrize("epochs", [4, 10, 30])
+def test_as_many_extrapolated_rounds_come_nearer(trained_like, epochs):
+    columns = dictionary.unit(trained_like(60, 480))[0]
+    start = dictionary.random_columns(columns, 30, torch.Generator().manual_seed(0))
+    penalties = torch.full((30,), 0.1)
+    plain, fast = (
+        objective(columns, *dictionary.learn(columns, start, epochs=epochs, extrapolated=extrapolated), penalties)
+        for extrapolated in (False, True)
+    )
+    assert fast < plain
+
+
+def test_an_atom_that_was_seeded_again_is_not_extrapolated(draw, monkeypatch):
+    """It has not moved: what stood in its place before has nothing to do with it."""
+    columns = dictionary.unit(torch.randn(8, 40, generator=draw, dtype=torch.float64))[0]
+    columns = dictionary.unit(columns * (torch.arange(8) < 7)[:, None])[0]
+    start = dictionary.random_columns(columns, 5, draw)
+    start[:, 2] = torch.eye(8)[7]  # no column has a code for it
+    nearest = []
+
+    def watched(gram, correlations, *rest, **options):
+        nearest.append(correlations.max(1).values)
+        return lasso(gram, correlations, *rest, **options)
+
+    monkeypatch.setattr(dictionary.coordinate_descent, "lasso", watched)
+    dictionary.learn(columns, start, epochs=2)
+    assert nearest[0][2] == 0 and nearest[1][2] == pytest.approx(1)  # a column now, and nothing else
+    assert (nearest[1][[0, 1, 3, 4]] < 1 - 1e-6).all()
 
 
 def test_step_1_may_learn_on_the_first_columns_alone(columns, draw):

@@ -90,7 +90,7 @@ def test_the_papers_path_is_reported_down_to_the_empty_model(matrix):
     assert 48 * report["chosen"]["atoms"] + report["chosen"]["nonzeros"] <= 2000
 
 
-@pytest.mark.parametrize("params", [1200, 2000, 3000])
+@pytest.mark.parametrize("params", [1200, 2000, 3400])
 def test_the_papers_stage_is_sought_between_those_of_the_path(matrix, params):
     _, report = solve(matrix, params=params, preset="paper", schedule=Schedule(fill=False))
     sizes = [48 * point["atoms"] + point["nonzeros"] for point in report["path"]]
