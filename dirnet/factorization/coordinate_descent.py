@@ -38,8 +38,8 @@ def sweep(
 def _descend(
     gram: Tensor, correlations: Tensor, codes: Tensor, penalties: Tensor, sweeps: int, tolerance: float, block: int
 ) -> Tensor:
-    """`codes` after `sweeps` sweeps, or fewer; all that they are is read column by column, so it is transposed."""
-    pulls, moved = correlations.T.contiguous(), codes.T.clone(memory_format=torch.contiguous_format)
+    """`codes` after `sweeps` sweeps, or fewer; what is worked on column by column is transposed, and a copy."""
+    pulls, moved = (rows.T.clone(memory_format=torch.contiguous_format) for rows in (correlations, codes))
     bounds = (penalties * block**0.5).numpy()  # of the norm of a block: `blocks.shrink`
     _columns(gram.contiguous().numpy(), pulls.numpy(), moved.numpy(), bounds, sweeps, tolerance, block)
     return moved.T

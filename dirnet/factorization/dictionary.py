@@ -22,7 +22,7 @@ def update(dictionary: Tensor, code_gram: Tensor, cross: Tensor) -> Tensor:
     """
     scales = code_gram.diagonal()
     dead = scales <= torch.finfo(scales.dtype).eps * scales.max()
-    rows, targets = dictionary.T.contiguous(), cross.T.contiguous()  # an atom is a row here
+    rows, targets = (columns.T.clone(memory_format=torch.contiguous_format) for columns in (dictionary, cross))
     _atoms(rows.numpy(), targets.numpy(), code_gram.contiguous().numpy(), dead.numpy())
     dictionary.copy_(rows.T)
     return dead

@@ -78,6 +78,19 @@ def test_a_sweep_is_the_textbook_cyclic_one_for_every_column():
         assert torch.allclose(codes, expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("atoms", [1, 4])
+def test_what_is_given_stays_as_it_is(atoms):
+    """Whichever way it lies in memory."""
+    matrix, dictionary, gram, correlations = problem(10, atoms, 6)
+    codes = torch.randn_like(correlations)
+    rows = (gram, correlations, codes)
+    for tensors in (rows, [tensor.T.contiguous().T for tensor in rows]):
+        kept = [tensor.clone() for tensor in tensors]
+        moved = lasso(*tensors[:2], torch.full((atoms,), 0.1).double(), tensors[2])
+        assert not torch.equal(moved, codes)
+        assert all(torch.equal(now, before) for now, before in zip(tensors, kept, strict=True))
+
+
 def test_a_zero_atom_and_an_infinite_penalty_leave_no_codes():
     matrix, dictionary, _, _ = problem(10, 5, 4)
     dictionary[:, 2] = 0

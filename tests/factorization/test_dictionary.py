@@ -72,6 +72,17 @@ def test_step_1_learns_atoms_that_fit_better_than_where_it_started(columns, draw
     assert objective(columns, atoms, codes, penalties) < 0.9 * objective(columns, start, untrained, penalties)
 
 
+def test_the_statistics_of_the_codes_stay_as_they_are(columns, draw):
+    """Online learning goes on from them; whichever way they lie in memory."""
+    atoms = dictionary.random_columns(columns, 20, draw)
+    codes = atoms.T @ columns
+    for lie in (torch.Tensor.contiguous, lambda matrix: matrix.T.contiguous().T):
+        code_gram, cross = lie(codes @ codes.T), lie(columns @ codes.T)
+        kept = code_gram.clone(), cross.clone()
+        dictionary.update(lie(atoms.clone()), code_gram, cross)
+        assert torch.equal(code_gram, kept[0]) and torch.equal(cross, kept[1])
+
+
 @pytest.mark.parametrize("extrapolated", [False, True])
 def test_step_1_is_algorithm_1_coefficient_by_coefficient(draw, extrapolated):
     """A loop from the paper: ten rounds of three warm-started lasso sweeps and a pass over the atoms."""
