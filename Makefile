@@ -16,7 +16,7 @@ demo: setup
 	cd egs/librispeech_dirnet && ./run.sh --corpus mini --nj $(JOBS)
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --durations 10
 
 bench: setup
 	$(BIN)/python -m pip install --quiet -e .[bench]
