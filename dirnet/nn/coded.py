@@ -11,7 +11,7 @@ from dirnet.errors import UserError
 from dirnet.factorization import Factors
 from dirnet.factorization.shift import IDENTITY, Shifts
 from dirnet.nn.indices import index_bytes
-from dirnet.nn.quantised import SCALE_BYTES, check_dtype, rounded, rounded_blocks
+from dirnet.nn.quantised import SCALE_BYTES, check_dtype
 from dirnet.nn.tensors import restore_state
 
 
@@ -130,6 +130,8 @@ class CodedMatrix(nn.Module):
         """The kept codes in the shape of `codes`, rounded in int8."""
         if self.dtype == "float32":
             return self.codes
+        from dirnet.nn.rounding import rounded, rounded_blocks
+
         if self.index is None:
             return rounded(self.codes, 1)
         return rounded_blocks(self.codes, self.index.long() // (self.columns // self.block), self.code_rows)
@@ -138,6 +140,8 @@ class CodedMatrix(nn.Module):
         """D (N, p), rounded in int8, or None."""
         if self.dictionary is None or self.dtype == "float32":
             return self.dictionary
+        from dirnet.nn.rounding import rounded
+
         return rounded(self.dictionary, 0)
 
     def latent_codes(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""int8 values with one scale per atom, and their rounding as training feels it.
+"""int8 values with one scale per atom; training rounds to them in `dirnet.nn.rounding`.
 
 A value is `q * s`, q in -127..127. s belongs to a column of D or to a row of Z: both meet in `u = D^T h`, so a kernel
 applies them in one multiplication per atom, and they cost 4 bytes per atom. On trained layers that loses as much as a
@@ -27,7 +27,7 @@ def check_dtype(dtype: str) -> str:
 
 def quantise(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """int8 values and bfloat16 scales of a float32 or float64 matrix; a scale serves what lies along `dim`."""
-    scales = _scales(values.abs().amax(dim, keepdim=True))
+    scales = scales_of(values.abs().amax(dim, keepdim=True))
     return (values / scales.to(values.dtype)).round_().to(torch.int8), scales.squeeze(dim)
 
 
@@ -36,33 +36,7 @@ def dequantise(values: Tensor, scales: Tensor, dim: int) -> Tensor:
     return values.float() * scales.float().unsqueeze(dim)
 
 
-# Not for torch.compile: it loses the gradient that passes through, and may leave out the rounding to bfloat16.
-@torch.compiler.disable
-def rounded(values: Tensor, dim: int) -> Tensor:
-    """`values` as int8 keeps them, in their own dtype; the gradient passes straight through (Bengio et al. 2013)."""
-    return _Rounded.apply(values, _scales(values.detach().abs().amax(dim, keepdim=True)))
-
-
-@torch.compiler.disable
-def rounded_blocks(values: Tensor, rows: Tensor, number: int) -> Tensor:
-    """`rounded` for what is not zero in a matrix of `number` rows: blocks (n, width), each in one of `rows` (n,)."""
-    largest = values.detach().abs().amax(1)
-    scales = _scales(largest.new_zeros(number).scatter_reduce(0, rows, largest, "amax"))
-    return _Rounded.apply(values, scales[rows, None])
-
-
-class _Rounded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, values: Tensor, scales: Tensor) -> Tensor:
-        scales = scales.to(values.dtype)
-        return (values / scales).round_().mul_(scales)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
-
-
-def _scales(largest: Tensor) -> Tensor:
+def scales_of(largest: Tensor) -> Tensor:
     """Largest magnitudes over 127 in bfloat16; 1 where there is nothing to scale. NaN stays NaN.
 
     bfloat16 rounds by at most 1 / 257, so the largest value lies at 126.5 .. 127.5 scales: int8 never overflows.

@@ -9,8 +9,9 @@ from torch import nn
 from dirnet.errors import UserError
 from dirnet.factorization import Factors
 from dirnet.nn.coded import CodedMatrix
-from dirnet.nn.quantised import dequantise, quantise, rounded
+from dirnet.nn.quantised import dequantise, quantise
 from dirnet.nn.recurrent import DirNetGRU, DirNetLSTM
+from dirnet.nn.rounding import rounded
 from dirnet.nn.tensors import take_tensors, to_tensors
 
 KINDS = [(5, 20, 1), (5, 7, 4), (300, 41, 2), (3, None, 1), (None, 30, 1), (None, 9, 8), (None, None, 1), (2, 0, 2)]
