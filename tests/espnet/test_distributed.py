@@ -73,7 +73,7 @@ def half(rank: int, folder: Path) -> None:
 def answers(tmp_path_factory):
     """What two processes made: `answers[rank][kind]` with `loss`, `gradients` and `state` after a step."""
     folder = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(half, (folder,), nprocs=2, daemon=True)  # forks of threads may wait for ever
+    torch.multiprocessing.spawn(half, (folder,), nprocs=2, daemon=True)  # a fork beside threads may wait
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 

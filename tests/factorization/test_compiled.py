@@ -9,6 +9,8 @@ import pytest
 from dirnet.factorization import coordinate_descent, dictionary
 from dirnet.factorization.compiled import compiled
 
+CLOSE = {np.float32: {"rtol": 1e-4, "atol": 1e-6}, np.float64: {"rtol": 1e-10, "atol": 1e-12}}
+
 
 @pytest.mark.parametrize("block", [1, 4])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -23,7 +25,7 @@ def test_codes_are_those_of_the_loop(dtype, block):
         columns_of(atoms.T @ atoms, pulls.copy(), moved, bounds, 3, 0.0, block)
         results.append(moved)
     assert results[0].dtype == dtype and 0 < np.count_nonzero(results[0]) < results[0].size
-    np.testing.assert_allclose(*results, rtol=1e-4 if dtype == np.float32 else 1e-12, atol=1e-6)
+    np.testing.assert_allclose(*results, **CLOSE[dtype])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -35,7 +37,7 @@ def test_atoms_are_those_of_the_loop(dtype):
         rows = np.eye(5, 8, dtype=dtype)
         move(rows, targets.copy(), codes @ codes.T, dead)
         results.append(rows)
-    np.testing.assert_allclose(*results, rtol=1e-4 if dtype == np.float32 else 1e-12, atol=1e-6)
+    np.testing.assert_allclose(*results, **CLOSE[dtype])
     assert np.array_equal(results[0][1], np.eye(5, 8)[1]) and not np.allclose(results[0][0], np.eye(5, 8)[0])
 
 
