@@ -41,8 +41,11 @@ class Training:
     blank_bias: float = 0.0
     distill: float = 0.0  # weight of the teacher's posteriors against CTC
     temperature: float = 2.0
+    precision: str = "float32"  # bfloat16: the recurrent layers under autocast; weights and their changes stay float32
 
     def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bfloat16"):
+            raise UserError(f"precision is {self.precision!r}, expected float32 or bfloat16")
         if not 0 < self.share <= 1:
             raise UserError(f"share is {self.share}, expected a part of the training set, above 0 and at most 1")
 
@@ -61,6 +64,8 @@ def train(
 
     criterion: the loss of (log_probs (B, T, C), lengths (B,), batch); default: CTC, with the teacher if there is one.
     """
+    if settings.precision == "bfloat16" and not _has_bfloat16(corpus.device):
+        raise UserError("precision is bfloat16, which torch's LSTM has on a CPU with AVX-512 or a GPU; take float32")
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model.to(corpus.device).train()
@@ -97,11 +102,16 @@ def train(
     return model.eval()
 
 
+def _has_bfloat16(device: torch.device) -> bool:
+    return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def _loss(
     model: AcousticModel, batch: Batch, settings: Training, teacher: AcousticModel | None, criterion: Criterion | None
 ) -> Tensor:
     features = augment(batch.features, batch.lengths, model, settings)
-    log_probs, steps = model(features, batch.lengths)
+    with torch.autocast(features.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        log_probs, steps = model(features, batch.lengths)
     steps = steps.cpu()
     loss = (criterion or ctc_loss)(log_probs, steps, batch)
     if teacher is None or not settings.distill:

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dirnet.errors import UserError
 from dirnet.nn.model_config import RecurrentConfig
+from dirnet.nn.recurrent import uncast
 
 # Log odds of an output that was never trained: e^-30 is below float32's resolution, so the others keep their values.
 NEVER = -30.0
@@ -154,4 +155,5 @@ class AcousticModel(nn.Module):
         spliced = self.splice(self.normalise(features).masked_fill(beyond[..., None], 0.0))
         steps = (lengths + self._config.frame_stride - 1) // self._config.frame_stride
         hidden, _ = run_rnn(self.rnn, spliced, steps)
-        return self.output(hidden).log_softmax(dim=-1), steps
+        with uncast(hidden.device):  # bfloat16 would round log posteriors of -10 to sixteenths
+            return self.output(hidden.to(self.output.weight.dtype)).log_softmax(dim=-1), steps

@@ -135,9 +135,7 @@ class DirNetRecurrent(CodedLayer, nn.RNNBase):
         `W = D Z` is built once per call and lent to a torch layer that lives for this call only, so torch's own
         checks, packing and kernels apply, and threads may share the module.
         """
-        device = self.groups[0].codes.device.type
-        uncast = contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
-        with uncast:  # torch casts weights itself
+        with uncast(self.groups[0].codes.device):  # torch casts weights itself
             weights = list(self.dense_weights().values())
         layer = self.dense_class.__new__(self.dense_class)
         nn.Module.__init__(layer)
@@ -248,6 +246,12 @@ def refuse_projection(dense: nn.RNNBase, where: str = "LSTM") -> None:
     """A `UserError` for an LSTM with projections, at `where`: its hidden state is already low-rank."""
     if dense.proj_size:
         raise UserError(f"{where} has proj_size {dense.proj_size}, expected 0; train it without projections")
+
+
+def uncast(device: torch.device) -> contextlib.AbstractContextManager:
+    """What is computed inside on `device` keeps its dtype, under autocast, too."""
+    kind = device.type  # there is no autocast on `meta`
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext()
 
 
 def _nothing() -> None:

@@ -7,6 +7,7 @@ import torch
 
 from dirnet.config import from_mapping
 from dirnet.errors import UserError
+from dirnet.nn import acoustic
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 
 
@@ -44,6 +45,17 @@ def test_padding_does_not_count(bidirectional):
         alone, _ = model(features[row : row + 1, :length], torch.tensor([length]))
         torch.testing.assert_close(batch[row, :step], alone[0])
     torch.testing.assert_close(batch.exp().sum(-1), torch.ones(3, 5))
+
+
+def test_log_posteriors_keep_float32_under_autocast(monkeypatch):
+    """An RNN under autocast gives bfloat16; log posteriors rounded like that would be steps of 1/16 apart at -10."""
+    model, hidden = AcousticModel(small()), torch.randn(3, 9, 8).bfloat16()
+    monkeypatch.setattr(acoustic, "run_rnn", lambda *_: (hidden, None))
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = model(torch.randn(3, 9, 5), torch.tensor([9, 9, 9]))
+    expected = (hidden.float() @ model.output.weight.T + model.output.bias).log_softmax(-1)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
 
 
 def test_normalisation_is_mean_and_inverse_deviation():
