@@ -25,8 +25,8 @@ from typing import Any
 
 import torch
 
-from bench.corpus import Batch, Corpus
-from bench.ctc import Training, phone_errors, posteriors, train, word_errors
+from bench.corpus import Batch, Corpus, digest
+from bench.ctc import Training, check_precision, phone_errors, posteriors, train, word_errors
 from bench.setting import check_setting
 from dirnet import compress
 from dirnet.asr.decode import DecodeConfig, Decoder
@@ -82,8 +82,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--init", type=Path, help="model of this shape whose weights the dense models start from")
     parser.add_argument("--dense_seed", type=int, help="of the one dense model of all tasks; default: the task's seed")
-    parser.add_argument("--methods", nargs="*", help="instead of the configuration's")
-    parser.add_argument("--sizes", nargs="*", help="instead of the configuration's")
+    parser.add_argument("--methods", nargs="+", help="instead of the configuration's")
+    parser.add_argument("--sizes", nargs="+", help="instead of the configuration's")
     parser.add_argument("--jobs", type=int, default=1, help="tasks at a time, on one device")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
@@ -98,9 +98,13 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"size {size.text} needs a cost model, which this bench has not; give a ratio or bytes")
     if arguments.init and not (arguments.init / storage.DESCRIPTION).is_file():
         raise UserError(f"--init {arguments.init} holds no model; give a folder such as OUT/dense_0 of another bench")
+    for part in ("train", "finetune"):
+        check_precision(from_mapping(Training, getattr(bench, part), f"{arguments.config}: {part}"), arguments.device)
     apart = ("methods", "sizes", "compress_config")  # what a rerun may change, but for what a method's name means
     shared = {name: value for name, value in asdict(bench).items() if name not in apart}
-    check_setting(arguments.out, shared | {f"method {name}": asdict(known[name]) for name in methods})
+    shared |= {f"method {name}": asdict(known[name]) for name in methods} | {"dense_seed": arguments.dense_seed}
+    shared |= {"init": arguments.init and storage.describe(arguments.init)["sha256"]}
+    check_setting(arguments.out, shared | {"corpus": digest(arguments.workdir, bench.train_set)})
     setting = (bench, arguments.workdir, arguments.device, arguments.out, arguments.dense_seed, arguments.init)
     trained = arguments.seeds if arguments.dense_seed is None else [arguments.dense_seed]
     _run(_train_dense, [(seed,) for seed in trained], arguments.jobs, setting)
@@ -195,8 +199,8 @@ def _run_task(task: Task) -> None:
         moving.close()
         tighten(model, kept)
     told["finetune_s"] = round(time.monotonic() - started, 1)
-    _measure(model, task, "after", told, log)
     storage.save(model.cpu(), _out / f"{task.method}_{task.size}_{task.seed}")
+    _measure(model, task, "after", told, log)  # which ends the task
 
 
 def _drawn(seed: int) -> list[Batch]:

@@ -37,9 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     commits = ", ".join(sorted({row["commit"] for row in rows.values() if row["commit"]}))
     print(f"{some['hours']} h of training audio, {len(some['phones'])} test utterances; {some['device']}, "
           f"torch {some['torch']}; commit {commits}")  # fmt: skip
-    for size in dict.fromkeys(size for size, *_ in rows if size != "1x"):
+    for size in dict.fromkeys(size for size, *_ in rows if size != "1x") or ["1x"]:
         print(f"\n## {size}\n")
-        print(table({key: row for key, row in rows.items() if key[0] in (size, "1x")}, arguments.control))
+        here = {key: row for key, row in rows.items() if key[0] == size}
+        lent = {key: row for key, row in rows.items() if key[0] == "1x" and (size, *key[1:]) not in here}
+        print(table(lent | here, arguments.control))
     return 0
 
 
@@ -59,7 +61,7 @@ def table(rows: dict[tuple, dict], control: str = "dense") -> str:
         after = stages.get("after")
         if not after:
             continue
-        row = next(iter(after.values()))
+        row, before = next(iter(after.values())), {seed: stages["before"][seed] for seed in after}
         params, size = (np.mean([r[unit] for r in after.values()]) for unit in ("params", "bytes"))
         ratios = (dense["params"] / params, dense["bytes"] / size) if dense else (float("nan"),) * 2
         per = rate(after, "phone_errors", "phones")
@@ -67,9 +69,9 @@ def table(rows: dict[tuple, dict], control: str = "dense") -> str:
         paired, spoken = method != control and bool(shared), "words" in row
         cells = [
             method, f"{params:,.0f}", f"{ratios[0]:.2f}", f"{size:,.0f}", f"{ratios[1]:.2f}",
-            shown(rate(stages["before"], "phone_errors", "phones")), shown(per),
+            shown(rate(before, "phone_errors", "phones")), shown(per),
             difference(shared) if paired else "",
-            shown(rate(stages["before"], "word_errors", "words")) if spoken else "",
+            shown(rate(before, "word_errors", "words")) if spoken else "",
             shown(rate(after, "word_errors", "words")) if spoken else "",
             difference(shared, "word_errors") if paired and spoken else "", str(len(after)),
         ]  # fmt: skip

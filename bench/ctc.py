@@ -50,6 +50,13 @@ class Training:
             raise UserError(f"share is {self.share}, expected a part of the training set, above 0 and at most 1")
 
 
+def check_precision(settings: Training, device: str | torch.device) -> None:
+    """A `UserError` where `device` has no recurrent layers of that precision."""
+    is_cpu = torch.device(device).type == "cpu"
+    if settings.precision == "bfloat16" and is_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise UserError("precision is bfloat16, which torch's LSTM has on a CPU with AVX-512 or a GPU; take float32")
+
+
 def train(
     model: AcousticModel,
     corpus: Corpus,
@@ -64,8 +71,7 @@ def train(
 
     criterion: the loss of (log_probs (B, T, C), lengths (B,), batch); default: CTC, with the teacher if there is one.
     """
-    if settings.precision == "bfloat16" and not _has_bfloat16(corpus.device):
-        raise UserError("precision is bfloat16, which torch's LSTM has on a CPU with AVX-512 or a GPU; take float32")
+    check_precision(settings, corpus.device)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model.to(corpus.device).train()
@@ -102,10 +108,6 @@ def train(
     return model.eval()
 
 
-def _has_bfloat16(device: torch.device) -> bool:
-    return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
 def _loss(
     model: AcousticModel, batch: Batch, settings: Training, teacher: AcousticModel | None, criterion: Criterion | None
 ) -> Tensor:
@@ -124,7 +126,10 @@ def _loss(
 
 def ctc_loss(log_probs: Tensor, steps: Tensor, batch: Batch) -> Tensor:
     """The mean over the utterances that have frames enough; the others count nothing."""
-    enough = batch.phone_lengths <= steps  # CTC has no path through fewer frames
+    phones = batch.phones
+    inside = torch.arange(1, phones.shape[1]) < batch.phone_lengths[:, None]
+    repeats = ((phones[:, 1:] == phones[:, :-1]) & inside).sum(1)  # between equal phones CTC needs a blank
+    enough = batch.phone_lengths + repeats <= steps
     loss = torch.nn.functional.ctc_loss(
         log_probs.transpose(0, 1), batch.phones.to(log_probs.device), steps, batch.phone_lengths,
         reduction="none", zero_infinity=True,

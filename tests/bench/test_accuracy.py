@@ -107,3 +107,25 @@ def test_another_configuration_is_not_mixed_in(work, program):
     (work / "methods.yaml").write_text("svd: {solver: svd, allocation: equal}\n")
     status, _, error = program(accuracy.main, *options, "--seeds", 0, "--methods", "svd", "--sizes", "3x")
     assert status == 2 and "setting.json: these results are of method svd {" in error
+
+
+def test_settings_are_read_before_anything_is_trained_or_kept(work, program):
+    folders = ("--workdir", work, "--config", work / "config.yaml", "--out", work / "out", "--device", "cpu")
+    config = (work / "config.yaml").read_text()
+    (work / "config.yaml").write_text(config.replace("finetune: {epochs", "finetune: {epoch"))
+    status, _, error = program(accuracy.main, *folders)
+    assert status == 2 and "config.yaml: finetune: unknown key 'epoch'" in error and not (work / "out").exists()
+
+
+def test_results_of_another_corpus_or_dense_model_do_not_mix(work, program):
+    options = ("--workdir", work, "--config", work / "config.yaml", "--out", work / "out", "--device", "cpu",
+               "--seeds", 0, "--methods", "dense")  # fmt: skip
+    assert program(accuracy.main, *options)[0] == 0
+    status, _, error = program(accuracy.main, *options, "--dense_seed", 7)
+    assert status == 2 and "these results are of dense_seed None, not 7; give another --out" in error
+    with open(work / "data/test/text_phones", "a") as stream:
+        stream.write("test9 AA\n")
+    status, _, error = program(accuracy.main, *options)
+    assert status == 2 and "these results are of corpus" in error
+    (work / "data/test/text_phones").unlink()
+    assert "run stages 0 to 2 of the recipe" in program(accuracy.main, *options)[2]

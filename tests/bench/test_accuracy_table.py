@@ -51,3 +51,21 @@ def test_a_folder_without_results_is_refused(program, tmp_path):
     (tmp_path / "results.jsonl").touch()
     status, _, error = program(accuracy_table.main, tmp_path)
     assert status == 2 and "holds no results yet" in error
+
+
+def test_a_row_is_of_the_seeds_that_have_come_to_their_end(program, tmp_path):
+    rows = [row("svd", "8x", 0, stage, [2, 4, 2], 100) for stage in ("before", "after")]
+    rows.append(row("svd", "8x", 1, "before", [8, 16, 8], 100))
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    line = next(line for line in program(accuracy_table.main, tmp_path)[1].splitlines() if line.startswith("| svd"))
+    assert line.count("| 20.00 [20.00, 20.00] |") == 1 and "| 20.00 [20.00, 20.00] | 20.00 [20.00, 20.00] |" in line
+
+
+def test_a_method_of_two_sizes_has_a_row_in_each_table(program, tmp_path):
+    rows = [row("dense_int8", size, 0, stage, errors, params)
+            for size, errors, params in (("1x", [1, 2, 1], 800), ("4x", [5, 10, 5], 200))
+            for stage in ("before", "after")]  # fmt: skip
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert "50.00 [50.00, 50.00]" in program(accuracy_table.main, tmp_path)[1]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows[:2]))
+    assert "10.00 [10.00, 10.00]" in program(accuracy_table.main, tmp_path)[1]

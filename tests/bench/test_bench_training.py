@@ -7,9 +7,8 @@ import copy
 import pytest
 import torch
 
-from bench import ctc
-from bench.corpus import Corpus
-from bench.ctc import Training, train
+from bench.corpus import Batch, Corpus
+from bench.ctc import Training, ctc_loss, train
 from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModel
 
@@ -39,8 +38,22 @@ def test_a_precision_is_one_of_two():
 
 
 def test_a_processor_without_bfloat16_is_told_at_once(work, monkeypatch):
-    monkeypatch.setattr(ctc, "_has_bfloat16", lambda device: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     corpus = Corpus(work, torch.device("cpu"))
     model = AcousticModel(corpus.model_config("lstm", 1, 4, 3))
     with pytest.raises(UserError, match="precision is bfloat16.*take float32"):
         train(model, corpus, Training(epochs=1, rate=1e-3, precision="bfloat16"), 0)
+
+
+def test_the_loss_is_the_mean_over_what_ctc_has_a_path_for():
+    """Two equal phones want three frames: with two their loss is infinite, and they count nothing."""
+    log_probs = torch.randn(2, 2, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+
+    def batch(*phones):
+        lengths = torch.full((len(phones),), 2)
+        return Batch(torch.arange(len(phones)), torch.zeros(len(phones), 2, 26), lengths, torch.tensor(phones), lengths)
+
+    both = ctc_loss(log_probs, torch.tensor([2, 2]), batch([1, 1], [2, 3]))
+    alone = ctc_loss(log_probs[1:], torch.tensor([2]), batch([2, 3]))
+    torch.testing.assert_close(both, alone)
+    assert float(alone) == pytest.approx(-float(log_probs[1, 0, 2] + log_probs[1, 1, 3]))
