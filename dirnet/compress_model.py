@@ -22,7 +22,7 @@ from dirnet.compression.budget import Size, parse_size
 from dirnet.compression.compressor import compress
 from dirnet.compression.finetune import refuse_replaced_start
 from dirnet.compression.inputs import digest
-from dirnet.compression.methods import METHODS, PRESETS, Method, find_method, load_methods
+from dirnet.compression.methods import METHODS, Method, find_method, load_methods
 from dirnet.compression.parallel import workers
 from dirnet.compression.picture import picture
 from dirnet.compression.plan import describe_plan
@@ -31,6 +31,7 @@ from dirnet.compression.report import markdown
 from dirnet.compression.small import describe_small
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
+from dirnet.factorization.solve import PRESETS
 from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel

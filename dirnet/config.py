@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import types
 import typing
 from pathlib import Path
@@ -52,6 +53,13 @@ def from_mapping(kind: type[Config], mapping: dict[str, Any], where: str) -> Con
     return kind(**{key: _checked(value, hints[key], f"{where}: {key}") for key, value in mapping.items()})
 
 
+def check_choices(settings: Any) -> None:
+    """A `UserError` for a field of a dataclass that is none of the values of its `Literal`: Python does not check."""
+    for name, hint in typing.get_type_hints(type(settings)).items():
+        if typing.get_origin(hint) is typing.Literal:
+            _checked(getattr(settings, name), hint, name)
+
+
 def load(kind: type[Config], path: str | Path) -> Config:
     """Read the YAML file `path` into the frozen dataclass `kind`."""
     return from_mapping(kind, read_yaml(path), str(path))
@@ -72,13 +80,14 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         plain = typing.get_origin(choice) or choice
         if plain is typing.Any or (plain is typing.Literal and value in typing.get_args(choice)):
             return value
-        if plain is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if plain is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+        if plain is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
             try:
-                return float(value)
-            except ValueError:
+                number = float(value)  # YAML 1.1 reads 1e-3 as a string
+            except (OverflowError, ValueError):
                 continue
+            if math.isfinite(number):
+                return number
+            continue
         if plain is tuple and isinstance(value, (list, tuple)):
             return tuple(value)
         if plain is int and isinstance(value, bool):

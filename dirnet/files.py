@@ -70,6 +70,8 @@ def atomic_folder(path: str | Path, mark: str) -> Iterator[Path]:
             os.replace(path, old)  # at once: what a killed process had half removed would hold no mark
         os.replace(temporary, path)
     except BaseException as error:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
         name_full_disk(error, path)
         raise

@@ -38,6 +38,8 @@ def test_values_are_read_and_converted(tmp_path):
         ("beam: 1\nmax_activ: 3", "unknown key 'max_activ'; did you mean 'max_active'?"),
         ("max_active: 3", "key 'beam' is missing"),
         ("beam: wide", "beam is 'wide', expected float"),
+        ("beam: .inf", "beam is inf, expected float"),
+        ("beam: 1e999", "beam is '1e999', expected float"),
         ("beam: 1\nmax_active: true", "max_active is True, expected int"),
         ("beam: 1\nmode: slow", "mode is 'slow', expected fast or exact"),
         ("- 1\n- 2", "holds a list"),

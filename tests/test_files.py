@@ -151,3 +151,21 @@ def test_lines_of_several_processes_stay_whole(tmp_path):
     processes = [subprocess.Popen([sys.executable, "-c", code, log, name]) for name in "ab"]
     assert [process.wait() for process in processes] == [0, 0]
     assert sorted(row[:2] for row in read_log(log)) == [[name, number] for name in "ab" for number in range(20)]
+
+
+def test_a_folder_whose_replacement_fails_at_the_last_moment_is_put_back(tmp_path, monkeypatch):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "mark").write_text("old")
+    rename, calls = os.replace, []
+
+    def interrupted(source, destination):
+        calls.append(source)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target, "mark") as folder:
+        (folder / "mark").write_text("new")
+    assert (target / "mark").read_text() == "old" and os.listdir(tmp_path) == ["model"]

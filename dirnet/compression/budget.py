@@ -13,6 +13,7 @@ from dirnet.nn.running import CostModel, group_counts
 
 Unit = Literal["params", "bytes", "fs"]  # femtoseconds per output frame: whole numbers divide exactly
 FS = 1e15
+MOST = 1e15  # of anything that a size may count
 
 _FACTORS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(x|(?:[kmg]i?)?b|[kmg]?)", re.IGNORECASE)
@@ -46,7 +47,7 @@ def parse_size(text: str) -> Size:
     if (match := _RTF.fullmatch(text.strip())) and float(match[1]) > 0:
         return Size(text, "rtf", float(match[1]))
     match = _PATTERN.fullmatch(text.strip())
-    if match is None or float(match[1]) == 0:
+    if match is None or not 0 < float(match[1]) < MOST:
         raise UserError(
             f"size {text!r} is not understood; give a ratio (7.9x), parameters (1.3M), bytes (2MB) or rtf=0.05"
         )

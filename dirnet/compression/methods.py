@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Literal
 from torch import nn
 
 from dirnet.compression.budget import Size
-from dirnet.config import from_mapping, read_yaml
+from dirnet.config import check_choices, from_mapping, read_yaml
 from dirnet.errors import UserError, did_you_mean
 from dirnet.factorization import shrinkage
 from dirnet.factorization.shift import Shifts
@@ -61,7 +62,9 @@ class Method:
     support: Literal["fixed", "gradual", "regrow"] = "fixed"
 
     def __post_init__(self) -> None:
-        if self.vartheta <= 0 or self.gamma <= 0 or (self.penalty is not None and self.penalty <= 0):
+        check_choices(self)
+        schedule = (self.vartheta, self.gamma, 1.0 if self.penalty is None else self.penalty)
+        if not all(0 < value < math.inf for value in schedule):
             raise UserError(f"vartheta {self.vartheta}, gamma {self.gamma}, penalty {self.penalty}: expected above 0")
         if self.preset != "paper" and self.schedule != shrinkage.Schedule():
             raise UserError(f"vartheta, gamma, penalty and fill belong to preset paper, not {self.preset}")
@@ -161,7 +164,6 @@ class Method:
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
-PRESETS = ("best", "paper")
 METHODS = {
     "dirnet": Method("dirnet", allocation="equal", weighting="auto", permute=True),
     "dirnet_b4": Method("dirnet", block=4, allocation="equal", weighting="auto", permute=True),

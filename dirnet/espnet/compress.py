@@ -21,7 +21,7 @@ from dirnet.compression.compressor import compress
 from dirnet.compression.finetune import refuse_replaced_start
 from dirnet.compression.groups import dense_rnns, matrix_groups
 from dirnet.compression.inputs import digest
-from dirnet.compression.methods import METHODS, PRESETS, Method, check_trainable, find_method, load_methods
+from dirnet.compression.methods import METHODS, Method, check_trainable, find_method, load_methods
 from dirnet.compression.parallel import workers
 from dirnet.compression.plan import describe_plan
 from dirnet.compression.preparation import prepare
@@ -31,6 +31,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import folder
 from dirnet.espnet.batches import read_batches
 from dirnet.espnet.source import Source, find, remarks_dropped, replaced_strings
+from dirnet.factorization.solve import PRESETS
 from dirnet.files import read_json
 from dirnet.nn.quantised import DTYPES
 from dirnet.options import Parser, seed

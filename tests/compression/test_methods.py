@@ -41,3 +41,17 @@ def test_a_wrong_method_file_is_named(tmp_path):
         (tmp_path / "conf.yaml").write_text(text)
         with pytest.raises(UserError, match=message):
             load_methods(tmp_path / "conf.yaml")
+
+
+@pytest.mark.parametrize("field", ["solver", "preset", "allocation", "dtype", "shift_kind", "input_group", "weighting",
+                                   "support"])  # fmt: skip
+def test_a_choice_is_checked_in_python_too(field):
+    with pytest.raises(UserError, match=f"{field} is 'foo', expected .* or "):
+        Method(**{"solver": "dirnet", field: "foo"})
+
+
+@pytest.mark.parametrize("field", ["vartheta", "gamma", "penalty"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 0.0])
+def test_a_path_without_an_end_is_refused(field, value):
+    with pytest.raises(UserError, match=f"{field} {value}"):
+        Method("dirnet", preset="paper", **{field: value})
