@@ -25,6 +25,7 @@ from dirnet.factorization import Factors
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.cells import in_place_of, origin
 from dirnet.nn.grouping import groups_of
+from dirnet.nn.quantised import check_holds_int8
 from dirnet.nn.recurrent import coded_class
 from dirnet.nn.running import CostModel
 from dirnet.progress import Meter
@@ -71,6 +72,9 @@ def compress(
         return small_model(model, wanted, seed, settings)
     rnns, dense = dense_rnns(model), size_figures(model)
     dense_config = model.config if isinstance(model, AcousticModel) else None
+    if method.dtype == "int8":
+        for rnn in rnns.values():
+            check_holds_int8(rnn.weight_ih_l0.dtype)
     total = sum(len(groups_of(rnn, method.grouping(rnn))) for rnn in rnns.values())
     if method.permute and method.block > 1:  # units change places: in copies, someone may keep the dense layers
         model = replace(model, {origin(rnn): copy.deepcopy(origin(rnn)) for rnn in rnns.values()})

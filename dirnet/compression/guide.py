@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,7 +65,11 @@ def make_guide(model: nn.Module, method: Method, data: Iterable[Any] | None, see
         raise UserError(f"data is one {type(data).__name__}, expected an iterable of inputs of the model; give [data]")
     kept: list[Any] = []  # the rest may be more than memory holds
     if chosen == "none":
-        return Guide(list(itertools.islice(data, EFFECT_BATCHES)))
+        for _ in _keeping(data, kept, EFFECT_BATCHES):
+            pass
+        if not kept:
+            raise UserError("calibration data is empty; give at least one input of the model")
+        return Guide(kept)
     found = calibrate(model, _keeping(data, kept, EFFECT_BATCHES), gradients=chosen == "fisher", seed=seed)
     return guided(method, kept, [one for statistics in found.values() for one in statistics])
 
@@ -109,6 +112,8 @@ def output_errors(
     batches = guide.data[:EFFECT_BATCHES]
     members = [(rnn, group) for rnn in dense_rnns(model).values() for group in groups_of(rnn, method.grouping(rnn))]
     before = [_said(model, inputs) for inputs in batches]
+    if not all(bool(values.isfinite().all()) for values, _ in before):
+        raise UserError("calibration gave outputs of NaN or infinity; look at the inputs")
 
     def errors(at: int, budgets: list[int]) -> list[float]:
         matrix, (rnn, group) = groups[at].matrix, members[at]
@@ -116,6 +121,9 @@ def output_errors(
         touched = [getattr(rnn, name) for member in group.members for name in _touched(rnn, member.weight)]
         kept = [parameter.detach().clone() for parameter in touched]
         for budget in budgets:
+            if budget >= prices[at].dense:  # kept as it is, and not as weighting and its inverse would round it
+                found.append(0.0)
+                continue
             rough = guide.restored(at, factorize_roughly(method, Task(weighted, prices[at], budget))).reconstruct()
             try:
                 _lend(rnn, group, rough)

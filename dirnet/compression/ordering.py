@@ -13,7 +13,7 @@ from dirnet.compression.guide import Guide, guided
 from dirnet.compression.methods import Method
 from dirnet.compression.plan import Plan
 from dirnet.compression.solvers import split
-from dirnet.factorization import annealing, blocks, clustering
+from dirnet.factorization import annealing, blocks, clustering, svd
 from dirnet.factorization.threads import one_thread
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.grouping import GATES, Group, groups_of
@@ -84,7 +84,7 @@ def order_units(
 
 def _span(matrix: Tensor, atoms: int | None) -> Tensor:
     """The leading left singular vectors (N, p); without a dictionary the unit vectors."""
-    return torch.eye(len(matrix)) if atoms is None else torch.linalg.svd(matrix, full_matrices=False)[0][:, :atoms]
+    return torch.eye(len(matrix)) if atoms is None else svd.principal(matrix)[0][:, :atoms]
 
 
 def _columns(group: Group, orders: dict[str, Tensor], gates: int) -> Tensor:

@@ -119,7 +119,7 @@ def _svd(method: Method, task: Task) -> tuple[Factors, dict[str, Any]]:
 
 def _odl(method: Method, task: Task) -> tuple[Factors, dict[str, Any]]:
     atoms = _half(task.price, task.budget)
-    params = task.price.rows * atoms + task.price.nonzeros(atoms, task.budget)
+    params = min(task.price.rows * atoms + task.price.nonzeros(atoms, task.budget), task.matrix.numel())
     return odl.online_dictionary_learning(
         task.matrix, params=params, atoms=atoms, block=method.block, seed=task.seed
     ), {}  # fmt: skip

@@ -122,9 +122,9 @@ def exchanged(codes: Tensor, gradient: Tensor, mask: Tensor, kept: int, exchange
     """
     outside = int((~mask).sum()) // block
     stay = blocks.largest(codes * mask, (kept - min(exchange, outside)) * block, block) & mask
-    outside_first = (gradient.abs() + torch.finfo(gradient.dtype).tiny) * ~mask  # also where the gradient is zero
-    grown = blocks.largest(outside_first, kept * block - int(stay.sum()), block) & ~mask
-    return stay | grown
+    sizes = blocks.norms(gradient, block).clamp_min(torch.finfo(gradient.dtype).tiny)  # also where there is no gradient
+    grown = blocks.largest(sizes.masked_fill(mask[:, ::block], 0.0), kept - int(stay.sum()) // block)
+    return stay | blocks.expand(grown, block)
 
 
 def loosen(model: nn.Module, dense: nn.Module | None = None) -> tuple[int | None, ...]:
@@ -203,4 +203,4 @@ def _rebuilt(matrix: CodedMatrix, kept: int | None, codes: Tensor) -> CodedMatri
             index = chosen.view(-1, matrix.block)[:, 0].nonzero().flatten()
             new.index.copy_(index)
             new.codes.copy_(codes.reshape(-1, matrix.block)[index])
-    return new.train(matrix.training)
+    return new.requires_grad_(matrix.codes.requires_grad).train(matrix.training)

@@ -62,7 +62,12 @@ class Factors:
 
 def relative_error(matrix: Tensor, factors: Factors) -> float:
     """`|W - D Z|_F / |W|_F`; zero for a zero matrix."""
-    return float((matrix - factors.reconstruct()).norm() / matrix.norm().clamp_min(torch.finfo(matrix.dtype).tiny))
+    return relative_norm(matrix - factors.reconstruct(), matrix)
+
+
+def relative_norm(lost: Tensor, matrix: Tensor) -> float:
+    """`|lost|_F / |W|_F`; zero for a zero matrix of which nothing is lost."""
+    return float(lost.norm() / matrix.norm().clamp_min(torch.finfo(matrix.dtype).tiny))
 
 
 def check_matrix(matrix: Tensor, block: int = 1) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dirnet.factorization import blocks, coordinate_descent
+from dirnet.factorization.factors import relative_norm
 from dirnet.factorization.shift import IDENTITY, Shifts
 
 GAMMA = 0.4
@@ -112,7 +113,7 @@ def stage(
         shares = _shares(usage[alive], gamma)
         if float((shares - before).abs().max()) <= tolerance / len(shares):
             break
-    error = float((matrix - shifts.reconstruct(dictionary[:, kept], codes)).norm() / matrix.norm())
+    error = relative_norm(matrix - shifts.reconstruct(dictionary[:, kept], codes), matrix)
     return Stage(log_vartheta, penalty, kept, codes, blocks.count(codes, block), error)
 
 
@@ -146,9 +147,9 @@ def path(
 
 def first_penalty(atoms: int, vartheta: float = VARTHETA, gamma: float = GAMMA, threshold: float = 0.01) -> float:
     """The largest lambda_2 of 1e-3, 1e-2 ... 1e3 with which a uniform theta shrinks codes by at most `threshold`."""
-    powers = [10.0**power for power in range(-3, 4)]
-    fitting = [power for power in powers if power * (vartheta / atoms) ** -gamma <= threshold]
-    return fitting[-1] if fitting else powers[0]
+    least = math.log10(threshold) + gamma * math.log10(vartheta / atoms)  # by logarithms: a power may be infinite
+    fitting = [power for power in range(-3, 4) if power <= least]
+    return 10.0 ** (fitting[-1] if fitting else -3)
 
 
 def _shares(usage: Tensor, gamma: float) -> Tensor:

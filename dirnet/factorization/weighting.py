@@ -65,6 +65,7 @@ def weighting(moment: Tensor, share: float, gains: Tensor | None = None, *, diag
     """
     weights = shrunk(torch.diag(moment.diagonal()) if diagonal else moment, share)
     values, vectors = torch.linalg.eigh(weights)
+    values = values.clamp_min(share)  # as they are but for rounding
     root = (vectors * values.sqrt()) @ vectors.T
     inverse = (vectors / values.sqrt()) @ vectors.T
     if diagonal:  # eigenvectors of equal values need not be unit vectors to the last bit

@@ -25,8 +25,18 @@ def check_dtype(dtype: str) -> str:
     return dtype
 
 
+def check_holds_int8(dtype: torch.dtype) -> None:
+    """A `UserError` unless values of int8 codes are exact in `dtype`."""
+    if dtype not in (torch.float32, torch.float64):
+        raise UserError(f"int8 codes of a model in {dtype}: expected float32 or float64; call model.float() before")
+
+
 def quantise(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """int8 values and bfloat16 scales of a float32 or float64 matrix; a scale serves what lies along `dim`."""
+    """int8 values and bfloat16 scales of a float32 or float64 matrix; a scale serves what lies along `dim`.
+
+    Another dtype is a `UserError`: it cannot hold every `q * s`.
+    """
+    check_holds_int8(values.dtype)
     scales = scales_of(values.abs().amax(dim, keepdim=True))
     return (values / scales.to(values.dtype)).round_().to(torch.int8), scales.squeeze(dim)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-Factors = list[list[Tensor]]
+Chains = list[list[Tensor]]  # what each vector is multiplied by, one matrix after the other
 
 
 class Sequences:
@@ -28,14 +28,14 @@ class Sequences:
     def __reduce__(self):
         return Sequences, ()
 
-    def factors_before(self, hidden: Tensor, weights: nn.Module) -> Factors | None:
+    def factors_before(self, hidden: Tensor, weights: nn.Module) -> Chains | None:
         """What gave `hidden`, if it would be the same today; else None."""
         if torch.compiler.is_compiling() or hidden not in self._steps:
             return None
         factors, then = self._steps[hidden]
         return factors if then.is_like(_Circumstances.of(hidden, weights)) else None
 
-    def keep(self, hidden: Tensor, weights: nn.Module, factors: Factors) -> None:
+    def keep(self, hidden: Tensor, weights: nn.Module, factors: Chains) -> None:
         """`factors`, made of `weights`, gave `hidden`."""
         if not torch.compiler.is_compiling():
             self._steps[hidden] = factors, _Circumstances.of(hidden, weights)

@@ -45,9 +45,9 @@ def write(
 ) -> None:
     """Write the weights of `model`, and a description of format `kind` that tells of `config` and `extra`.
 
-    Both files are written whole under temporary names first, so an interruption leaves the old model; the description
-    takes its name last, so that it never tells of weights that are not there. A NaN or an infinity among the weights is
-    a `UserError`.
+    Both files are written whole under temporary names first, so an interruption leaves the old model. One between the
+    two renames leaves the new weights beside the old description, which `load` refuses: write the model again. A NaN
+    or an infinity among the weights is a `UserError`.
     """
     tensors = stored_tensors(model)
     _refuse_not_finite(tensors, "the model to save")

@@ -164,3 +164,28 @@ def test_asking_for_data_that_is_not_there_is_named():
     for other in ({"shifts": 1}, {"input_group": "shared"}):
         with pytest.raises(UserError, match="weighting is fisher, expected none with shifts"):
             Method("dirnet", weighting="fisher", **other)
+
+
+@pytest.mark.parametrize("weighting", ["none", "activation", "fisher"])
+def test_a_group_that_is_kept_whole_costs_the_output_nothing(weighting):
+    """A weighting cannot be undone without a dictionary, and need not be: nothing was factorized."""
+    model, data = acoustic_model(), features()
+    method = Method("dirnet", allocation="output", weighting=weighting)
+    guide = make_guide(model, method, data)
+    plan = make_plan(model, parse_size("2x"), method, guide)
+    errors = output_errors(model, plan.groups, plan.prices, method, guide)
+    for at, price in enumerate(plan.prices):
+        assert errors(at, [price.dense, price.dense // 2])[0] == 0 < errors(at, [price.dense // 2])[0]
+
+
+@pytest.mark.parametrize("weighting", ["none", "fisher"])
+def test_a_budget_by_output_wants_data_that_say_something(weighting):
+    method = Method("dirnet", allocation="output", weighting=weighting)
+    with pytest.raises(UserError, match="calibration data is empty"):
+        dirnet.compress(acoustic_model(), "3x", method, data=[], progress=False)
+    broken = [(inputs * float("nan"), lengths) for inputs, lengths in features()]
+    with pytest.raises(UserError, match="calibration gave .* of NaN or infinity; look at the inputs"):
+        dirnet.compress(acoustic_model(), "3x", method, data=broken, progress=False)
+    unread = iter(features() * 10)
+    dirnet.compress(acoustic_model(), "3x", method, data=unread, progress=False)
+    assert not list(unread)

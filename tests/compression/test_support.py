@@ -256,3 +256,22 @@ def test_cells_are_loosened_with_the_layers():
 def test_settings_that_contradict_each_other_are_refused(settings, fault):
     with pytest.raises(UserError, match=fault):
         Method(**settings)
+
+
+@pytest.mark.parametrize("block", [1, 8])
+def test_an_exchange_keeps_its_size_where_no_gradient_asks_for_more(block):
+    codes = torch.zeros(4, 32)
+    codes[0] = torch.arange(1.0, 33.0)
+    mask = codes != 0
+    found = exchanged(codes, torch.zeros(4, 32), mask, 32 // block, 16 // block, block)
+    assert found.sum() == 32 and (found & mask).sum() == 16
+
+
+def test_what_is_frozen_stays_frozen_in_both_directions():
+    torch.manual_seed(0)
+    frozen = nn.LSTM(8, 16, 2).requires_grad_(False)
+    model, _ = dirnet.compress(frozen, "3x", Method("dirnet", support="regrow"), progress=False)
+    kept = loosen(model)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    tighten(model, kept)
+    assert not any(parameter.requires_grad for parameter in model.parameters())

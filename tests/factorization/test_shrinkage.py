@@ -141,3 +141,14 @@ def test_no_gamma_leaves_the_range_of_numbers(learned, gamma):
     assert len(sizes[0]) == len(sizes[1])
     assert all(abs(a - b) <= 0.02 * sizes[1][0] for a, b in zip(*sizes, strict=True))
     assert max(a - b for a, b in zip(sizes[1], sizes[1][1:], strict=False)) < 0.5 * sizes[1][0]  # it shrinks by and by
+
+
+def test_a_zero_matrix_has_a_path_of_numbers():
+    zero = torch.zeros(6, 12)
+    atoms = torch.nn.functional.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), dim=0)
+    for point in shrinkage.path(zero, atoms, torch.zeros(4, 12)):
+        assert point.relative_error == 0.0
+
+
+def test_lambda_2_of_a_large_gamma_is_a_number():
+    assert shrinkage.first_penalty(10, 1e-7, 100.0) == 1e-3 and shrinkage.first_penalty(10, 1e7, 100.0) == 1e3

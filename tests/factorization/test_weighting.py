@@ -118,3 +118,10 @@ def test_factors_with_shifts_have_no_weighting(inputs, small):
     shifted, _ = solve(small, params=150, preset="paper", shifts=Shifts(1, "circular"))
     with pytest.raises(UserError, match="weighted factors have shifts"):
         weigh.undo(shifted)
+
+
+def test_the_smallest_share_of_the_identity_leaves_numbers(small):
+    """Of inputs without rank the eigenvalues are the share alone, and rounding may take them below zero."""
+    moment = torch.ones(len(small), len(small))
+    found = weighting(moment, 1e-16)
+    assert found.root.isfinite().all() and found.inverse.isfinite().all()

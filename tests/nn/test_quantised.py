@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+import dirnet
+from dirnet.compression.methods import Method
 from dirnet.errors import UserError
 from dirnet.factorization import Factors
 from dirnet.nn.coded import CodedMatrix
@@ -160,3 +162,15 @@ def test_training_is_aware_of_the_rounding_and_keeps_the_support(layer_class):
     assert not torch.equal(stored.groups[0].codes, layer.groups[0].codes)
     assert torch.equal(stored(x)[0], layer(x)[0])
     torch.testing.assert_close(layer.to_dense()(x)[0], layer(x)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_int8_codes_in_half_precision_are_refused_before_anything_is_solved_or_written(dtype, tmp_path):
+    """Its 8 or 11 bits do not hold `q * s`: the file would be refused when it is read."""
+    method = Method("dirnet", dtype="int8")
+    with pytest.raises(UserError, match=f"int8 codes of a model in {dtype}: expected float32.*call model.float"):
+        dirnet.compress(nn.LSTM(8, 32, 2).to(dtype), "3x", method, progress=False)
+    model, _ = dirnet.compress(nn.LSTM(8, 32, 2), "3x", method, progress=False)
+    with pytest.raises(UserError, match=f"int8 codes of a model in {dtype}"):
+        dirnet.save(model.to(dtype), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
