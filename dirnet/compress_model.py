@@ -22,7 +22,7 @@ from dirnet.compression.budget import Size, parse_size
 from dirnet.compression.compressor import compress
 from dirnet.compression.finetune import refuse_replaced_start
 from dirnet.compression.inputs import digest
-from dirnet.compression.methods import METHODS, Method, find_method, load_methods
+from dirnet.compression.methods import METHODS, PRESETS, Method, find_method, load_methods
 from dirnet.compression.parallel import workers
 from dirnet.compression.picture import picture
 from dirnet.compression.plan import describe_plan
@@ -31,8 +31,7 @@ from dirnet.compression.report import markdown
 from dirnet.compression.small import describe_small
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
-from dirnet.factorization.solve import PRESETS
-from dirnet.files import atomic_write, read_json
+from dirnet.files import atomic_write, check_place, read_json
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.quantised import DTYPES
@@ -58,6 +57,7 @@ def _main(argv: list[str] | None) -> int:
     methods = load_methods(arguments.config) if arguments.config else METHODS
     method = find_method(arguments.method, methods).changed(arguments.block, arguments.preset, arguments.dtype)
     cost, size, out = _cost_model(arguments), parse_size(arguments.size), Path(arguments.out)
+    check_place(out, folder=True)
     request = {
         "dense_sha256": storage.describe(arguments.model)["sha256"],
         "size": size.text,

@@ -62,7 +62,10 @@ def check_choices(settings: Any) -> None:
 
 def load(kind: type[Config], path: str | Path) -> Config:
     """Read the YAML file `path` into the frozen dataclass `kind`."""
-    return from_mapping(kind, read_yaml(path), str(path))
+    try:
+        return from_mapping(kind, read_yaml(path), str(path))
+    except UserError as error:  # what a dataclass says of its ranges knows no file
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
 
 
 def boolean(text: str) -> bool:

@@ -79,6 +79,19 @@ def atomic_folder(path: str | Path, mark: str) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def check_place(path: str | Path, *, folder: bool = False) -> None:
+    """A `UserError` where a file, or a folder, cannot be made at `path`: told before hours of work. Makes nothing."""
+    path = Path(path)
+    if path.exists() and path.is_dir() != folder:
+        raise UserError(f"{path} is a {'file' if folder else 'folder'}, expected a {'folder' if folder else 'file'} to "
+                        "write; give another path")  # fmt: skip
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if there != path and not there.is_dir():
+        raise UserError(f"{path} cannot be made, as {there} is no folder; give another path")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"{path} cannot be written, {there} allows no writing; give another path")
+
+
 def _fresh_prefix(path: Path) -> str:
     """How names of this process's temporaries of `path` begin; those of processes that are gone are removed."""
     prefix = f".{path.name}.{_here()}."

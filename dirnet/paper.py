@@ -15,6 +15,7 @@ OUT/WHAT.md, .json and .png. The paper's figures are those of `report/published.
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -54,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     options = words[at + 1 :]
     if arguments.ratio is not None and arguments.ratio < 1:
         raise UserError(f"--ratio is {arguments.ratio}, expected 1 or more")
+    if not 0 <= arguments.tolerance < math.inf:
+        raise UserError(f"--tolerance is {arguments.tolerance}, expected per cent from 0")
     if options:
         run(arguments.what, arguments.results, options, shlex.split(arguments.cmd))
     elif arguments.cmd:

@@ -11,7 +11,7 @@ import pytest
 
 from dirnet import files
 from dirnet.errors import UserError
-from dirnet.files import append_log, atomic_folder, atomic_write, read_log
+from dirnet.files import append_log, atomic_folder, atomic_write, check_place, read_log
 
 WRITERS = [(atomic_write, []), (atomic_folder, ["mark"])]
 
@@ -169,3 +169,16 @@ def test_a_folder_whose_replacement_fails_at_the_last_moment_is_put_back(tmp_pat
     with pytest.raises(KeyboardInterrupt), atomic_folder(target, "mark") as folder:
         (folder / "mark").write_text("new")
     assert (target / "mark").read_text() == "old" and os.listdir(tmp_path) == ["model"]
+
+
+def test_a_place_where_nothing_can_be_made_is_told_and_left_alone(tmp_path):
+    (tmp_path / "file").touch()
+    check_place(tmp_path / "new/deep/cost.json")
+    check_place(tmp_path / "file")
+    check_place(tmp_path, folder=True)
+    for path, folder, fault in (("file/c.json", False, "cannot be made, as .*file is no folder"),
+                                ("file", True, "is a file, expected a folder to write"),
+                                (".", False, "is a folder, expected a file to write")):  # fmt: skip
+        with pytest.raises(UserError, match=fault):
+            check_place(tmp_path / path, folder=folder)
+    assert os.listdir(tmp_path) == ["file"]

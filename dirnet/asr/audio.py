@@ -74,6 +74,8 @@ class AudioReader:
         for path in candidates:
             if path.is_file():
                 return path
+        if Path(location).is_dir():
+            raise UserError(f"audio {location} is a folder; give the audio files in it")
         if not self.roots:
             raise UserError(f"audio {location} does not exist; correct the path")
         places = ", ".join(dict.fromkeys(os.path.dirname(os.path.abspath(path)) for path in candidates))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dirnet.compression.budget import parse_size
 from dirnet.compression.methods import check_trainable, load_methods
-from dirnet.config import boolean
-from dirnet.errors import UserError, one_line_errors
+from dirnet.config import boolean, read_yaml
+from dirnet.errors import UserError, did_you_mean, one_line_errors
 from dirnet.nn.running import load_cost_model
 from dirnet.options import Parser
 from dirnet.provenance import cpu_name
@@ -25,7 +25,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", type=boolean, default=True, help="false: refuse nothing, only print")
     parser.add_argument("--espnet", type=boolean, default=False, help="true: as egs/ptb_dirnet, which trains `small` "
                         "itself and gives the others to `dirnet compress --espnet`")  # fmt: skip
+    parser.add_argument("--read", nargs="*", default=[], help="configurations of other stages, read once beforehand")
     arguments = parser.parse_args(argv)
+    for path in arguments.read:
+        read_yaml(path)
     known = load_methods(arguments.config)
     if not arguments.espnet:
         print(*(name for name in arguments.methods.split() if name in known and known[name].solver == "dense"))
@@ -38,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     for name in arguments.methods.split():
         if name not in known:
-            raise UserError(f"method {name!r} is unknown; {arguments.config} has {', '.join(known)}")
+            raise UserError(f"--methods: method {name!r} is not in {arguments.config}; {did_you_mean(name, known)}")
         if arguments.espnet and name == "dense":
             raise UserError("method dense is in the table as dense_1x whatever --methods says; leave it out")
         if arguments.espnet and name == "small" and known[name].solver != "small":

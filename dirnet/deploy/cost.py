@@ -25,8 +25,8 @@ from dirnet.deploy.export import DEFAULT_CHUNK, constants, speech_like, streamin
 from dirnet.deploy.lowering import lower
 from dirnet.deploy.program import Program
 from dirnet.deploy.rtf import check_seconds, check_threads
-from dirnet.errors import UserError, one_line_errors
-from dirnet.files import atomic_write
+from dirnet.errors import one_line_errors
+from dirnet.files import atomic_write, check_place
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.running import BLOCKS, CostModel, group_shapes, model_counts
 from dirnet.options import Parser
@@ -125,8 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     check_threads(options.threads)
     check_seconds(options.seconds)
-    if options.out.is_dir():
-        raise UserError(f"--out {options.out} is a folder; give the file to write, such as {options.out}/cost.json")
+    check_place(options.out)
     library.load()  # a missing compiler is told before the work
     print(f"exporting and timing {len(grid())} small models, which takes about ten minutes", flush=True)
     model = cost_model(options.seconds, options.threads)

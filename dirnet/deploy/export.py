@@ -26,6 +26,7 @@ from dirnet.deploy.program import Program
 from dirnet.deploy.streaming import KernelModel, StockModel, StreamingModel
 from dirnet.deploy.xnnpack_int8 import Int8StockModel
 from dirnet.errors import UserError, one_line_errors
+from dirnet.files import check_place
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.options import Parser
@@ -219,6 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--chunk", type=int, help="outputs per call (default: 16, for xnnpack 1)")
     options = parser.parse_args(argv)
     out = Path(options.out or Path(options.model) / "encoder.pte")
+    check_place(out)
     chunk = DEFAULT_CHUNK[options.backend] if options.chunk is None else options.chunk
     if is_current(options.model, out, options.backend, chunk):
         print(f"{out} is already the program of {options.model}; nothing to do")

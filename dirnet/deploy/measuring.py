@@ -131,6 +131,8 @@ def _result(
 
 def _program(folder: Path) -> Program:
     """The program `folder`, or the one in it; `encoder.pte` must be of the model beside it, if there is one."""
+    if folder.is_file() and folder.suffix != ".pte":
+        raise UserError(f"{folder} is no exported program, expected a .pte; write one with `dirnet export`")
     program = Program(folder if folder.suffix == ".pte" else folder / "encoder.pte")
     beside = program.path.parent
     known = program.path.name == "encoder.pte" and (beside / storage.DESCRIPTION).exists()
@@ -144,5 +146,6 @@ def _features(program: Program, features: Tensor | None) -> Tensor:
     if features is None:
         return speech_like(program.cmvn_mean, program.cmvn_istd, 400)
     if features.dim() != 2 or features.shape[1] != program.feature_size or not torch.isfinite(features).all():
-        raise UserError(f"--feats holds {list(features.shape)}, expected finite (frames, {program.feature_size}) MFCC")
+        raise UserError(f"--feats holds {list(features.shape)}, expected finite (frames, {program.feature_size}) MFCC; "
+                        "save such an array with numpy.save")  # fmt: skip
     return features

@@ -37,13 +37,13 @@ from dirnet.deploy.lowering import MAX_FRAMES
 from dirnet.deploy.measuring import CACHES, CHUNKS, Settings, measure
 from dirnet.deploy.phone import CLUSTERS, Phone
 from dirnet.errors import UserError, one_line_errors
-from dirnet.files import atomic_write
+from dirnet.files import atomic_write, check_place
 from dirnet.options import Parser
 
 
 def rtf_line(result: dict[str, Any]) -> str:
     """The customary line."""
-    return f"RTF = elapsed / audio = {result['elapsed_s']:.3f} / {result['audio_s']:.3f} = {result['rtf']:.5f}"
+    return f"mean RTF = elapsed / audio = {result['elapsed_s']:.3f} / {result['audio_s']:.3f} = {result['rtf']:.5f}"
 
 
 def check_threads(threads: int) -> int:
@@ -106,8 +106,8 @@ def _read_features(path: str | None) -> Tensor | None:
         return torch.from_numpy(np.load(path, allow_pickle=False)).float()
     except FileNotFoundError:
         raise UserError(f"--feats {path} does not exist; give a .npy file of (frames, 26) MFCC") from None
-    except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
-        raise UserError(f"--feats {path} is not a .npy array ({error}); save one with numpy.save") from None
+    except (ValueError, TypeError, OSError, EOFError, BadZipFile):
+        raise UserError(f"--feats {path} is not a .npy array of numbers; save one with numpy.save") from None
 
 
 def _write(results: dict[Path, dict[str, Any]], out: str | None) -> None:
@@ -150,8 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--{name} goes with --compare; --model times one program alone")
     if options.compare and options.out:
         raise UserError("--out goes with --model; --compare writes rtf.json into every folder")
-    if options.out and Path(options.out).is_dir():
-        raise UserError(f"--out {options.out} is a folder; give the file to write, such as {options.out}/rtf.json")
+    if options.out:
+        check_place(options.out)
     if options.model and options.model.is_dir():
         raise UserError(f"--model {options.model} is a folder, expected a program; give its encoder.pte")
     folders = options.compare or [options.model]

@@ -21,7 +21,7 @@ from dirnet.compression.compressor import compress
 from dirnet.compression.finetune import refuse_replaced_start
 from dirnet.compression.groups import dense_rnns, matrix_groups
 from dirnet.compression.inputs import digest
-from dirnet.compression.methods import METHODS, Method, check_trainable, find_method, load_methods
+from dirnet.compression.methods import METHODS, PRESETS, Method, check_trainable, find_method, load_methods
 from dirnet.compression.parallel import workers
 from dirnet.compression.plan import describe_plan
 from dirnet.compression.preparation import prepare
@@ -31,8 +31,8 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import folder
 from dirnet.espnet.batches import read_batches
 from dirnet.espnet.source import Source, find, remarks_dropped, replaced_strings
-from dirnet.factorization.solve import PRESETS
-from dirnet.files import read_json
+from dirnet.files import check_place, read_json
+from dirnet.nn import storage
 from dirnet.nn.quantised import DTYPES
 from dirnet.options import Parser, seed
 
@@ -66,7 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     size, out = parse_size(arguments.size), folder.relative(arguments.out)
     if arguments.data_utts < 1:
         raise UserError(f"--data_utts is {arguments.data_utts}, expected at least 1")
+    check_place(out, folder=True)
     found = find(arguments.espnet)
+    _refuse_neutral(found)
     data = calibration(found, arguments, method)
     request = {
         "model_sha256": hashlib.sha256(found.model.read_bytes()).hexdigest(),
@@ -104,6 +106,13 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.next_steps:
         print(folder.next_steps(found, out))
     return 0
+
+
+def _refuse_neutral(found: Source) -> None:
+    """An acoustic model of our recipe is compressed as such: its stages fine-tune, decode and pack what comes out."""
+    beside = found.model.parent
+    if (read_json(beside / storage.DESCRIPTION) or {}).get("format") == storage.FORMAT:
+        raise UserError(f"--espnet {beside} is an acoustic model of this recipe; take --model {beside} instead")
 
 
 def chosen_method(arguments: argparse.Namespace) -> Method:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,27 @@ REPORTED = {
     "dirnet_smbr": {"train": OF_SMBR, "valid": OF_SMBR},
     "lm": {"train": {"loss"}, "valid": {"loss"}},
 }
+
+
+def _whole(least: int) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: type(value) is int and value >= least, f"a whole number from {least}"
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+VALUES = {  # of the user's configuration: whether it is right, and what would be
+    "max_epoch": _whole(1),
+    "batch_size": _whole(1),
+    "encoder_conf: frame_stride": (lambda value: value in (1, 2, 3), "1, 2 or 3"),
+    "encoder_conf: hidden_size": _whole(1),
+    "encoder_conf: num_layers": _whole(1),
+    "preencoder_conf: context": _whole(0),
+    "model_conf: distill": (lambda value: isinstance(value, Mapping), "weight and temperature"),
+    **{f"model_conf: {name}": (_number, "a number")
+       for name in ("blank_bias", "acoustic_scale", "blank_weight", "ctc_smooth")},
+}  # fmt: skip
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
@@ -60,6 +82,18 @@ def check_choices(config: Mapping[str, Any], where: Path) -> None:
             raise UserError(f"{where}: {key} is {config.get(key)!r}, expected {name}")
     if config.get("model") not in MODELS:
         raise UserError(f"{where}: model is {config.get('model')!r}, expected {' or '.join(MODELS)}")
+
+
+def check_values(config: Mapping[str, Any], where: Path) -> None:
+    """The values in `VALUES` that `config` has; a wrong one would end late, or in an error that does not name it."""
+    for name, (is_right, right) in VALUES.items():
+        outer, _, key = name.rpartition(": ")
+        conf = config.get(outer) if outer else config
+        if conf is not None and not isinstance(conf, Mapping):
+            raise UserError(f"{where}: {outer} is {conf!r}, expected `key: value` lines")
+        value = (conf or {}).get(key)
+        if value is not None and not is_right(value):
+            raise UserError(f"{where}: {name} is {value!r}, expected {right}")
 
 
 def check_keys(config: Mapping[str, Any], task: type, where: Path) -> None:

@@ -24,6 +24,7 @@ import torch
 import yaml
 
 from dirnet.asr.features import Statistics
+from dirnet.config import read_yaml
 from dirnet.errors import UserError
 from dirnet.espnet import checkpoint, experiment
 from dirnet.files import atomic_write, read_json
@@ -106,16 +107,53 @@ def _rounded(statistics: Statistics) -> str:
     return json.dumps([[f"{one:.6f}" for one in means], [f"{one:.5e}" for one in deviation]])
 
 
-def refuse_other(exp: Path, digest: str) -> None:
-    """A `UserError` when `exp` holds another training, finished or not; one that never came to an epoch is none."""
+def refuse_other(exp: Path, digest: str, config: Mapping[str, Any]) -> None:
+    """A `UserError` when `exp` holds another training, finished or not; one that never came to an epoch is none.
+
+    It names the first option that `config` has otherwise, if it is one.
+    """
     record = read_json(exp / "train.json")
     trained = (exp / FINAL).exists() or any(exp.glob("checkpoint*.pth"))
     if trained and record is not None and record["digest"] != digest:
-        raise UserError(f"{exp} holds a training with other options, data or paths; remove it or give another folder")
+        other = "other data, weights or options of the command line"
+        if (exp / CONFIG).exists():
+            before = {key: _located(key, value, exp) for key, value in read_yaml(exp / CONFIG).items()}
+            now = {key: _located(key, value, exp) for key, value in config.items()}
+            other = _difference(before, now) or other
+        raise UserError(f"{exp} holds a training with {other}; take that back, remove the folder or give another one")
 
 
-def begin(exp: Path, config: dict[str, Any], state: dict[str, torch.Tensor] | None, digest: str, log: Path) -> None:
-    """Write ESPnet's configuration, the weights to start from, if any, and the training's digest; tell of the log."""
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any], inside: str = "") -> str:
+    """The first option that differs, with both values; nothing where none does."""
+    for key in sorted({*before, *now} - {"init_param", *FREE}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            if told := _difference(old, new, f"{inside}{key}: "):
+                return told
+        elif json.dumps(old, default=str) != json.dumps(new, default=str):
+            return f"{inside}{key} {old!r}, not {new!r}"
+    return ""
+
+
+@contextlib.contextmanager
+def begun(
+    exp: Path, config: dict[str, Any], state: dict[str, torch.Tensor] | None, digest: str, rank: int
+) -> Iterator[Path]:
+    """A training's folder with its first files, while what is said goes to a log, whose path is the value.
+
+    state: the weights to start from. rank: of this process; the first mends what an interrupted training left.
+    """
+    log = exp / (f"train.rank{rank}.log" if rank else LOG)
+    if not rank:
+        checkpoint.recover(exp)
+    _write_start(exp, config, state, digest)
+    print(f"{exp}: ESPnet's own log is {log}", flush=True)
+    with logged(log), checkpoint.full_disk_told(exp):
+        yield log
+
+
+def _write_start(exp: Path, config: dict[str, Any], state: dict[str, torch.Tensor] | None, digest: str) -> None:
+    """ESPnet's configuration, the weights to start from, if any, and the training's digest."""
     if state is not None:
         with atomic_write(exp / INITIAL, "wb") as stream:
             torch.save(state, stream)
@@ -124,13 +162,12 @@ def begin(exp: Path, config: dict[str, Any], state: dict[str, torch.Tensor] | No
         yaml.safe_dump(config, stream, sort_keys=False)
     with atomic_write(exp / "train.json") as stream:
         json.dump({"digest": digest}, stream)
-    print(f"{exp}: ESPnet's own log is {log}", flush=True)
 
 
 def run(
     exp: Path, task: type, arguments: argparse.Namespace, overrides: list[str], log: Path, initial: Path | None
 ) -> None:
-    """ESPnet's training of `task` as `begin` wrote it, after a look at its options and its weights.
+    """ESPnet's training of `task` as `begun` wrote it, after a look at its options and its weights.
 
     arguments: with `config`, the user's file, and `ngpu`. initial: where the weights came from, for the errors.
     """
@@ -139,7 +176,8 @@ def run(
     options += ["--multiprocessing_distributed", str(arguments.ngpu > 1).lower(), *overrides]
     try:
         values = experiment.with_numbers(vars(task.get_parser().parse_args(options)))
-        experiment.check_confs(values, task, arguments.config)  # those of the command line too
+        experiment.check_values(values, arguments.config)  # those of the command line too
+        experiment.check_confs(values, task, arguments.config)
         experiment.check_criteria(values, arguments.config)
         experiment.check_schedule(values, arguments.config)
         with refusals_told(task, arguments.config, log):

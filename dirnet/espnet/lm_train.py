@@ -18,7 +18,7 @@ from dirnet.compression.budget import parse_size
 from dirnet.config import read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment
-from dirnet.espnet.launch import FINAL, LOG, begin, fingerprint, logged, parse, rank_of, refuse_other, run
+from dirnet.espnet.launch import FINAL, begun, fingerprint, parse, rank_of, refuse_other, run
 from dirnet.espnet.lm_model import DEFAULTS, neutral_model, shape
 from dirnet.espnet.versions import imported
 from dirnet.files import atomic_write, read_json
@@ -62,14 +62,10 @@ def train(exp: Path, init: Path | None, arguments: argparse.Namespace, overrides
             finish(exp, digest, init)
         print(f"{exp}: already trained; remove the folder to train again")
         return
-    refuse_other(exp, digest)
+    refuse_other(exp, digest, config)
     exp.mkdir(parents=True, exist_ok=True)
     rank = rank_of(overrides)
-    log = exp / (f"train.rank{rank}.log" if rank else LOG)
-    if not rank:
-        checkpoint.recover(exp)
-    begin(exp, config, state, digest, log)
-    with logged(log), checkpoint.full_disk_told(exp):
+    with begun(exp, config, state, digest, rank) as log:
         task = imported("dirnet.espnet.lm_task").RecipeLMTask
         users = {key: value for key, value in config.items() if not init or key not in SHAPE}
         experiment.check_keys(users, task, arguments.config)

@@ -23,7 +23,7 @@ from dirnet.compression.support import tighten
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment, finetuning, smbr_setup
 from dirnet.espnet.corpus import prepare
-from dirnet.espnet.launch import FINAL, INITIAL, LOG, begin, fingerprint, logged, parse, rank_of, refuse_other, run
+from dirnet.espnet.launch import FINAL, INITIAL, begun, fingerprint, parse, rank_of, refuse_other, run
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.options import Parser
@@ -67,6 +67,7 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     if arguments.objective:
         smbr_setup.take_objective(config, experiment.read(arguments.objective), arguments.objective)
     experiment.check_choices(config, arguments.config)
+    experiment.check_values(config, arguments.config)
     if arguments.smbr_order is not None and config["model"] != "dirnet_smbr":
         raise UserError(f"--smbr_order {arguments.smbr_order} is of no use by CTC ({arguments.config}); leave it out")
     shape, state = checkpoint.read_initial(arguments.init, tokens) if arguments.init else ({}, None)
@@ -89,16 +90,12 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
         if finished(exp, digest):
             print(f"{exp}: already trained; remove the folder to train again")
             return
-        refuse_other(exp, digest)
+        refuse_other(exp, digest, config)
         for place, path in files.items():
             Path(place).parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, place)
     rank = rank_of(overrides)
-    log = exp / (f"train.rank{rank}.log" if rank else LOG)
-    if not rank:
-        checkpoint.recover(exp)
-    begin(exp, config, state, digest, log)
-    with logged(log), checkpoint.full_disk_told(exp):
+    with begun(exp, config, state, digest, rank) as log:
         task = experiment.espnet_task()
         experiment.check_keys(config, task, arguments.config)
         run(exp, task, arguments, overrides, log, arguments.init)

@@ -102,6 +102,8 @@ def _models(path: Path, folder: Path, meta: Mapping[str, Any]) -> Iterator[tuple
         weights = meta["files"].get(f"{task}_model_file", meta["files"].get(f"{task}_file"))
         if weights is None:
             raise UserError(f"{path}: {META} names {config}, but no model for it; pack it with espnet2.bin.pack")
+        if not (folder / weights).is_file():
+            raise UserError(f"{path} lacks {weights}, which its {META} names; pack the model again")
         values = read_yaml(folder / config)  # its own keys tell the task: ESPnet packs others as asr, too
         check_files(values, config, folder, path)
         model = source.built(source.task_of(values, path), values, path)

@@ -30,11 +30,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--exp", default="exp", type=Path, help="folder of the experiments")
     parser.add_argument("--models", nargs="+", required=True, help="folders in it; the first is the dense model")
     parser.add_argument("--test_set", nargs="+", default=["test"], help="the sets whose error rates are shown")
-    parser.add_argument("--data", default=Path("data"), type=Path, help="the recipe's, which knows the corpus")
+    parser.add_argument("--data", type=Path, help="the recipe's folder, which knows the corpus (default: data)")
     parser.add_argument("--out", default=Path("exp/report"), type=Path)
     parser.add_argument("--title", default="DirNet: size, accuracy and speed")
     parser.add_argument("--command", default="", help="the command that made the models, for the last section")
     arguments = parser.parse_args(argv)
+    if arguments.data and not arguments.data.is_dir():
+        raise UserError(f"--data {arguments.data} is no folder; give the recipe's data, or leave it out")
     if "" in arguments.test_set:
         raise UserError("--test_set is empty, expected the name of a decoded set such as test")
     decoded = {path.name.removeprefix("decode_") for name in arguments.models
@@ -46,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     tables = "\n".join(f"{name}:\n\n{markdown(rows)}" for name, rows in results.items())
     facts = origin(arguments.exp, results[arguments.test_set[0]])
     stages = stages_of(arguments.exp, arguments.models[0])
-    note = note_on(arguments.data)
+    note = note_on(arguments.data or Path("data"))
     page = render(results, stages, arguments.title, note, arguments.command, facts)
     with atomic_write(arguments.out / "results.md") as stream:
         stream.write(f"{note}\n\n" if note else "")

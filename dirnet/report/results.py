@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from dirnet.errors import UserError
 from dirnet.nn import storage
 from dirnet.nn.coded import CodedMatrix
 
+SCORE = ("percent", "percent_low", "percent_high")
 COLUMNS = ("model", "params", "bytes", "R", "{rate} %", "WER %", "RTF", "speed-up")
 
 
@@ -89,23 +91,30 @@ def rtf_text(rtf: float) -> str:
     return f"{rtf:.6f}"
 
 
-def read_result(path: Path) -> dict[str, Any] | None:
-    """The JSON file `path`, None where it is absent, a `UserError` where it is damaged or holds NaN or infinity."""
+def read_result(path: Path, kind: type = dict, keys: Sequence[str] = ()) -> Any:
+    """The JSON file `path`, a `kind` that has `keys`; None where it is absent.
+
+    One that is damaged, is something else or holds NaN or infinity is a `UserError`.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); delete it and run its stage again") from None
+    lacking = [key for key in keys if key not in found] if isinstance(found, kind) else [kind.__name__]
+    if lacking:
+        raise UserError(f"{path} holds no {lacking[0]}; delete it and run its stage again")
+    return found
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"it holds {constant}")  # JSON has no such number, and no table shows it
 
 
-def measured(path: Path, model: Path) -> dict[str, Any] | None:
+def measured(path: Path, model: Path, keys: Sequence[str] = ()) -> dict[str, Any] | None:
     """`read_result` of a measurement of the model in the file `model`; None, and said, where that has changed since."""
-    found = read_result(path)
+    found = read_result(path, keys=keys)
     if found is None or not model.exists():
         return found
     if path.stat().st_mtime < model.stat().st_mtime:
@@ -127,12 +136,15 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
         folder = exp / name
         model, made = storage.load(folder), folder / storage.DESCRIPTION
         dense = dense_sha256(folder)
+        if dense and not rows and models[1:]:
+            raise UserError(f"{folder} is a compressed model, with which the table would compare the others; give its "
+                            "dense model first")  # fmt: skip
         if rows and dense and dense != storage.describe(exp / rows[0].name)["sha256"]:
             raise UserError(f"{folder} was made from another model than {exp / rows[0].name}, with which the table "
                             "compares; give its own dense model first, or make it again")  # fmt: skip
         size = size_figures(model)
         rate = type_of(model.config.phones).rate
-        timing, decoded = measured(folder / "rtf.json", made) or {}, folder / f"decode_{test_set}"
+        timing, decoded = measured(folder / "rtf.json", made, ("rtf_p50",)) or {}, folder / f"decode_{test_set}"
         solved = (folder / "start", folder)  # of a model that was fine-tuned since, or not
         compression = next(filter(None, (read_result(place / "compression.json") for place in solved)), {})
         rows.append(
@@ -144,13 +156,13 @@ def collect(exp: Path, models: list[str], test_set: str) -> list[Row]:
                 dense=compression.get("settings", {}).get("solver") in ("dense", "small"),
                 ratio=(rows[0].params if rows else size["params"]) / size["params"],
                 rate=rate.upper(),
-                per=error_rate(measured(decoded / f"{rate}.json", made)),
-                wer=error_rate(measured(decoded / "wer.json", made)),
+                per=error_rate(measured(decoded / f"{rate}.json", made, SCORE)),
+                wer=error_rate(measured(decoded / "wer.json", made, SCORE)),
                 rtf=timing.get("rtf_p50"),
                 speed_up=timing.get("speed_up"),
                 groups=compression.get("groups", []),
                 codes=codes_of(model, compression.get("groups", [])),
-                curves=read_result(folder / "curves.json") or [],
+                curves=read_result(folder / "curves.json", list) or [],
                 timing=timing,
             )
         )
@@ -180,7 +192,7 @@ def stages_of(exp: Path, name: str) -> list[tuple[str, list[dict[str, Any]]]]:
     """The trainings that led to a model, the first one first: folder and records of curves.json of each."""
     stages: list[tuple[str, list[dict[str, Any]]]] = []
     while name and name not in dict(stages) and (exp / name / storage.DESCRIPTION).exists():
-        stages.insert(0, (name, read_result(exp / name / "curves.json") or []))
+        stages.insert(0, (name, read_result(exp / name / "curves.json", list) or []))
         training = storage.describe(exp / name).get("extra", {}).get("training", {})
         name = Path(training.get("init") or "").name  # what a stage starts from lies beside it
     return stages
@@ -196,7 +208,7 @@ def seed_of(folder: Path) -> int | None:
 
 def error_rate(score: dict[str, Any] | None) -> ErrorRate | None:
     """The rate that `dirnet.asr.score` left, None where it did not run."""
-    return score and ErrorRate(score["percent"], score["percent_low"], score["percent_high"])
+    return score and ErrorRate(*(score[key] for key in SCORE))
 
 
 def columns(rows: list[Row]) -> list[str]:

@@ -86,17 +86,19 @@ audio_options="--resample ${resample} --allow_pipe ${allow_pipe}"
 one_of corpus librispeech kaldi mini; one_of oov g2p spn error
 one_of baseline smbr ctc; one_of finetune_objective ctc smbr
 within smbr_order 2 9; within lm_order 1 9; within chunk 1 64; within decode_nj 1 999
-within word_size 1 5000; within bpe_size 1 5000; within stage 0 10   # tokens.MOST
+within word_size 1 5000; within bpe_size 1 5000; within stage 0 10; within stop_stage 0 10   # tokens.MOST
 [[ ${speed_perturb_factors} =~ ^((0\.[5-9][0-9]*|1(\.[0-9]+)?|2(\.0+)?)( |$))*$ ]] \
     || mistake "--speed_perturb_factors is '${speed_perturb_factors}', expected numbers from 0.5 to 2 such as 0.9 1.0 1.1"
 [[ "${device} ${runner}" =~ ^(host |adb(:[^ ]+)? .) ]] || mistake "--device is '${device}', expected host, or adb with --runner"
+[ -z "${cluster}" ] || [ "${device}" != host ] || mistake "--cluster ${cluster} goes with --device adb; leave it out"
 [ "${corpus}" != kaldi ] || [ -n "${data_root}" ] || mistake "--corpus kaldi needs --data_root DIR"
 [ "${stage}" -le "${stop_stage}" ] || mistake "--stage ${stage} comes after --stop_stage ${stop_stage}; nothing to run"
 ${python} -c 'from importlib.util import find_spec; exit(not find_spec("torch"))' 2>/dev/null \
     || mistake "--python '${python}' is no Python with the project's packages; run \`make setup\` in ${root} first"
 check=false; [ "${stage}" -gt 5 ] || [ "${stop_stage}" -lt 5 ] || check=true   # before the hours of training
 whole=" $(${python} -m dirnet.compression.request --config "${compress_config}" --methods "${methods}" \
-    --sizes "${size}" ${cost_model:+--cost_model "${cost_model}"} --check ${check}) "
+    --sizes "${size}" ${cost_model:+--cost_model "${cost_model}"} --check ${check} \
+    --read "${ctc_config}" "${smbr_config}" "${finetune_config}" "${decode_config}") "
 one_corpus "${workdir}" "${corpus}" "${data_root:-${librispeech}}"
 
 methods=$(each_once ${methods}); size=$(each_once ${size})

@@ -2,7 +2,7 @@
 # Table 1 of the paper: a language model of the Penn Treebank, compressed, fine-tuned, scored and timed.
 #   ./run.sh                                   # a few hundred sentences of a small grammar: minutes on a laptop
 #   ./run.sh --corpus ptb                      # the three published files, downloaded (2x650 LSTM: a GPU and hours)
-#   ./run.sh --data /corpora/ptb               # an existing copy, also a partial one
+#   ./run.sh --data /corpora/ptb               # an existing copy of the three files
 set -euo pipefail
 
 # where to start and stop; a finished stage is skipped, an unfinished one continues
@@ -42,7 +42,7 @@ conf=conf/ptb; [ "${corpus}" != mini ] || conf=conf/ptb/mini
 lm_config=${lm_config:-${conf}/train_lm.yaml}
 finetune_config=${finetune_config:-${conf}/finetune.yaml}
 existing lm_config finetune_config compress_config
-one_of corpus mini ptb; within stage 0 7; within min_count 1 999999
+one_of corpus mini ptb; within stage 0 7; within stop_stage 0 7; within min_count 1 999999
 [ -z "${cuda_cmd}" ] || cuda_cmd+=" --gpu ${ngpu}"
 [ -z "${data}" ] || [ -d "${data}" ] || mistake "--data ${data} is no folder; give the one with the three text files"
 [ "${stage}" -le "${stop_stage}" ] || mistake "--stage ${stage} comes after --stop_stage ${stop_stage}; nothing to run"
@@ -61,6 +61,15 @@ for s in ${size}; do
 done
 models="lm dense_1x${compressed}${small}"
 
+left_by() {  # left_by STAGE: what later stages read of it
+    case $1 in
+        0) echo "${text}/.corpus" ;;
+        1) echo "${text}/tokens.txt" ;;
+        2) echo "${exp}/lm/model.pth" ;;
+        3) for m in ${compressed}; do echo "${exp}/${m}/start/model.pth"; done ;;
+        4) for m in ${models}; do echo "${exp}/${m}/model.pth"; done ;;
+    esac
+}
 
 if stage 0 "corpus ${corpus}"; then
     if [ "${corpus}" == ptb ]; then
@@ -72,7 +81,7 @@ if stage 0 "corpus ${corpus}"; then
     finish "${text}/.corpus" "$(corpus_name "${corpus}" "${data}")"
 fi
 
-if stage 1 "vocabulary"; then
+if stage 1 "vocabulary" 0; then
     ${python} local/ptb_data.py tokens --min_count "${min_count}" --out "${text}"
 fi
 
@@ -83,11 +92,11 @@ in_turn() {  # in_turn NAME [RUNNER...] < LIST: programs as one job and process,
 }
 train="dirnet.espnet.lm_train --data ${text} --ngpu ${ngpu} --seed ${seed}"
 
-if stage 2 "LSTM training"; then
+if stage 2 "LSTM training" 1; then
     echo "${train} --config ${lm_config} --exp ${exp}/lm" | in_turn lm ${cuda_cmd}
 fi
 
-if stage 3 "compression of the recurrent layers to ${size}: ${methods}"; then
+if stage 3 "compression of the recurrent layers to ${size}: ${methods}" 2; then
     for model in ${compressed}; do
         echo dirnet.espnet.compress --espnet "${exp}/lm/config.yaml,${exp}/lm/model.pth" --of recurrent \
             --size "${model##*_}" --method "${model%_*}" --config "${compress_config}" --data "${text}/train/text" \
@@ -96,7 +105,7 @@ if stage 3 "compression of the recurrent layers to ${size}: ${methods}"; then
     done | in_turn solve ${solve_cmd}
 fi
 
-if stage 4 "fine-tuning"; then
+if stage 4 "fine-tuning" 2 3; then
     folders=${exp}/dense_1x; starts=${exp}/lm
     for model in ${compressed} ${small}; do folders+=" ${exp}/${model}"; starts+=" ${exp}/${model}/start"; done
     {
@@ -107,19 +116,19 @@ if stage 4 "fine-tuning"; then
     } | in_turn finetune ${cuda_cmd}
 fi
 
-if stage 5 "perplexity"; then
+if stage 5 "perplexity" 4; then
     folders=; for model in ${models}; do folders+=" ${exp}/${model}"; done
     for model in ${compressed} ${small}; do folders+=" ${exp}/${model}/start"; done   # before fine-tuning
     echo "dirnet.espnet.perplexity --data ${text}/test --exp ${folders}" | in_turn perplexity ${cuda_cmd}
 fi
 
-if stage 6 "ExecuTorch export, words per second"; then
+if stage 6 "ExecuTorch export, words per second" 4; then
     folders=; for model in ${models}; do folders+=" ${exp}/${model}"; done
     job "" "" "$(quoted ${python} -m dirnet.deploy.language_program --models ${folders} --words "${text}/test/text")"
     run_jobs "${exp}/log/speed" ${rtf_cmd}
 fi
 
-if stage 7 "table"; then
+if stage 7 "table" 4; then
     ${python} -m dirnet.report.perplexity --exp "${exp}" --models ${models} --data "${text}" \
         --command "${command}" --out "${exp}/report"
 fi

@@ -31,7 +31,9 @@ def test_sizes(text, kind, value):
     assert size.limit(10_000_000) == int(10_000_000 / value if kind == "ratio" else value)
 
 
-@pytest.mark.parametrize("text", ["", "x", "7,9x", "0.5x", "0", "-1M", "2 bananas", "1e6", "0x", "7.9xx", "9" * 400 + "M"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "7,9x", "0.5x", "0", "-1M", "2 bananas", "1e6", "0x", "7.9xx", "9" * 400 + "M"]
+)
 def test_nonsense_is_refused(text):
     with pytest.raises(UserError, match="size"):
         parse_size(text)

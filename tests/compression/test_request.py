@@ -15,7 +15,7 @@ from dirnet.provenance import cpu_name
         ("dirnet_b8  svd", "7.9x 2MB", 0, ""),
         ("", "7.9x", 2, "--methods is empty, so there is nothing to compress; "),
         (" ", "7.9x", 2, "has svd, dirnet_b8, whole; for the dense model alone"),
-        ("svd sdv", "7.9x", 2, "method 'sdv' is unknown"),
+        ("svd sdv", "7.9x", 2, "--methods: method 'sdv' is not in"),
         ("svd", "7.9x 0.5x", 2, "size '0.5x' would grow the model"),
         ("svd", "", 2, "no size is given"),
         ("svd", "rtf=0.001", 2, "size rtf=0.001 needs --cost_model; `dirnet cost"),
@@ -30,6 +30,17 @@ def test_requests(tmp_path, capsys, methods, sizes, status, message):
         request.main(["--config", str(config), "--methods", methods, "--sizes", sizes])
     error = capsys.readouterr().err
     assert ended.value.code == status and message in error and len(error.splitlines()) == bool(message)
+
+
+def test_configurations_of_later_stages_are_read_at_once(tmp_path, program):
+    (tmp_path / "compress.yaml").write_text("svd: {solver: svd}")
+    (tmp_path / "decode.yaml").write_text("- 3")
+    options = ("--config", tmp_path / "compress.yaml", "--methods", "svd", "--sizes", "2x", "--read")
+    assert program(request.main, *options, tmp_path / "compress.yaml")[0] == 0
+    status, _, error = program(request.main, *options, tmp_path / "compress.yaml", tmp_path / "decode.yaml")
+    assert status == 2 and "decode.yaml holds a list, expected" in error
+    assert "decode.yml does not exist" in program(request.main, *options, tmp_path / "decode.yml")[2]
+    assert program(request.main, *options, tmp_path)[0] == 2  # a folder
 
 
 def test_methods_that_keep_every_value_are_told(tmp_path, program):

@@ -73,7 +73,8 @@ def test_another_training_in_the_same_folder_is_refused(trained, tmp_path, capfd
     before = times()
     config = write_config(tmp_path / "other.yaml", encoder_conf={"hidden_size": 30})
     assert trained.train(config, trained.exp, "--max_frames", 3000) == 2
-    assert "holds a training with other options, data or paths" in capfd.readouterr().err
+    error = capfd.readouterr().err
+    assert re.search(r"holds a training with encoder_conf: hidden_size \d+, not 30; take that back", error), error
     assert times() == before  # its data too, which a training may be reading
 
 
@@ -153,17 +154,26 @@ def test_a_mistaken_option_is_one_line_and_can_be_corrected(trained, tmp_path, c
     assert trained.train(trained.config, exp, *more) == 2
     error = capfd.readouterr().err
     assert fault in error and len(error.splitlines()) == 1
-    launch.refuse_other(exp, "of the corrected one")
+    corrected = yaml.safe_load((exp / "train.yaml").read_text())
+    launch.refuse_other(exp, "of the corrected one", corrected)
     (exp / "checkpoint.pth").touch()
-    with pytest.raises(UserError, match="holds a training with other options"):
-        launch.refuse_other(exp, "of the corrected one")
+    with pytest.raises(UserError, match="holds a training with other data, weights or options of the command line"):
+        launch.refuse_other(exp, "of the corrected one", corrected)
+    with pytest.raises(UserError, match="holds a training with max_epohc None, not 3; take that back"):
+        launch.refuse_other(exp, "of the corrected one", corrected | {"max_epohc": 3})
 
 
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
         ({"optim": "adm"}, "optim is 'adm'; did you mean 'adam'?"),
-        ({"batch_size": 0}, "ESPnet refuses a value"),
+        ({"batch_size": 0}, "batch_size is 0, expected a whole number from 1"),
+        ({"max_epoch": 0}, "max_epoch is 0, expected a whole number from 1"),
+        ({"encoder_conf": {"frame_stride": -3}}, "encoder_conf: frame_stride is -3, expected 1, 2 or 3"),
+        ({"encoder_conf": {"hidden_size": "abc"}}, "encoder_conf: hidden_size is 'abc', expected a whole number"),
+        ({"encoder_conf": 3}, "encoder_conf is 3, expected `key: value` lines"),
+        ({"model_conf": {"distill": 3}}, "model_conf: distill is 3, expected weight and temperature"),
+        ({"model_conf": {"blank_bias": "x"}}, "model_conf: blank_bias is 'x', expected a number"),
         ({"encoder_conf": {"dropout": 2.0}}, "ESPnet refuses a value (ValueError: dropout probability has to be"),
         ({"optim_conf": {"lr": "many"}}, "ESPnet refuses a value (TypeError: "),
         ({"val_scheduler_criterion": ["valid", "pper"]}, "val_scheduler_criterion is 'pper' of valid"),
@@ -302,7 +312,7 @@ def test_fine_tuning_by_smbr_keeps_zeros_and_learns_from_the_dense_models_alignm
     [
         ({"encoder_conf": {"num_layers": 3}}, "num_layers is 3, but .* is of another architecture with 2"),
         ({"max_epochs": 3}, "did you mean 'max_epoch'"),
-        ({"max_epoch": "many"}, "ESPnet refused an option: .*max_epoch"),
+        ({"max_epoch": "many"}, "max_epoch is 'many', expected a whole number from 1"),
         ({"max_epoch": 7}, "T_max 6, after which the rate rises again; expected max_epoch, 7"),
     ],
 )

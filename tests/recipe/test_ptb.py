@@ -72,7 +72,7 @@ def test_a_rerun_does_nothing(recipe):
         (["--stage", "5", "--stop_stage", "4"], 2, "--stage 5 comes after --stop_stage 4"),
         (["--stage", "9"], 2, "--stage is '9', expected a whole number from 0 to 7"),
         (["--min_count", "0"], 2, "--min_count is '0', expected a whole number from 1 to 999999"),
-        (["--methods", "svd foo"], 2, "method 'foo' is unknown"),
+        (["--methods", "svd foo"], 2, "--methods: method 'foo' is not in conf/compress.yaml; "),
         (["--methods", ""], 2, "--methods is empty, so there is nothing to compress"),
         (["--size", "banana"], 2, "size 'banana' is not understood"),
         (["--methods", "svd dense_int8"], 2, "method dense_int8 keeps every value, size 6.7x is out of reach"),
@@ -87,6 +87,7 @@ def test_wrong_options_are_one_line(tmp_path, options, status, message):
     assert message in shown.stdout and len(shown.stdout.splitlines()) == 1
 
 
-def test_a_later_stage_asks_for_the_first(tmp_path):
-    shown = run("--workdir", tmp_path / "work", "--stage", "1", "--stop_stage", "1")
-    assert shown.returncode == 2 and "run stage 0 first" in shown.stdout.splitlines()[-1]
+@pytest.mark.parametrize("stage, made_by", [(1, 0), (2, 1), (3, 2), (4, 2), (5, 4), (6, 4), (7, 4)])
+def test_a_later_stage_asks_for_the_one_before(tmp_path, stage, made_by):
+    shown = run("--workdir", tmp_path / "work", "--stage", stage, "--stop_stage", stage)
+    assert shown.returncode == 2 and f" is missing; run stage {made_by} first" in shown.stdout.splitlines()[-1]

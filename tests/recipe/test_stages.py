@@ -103,7 +103,7 @@ def test_the_report_is_told_the_command_as_a_shell_reads_it(tmp_path):
     program.chmod(0o755)
     left(tmp_path / "work", "data/test_sets", "exp/smbr/model.json", "exp/svd_4x/model.json", "exp/svd_8x/model.json")
     options = ["--workdir", str(tmp_path / "work"), "--stage", "10"]
-    options += ["--methods", "svd", "--size", "4x 8x", "--cluster", "a'b"]
+    options += ["--methods", "svd", "--size", "4x 8x", "--device", "adb:a'b", "--runner", str(program)]
     assert run("--corpus", "mini", "--python", program, *options).returncode == 0
     words = told.read_text().splitlines()
     assert shlex.split(words[words.index("--command") + 1])[-len(options) :] == options

@@ -118,6 +118,23 @@ def test_missing_and_damaged_files_are_named(experiments, tmp_path):
             results.read_result(tmp_path / "rtf.json")
 
 
+@pytest.mark.parametrize(("content", "lacks"), [("[]", "dict"), ("{}", "percent")])
+def test_a_result_of_another_shape_is_named(experiments, tmp_path, content, lacks):
+    shutil.copytree(experiments[0] / "ctc", tmp_path / "ctc")
+    (tmp_path / "ctc/decode_test/wer.json").write_text(content)
+    with pytest.raises(UserError, match=f"wer.json holds no {lacks}; delete it and run its stage again"):
+        results.collect(tmp_path, ["ctc"], "test")
+
+
+def test_a_compressed_model_is_nothing_to_compare_with(experiments, tmp_path):
+    shutil.copytree(experiments[0] / "svd_4x", tmp_path / "svd_4x")
+    shutil.copytree(experiments[0] / "ctc", tmp_path / "ctc")
+    small, made_of = storage.load(tmp_path / "svd_4x"), storage.describe(tmp_path / "ctc")["sha256"]
+    storage.save(small, tmp_path / "svd_4x/start", {"compression": {"dense_sha256": made_of}})
+    with pytest.raises(UserError, match="svd_4x is a compressed model.*give its dense model first"):
+        results.collect(tmp_path, ["svd_4x", "ctc"], "test")
+
+
 def test_a_figure_of_an_older_model_is_left_out_and_said(experiments, tmp_path, capsys):
     shutil.copytree(experiments[0] / "ctc", tmp_path / "ctc")
     scored = tmp_path / "ctc" / "decode_test" / "per.json"
