@@ -80,16 +80,16 @@ def atomic_folder(path: str | Path, mark: str) -> Iterator[Path]:
 
 
 def check_place(path: str | Path, *, folder: bool = False) -> None:
-    """A `UserError` where a file, or a folder, cannot be made at `path`: told before hours of work. Makes nothing."""
+    """A `UserError` where no file, or folder, can be made at `path`, a program's --out: told before the work."""
     path = Path(path)
     if path.exists() and path.is_dir() != folder:
-        raise UserError(f"{path} is a {'file' if folder else 'folder'}, expected a {'folder' if folder else 'file'} to "
-                        "write; give another path")  # fmt: skip
+        told = "is a file; give the folder" if folder else "is a folder; give the file"
+        raise UserError(f"--out {path} {told} to write")
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if there != path and not there.is_dir():
-        raise UserError(f"{path} cannot be made, as {there} is no folder; give another path")
+        raise UserError(f"--out {path} cannot be made, as {there} is no folder; give another path")
     if not os.access(there, os.W_OK):
-        raise UserError(f"{path} cannot be written, {there} allows no writing; give another path")
+        raise UserError(f"--out {path} cannot be written, {there} allows no writing; give another path")
 
 
 def _fresh_prefix(path: Path) -> str:

@@ -177,8 +177,8 @@ def test_a_place_where_nothing_can_be_made_is_told_and_left_alone(tmp_path):
     check_place(tmp_path / "file")
     check_place(tmp_path, folder=True)
     for path, folder, fault in (("file/c.json", False, "cannot be made, as .*file is no folder"),
-                                ("file", True, "is a file, expected a folder to write"),
-                                (".", False, "is a folder, expected a file to write")):  # fmt: skip
+                                ("file", True, "is a file; give the folder to write"),
+                                (".", False, "is a folder; give the file to write")):  # fmt: skip
         with pytest.raises(UserError, match=fault):
             check_place(tmp_path / path, folder=folder)
     assert os.listdir(tmp_path) == ["file"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def row(own: Timing, dense: Sequence[Timing], reads: Reads) -> dict[str, Any]:
 
 def engines_table(results: Mapping[Path, dict[str, Any]]) -> str:
     """Microseconds per frame for the terminal: a line per model and engine, a column per chunk, a block per cache."""
-    rows = [(str(folder), line) for folder, result in results.items() for line in result["engines"]]
+    names = _names(results)
+    rows = [(names[folder], line) for folder, result in results.items() for line in result["engines"]]
     chunks = sorted({line["chunk"] for _, line in rows})
     blocks = []
     for cache in dict.fromkeys(line["cache"] for _, line in rows):
@@ -70,6 +72,7 @@ def cells_by_engine(rows: Iterable[tuple[str, dict[str, Any]]], cache: str) -> d
 
 def models_table(results: Mapping[Path, dict[str, Any]]) -> str:
     """One line per model for the terminal, in its own chunk and with hot caches where these were measured."""
+    names = _names(results)
     lines = [f"{'model':<24}{'engine':<24}{'chunk':>5}{'us/frame':>10}{'p95':>9}{'RTF':>9}{'speed-up':>9}{'int8':>7}"
              f"{'read':>7}"]  # fmt: skip
     for folder, result in results.items():
@@ -77,9 +80,18 @@ def models_table(results: Mapping[Path, dict[str, Any]]) -> str:
         ratios = [result.get(name) for name in ("speed_up", "speed_up_int8", "read_ratio")]
         over, over_int8, read = (f"{ratio:.2f}x" if ratio else "-" for ratio in ratios)
         name = f"{result['engine']} {result['dtype']}"
-        lines.append(f"{str(folder)[-23:]:<24}{name:<24}{result['chunk']:>5}{us['p50']:>10.1f}{us['p95']:>9.1f}"
+        lines.append(f"{names[folder][-23:]:<24}{name:<24}{result['chunk']:>5}{us['p50']:>10.1f}{us['p95']:>9.1f}"
                      f"{result['rtf_p50']:>9.6f}{over:>9}{over_int8:>7}{read:>7}")  # fmt: skip
+    lines.append("RTF: of the median call; speed-up, int8: over the fastest dense float32 and int8 engine; "
+                 "read: time over a pure read of the weights")  # fmt: skip
     return "\n".join(lines)
+
+
+def _names(folders: Iterable[Path]) -> dict[Path, str]:
+    """The folders as they are told apart: without the path that all share."""
+    folders = list(folders)
+    shared = os.path.commonpath([os.path.abspath(folder.parent) for folder in folders])
+    return {folder: os.path.relpath(folder, shared) for folder in folders}
 
 
 def _state(timing: Timing) -> str:

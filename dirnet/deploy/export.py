@@ -137,8 +137,7 @@ def export(
     chunk: outputs per call, by default that of DEFAULT_CHUNK. Returns the report: bytes, sha256, parity, operators,
     reference outputs; weight_bytes of the program, and stored_bytes, those of the stored model.
     """
-    if Path(out).is_dir():
-        raise UserError(f"--out {out} is a folder; give the file to write, such as {out}/encoder.pte")
+    check_place(out)
     if Path(out).suffix == ".json":
         raise UserError(f"--out {out} is where the report goes; give another ending, such as .pte")
     began = time.monotonic()
@@ -220,7 +219,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--chunk", type=int, help="outputs per call (default: 16, for xnnpack 1)")
     options = parser.parse_args(argv)
     out = Path(options.out or Path(options.model) / "encoder.pte")
-    check_place(out)
     chunk = DEFAULT_CHUNK[options.backend] if options.chunk is None else options.chunk
     if is_current(options.model, out, options.backend, chunk):
         print(f"{out} is already the program of {options.model}; nothing to do")

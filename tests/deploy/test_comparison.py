@@ -47,6 +47,14 @@ def test_a_pure_read_is_of_the_same_bytes_and_caches():
         assert comparison.nearness(other, reads) == {}
 
 
+def test_models_are_named_by_what_tells_them_apart():
+    row = comparison.row(timing("own", "fp32", 16, 7.25), DENSE, {})
+    results = {Path("/a/long/way/exp") / name: row | {"engines": [row]} for name in ("smbr", "deeper/dirnet_7.9x")}
+    names = [line.split()[0] for line in comparison.models_table(results).splitlines()[1:3]]
+    assert names == ["smbr", "deeper/dirnet_7.9x"]
+    assert [line.split()[0] for line in comparison.engines_table(results).splitlines()[1:]] == names
+
+
 def test_the_terminal_tables_are_aligned():
     rows = [comparison.row(t, DENSE, {}) for t in (*DENSE, timing("own", "int8", 16, 7.25, size=1_438_446))]
     results = {Path("exp/a_folder_with_a_name_that_is_far_too_long"): rows[-1] | {"engines": rows}}
@@ -54,5 +62,6 @@ def test_the_terminal_tables_are_aligned():
     assert len({len(line) for line in hot.splitlines()}) == 1 and "T=32" in hot and len(hot.splitlines()) == 6
     assert hot.splitlines()[2].split()[-5:] == ["-", "2000.0", "600.0", "-", "400.0"]
     assert hot.splitlines()[-1].split()[-5:] == ["1438", "-", "-", "7.2", "-"] and len(cold.splitlines()) == 3
-    header, line = comparison.models_table(results).splitlines()
+    header, line, legend = comparison.models_table(results).splitlines()
+    assert legend.startswith("RTF: of the median call; speed-up, int8: over")
     assert len(header) == len(line) and line.split()[-3:] == ["82.76x", "17.93x", "-"]

@@ -61,7 +61,7 @@ def test_mistakes_are_one_line(exports, tmp_path, program):
         (("--model", tmp_path / "no.pte"), "no.pte is not there"),
         (("--model", exports / "dense"), "dense is a folder, expected a program; give its encoder.pte"),
         (("--compare", tmp_path), "encoder.pte is not there"),
-        ((*model, "--out", tmp_path), "is a folder, expected a file to write"),
+        ((*model, "--out", tmp_path), "is a folder; give the file to write"),
         ((*model, "--threads", 0), "--threads is 0"),
         ((*model, "--threads", 4096), "--threads is 4096"),
         ((*model, "--seconds", 0), "--seconds is 0.0"),
