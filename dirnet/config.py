@@ -88,9 +88,9 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
                 number = float(value)  # YAML 1.1 reads 1e-3 as a string
             except (OverflowError, ValueError):
                 continue
-            if math.isfinite(number):
-                return number
-            continue
+            if not math.isfinite(number):
+                raise UserError(f"{where} is {value!r}, expected a finite number")
+            return number
         if plain is tuple and isinstance(value, (list, tuple)):
             return tuple(value)
         if plain is int and isinstance(value, bool):

@@ -6,16 +6,16 @@ log() {
 }
 
 # stage N TEXT [EARLIER...]: true when stage N is to run; says so. Of the stages EARLIER the files must be there that the
-# recipe's function left_by tells.
+# recipe's function left_by tells; it sees the recipe's variables, but for number, title, earlier and file.
 stage() {
-    local number=$1 text=$2 earlier file; shift 2
+    local number=$1 title=$2 earlier file; shift 2
     [ "${stage}" -le "${number}" ] && [ "${stop_stage}" -ge "${number}" ] || return 1
     for earlier in "$@"; do
         for file in $(left_by "${earlier}"); do
             [ -e "${file}" ] || mistake "${file} is missing; run stage ${earlier} first"
         done
     done
-    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${0##*/}:${BASH_LINENO[0]}) Stage ${number}: ${text}"
+    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${0##*/}:${BASH_LINENO[0]}) Stage ${number}: ${title}"
 }
 
 # mistake TEXT: end the script for what its user did wrong.

@@ -103,7 +103,7 @@ def test_config_reads_kaldi_options(tmp_path):
         ("--low-freq=[", "mfcc.conf:1: --low-freq is '\\[', expected a number or word"),
         ("--low-freq=2000-99-99", "mfcc.conf:1: --low-freq is '2000-99-99'"),
         ("--frame-shift=0", "frame_shift is 0.0, expected a finite number above 0"),
-        ("--frame-shift=.inf", "frame_shift is inf, expected a finite number above 0"),
+        ("--frame-shift=.inf", "frame_shift is inf, expected a finite number"),
         ("--frame-shift=0.02", "frame_shift is 0.02, expected milliseconds, a sample or more"),
         ("--frame-length=0.02", "frame_length is 0.02, expected milliseconds"),
         ("--window-type=povey", "window_type is 'povey', expected"),

@@ -87,7 +87,13 @@ def test_wrong_options_are_one_line(tmp_path, options, status, message):
     assert message in shown.stdout and len(shown.stdout.splitlines()) == 1
 
 
-@pytest.mark.parametrize("stage, made_by", [(1, 0), (2, 1), (3, 2), (4, 2), (5, 4), (6, 4), (7, 4)])
-def test_a_later_stage_asks_for_the_one_before(tmp_path, stage, made_by):
-    shown = run("--workdir", tmp_path / "work", "--stage", stage, "--stop_stage", stage)
-    assert shown.returncode == 2 and f" is missing; run stage {made_by} first" in shown.stdout.splitlines()[-1]
+@pytest.mark.parametrize(
+    "stage, missing, made_by",
+    [(1, "data/.corpus", 0), (2, "data/tokens.txt", 1), (3, "exp/lm/model.pth", 2), (4, "exp/lm/model.pth", 2),
+     (5, "exp/lm/model.pth", 4), (6, "exp/lm/model.pth", 4), (7, "exp/lm/model.pth", 4)],
+)  # fmt: skip
+def test_a_later_stage_asks_for_the_one_before(tmp_path, stage, missing, made_by):
+    work = tmp_path / "work"
+    shown = run("--workdir", work, "--stage", stage, "--stop_stage", stage)
+    assert shown.returncode == 2
+    assert shown.stdout.splitlines()[-1] == f"./run.sh: error: {work / missing} is missing; run stage {made_by} first"
