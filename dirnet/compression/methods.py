@@ -16,7 +16,7 @@ from dirnet.config import check_choices, from_mapping, read_yaml
 from dirnet.errors import UserError, did_you_mean
 from dirnet.factorization import shrinkage
 from dirnet.factorization.shift import Shifts
-from dirnet.factorization.solve import PRESETS as PRESETS
+from dirnet.factorization.solve import PRESETS as PRESETS  # for the command lines
 from dirnet.nn.grouping import can_share
 from dirnet.nn.quantised import check_dtype
 from dirnet.nn.running import executed_block
