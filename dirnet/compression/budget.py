@@ -44,7 +44,7 @@ def parse_size(text: str) -> Size:
     """`7.9x` | `1.3M`, `500k` (parameters) | `2MB`, `900kB` (10^3), `2MiB` (2^10) | `rtf=0.05`; else a `UserError`."""
     if not isinstance(text, str):
         raise UserError(f"size is {text!r}, expected text: '7.9x', '1.3M', '2MB' or 'rtf=0.05'")
-    if (match := _RTF.fullmatch(text.strip())) and float(match[1]) > 0:
+    if (match := _RTF.fullmatch(text.strip())) and 0 < float(match[1]) < MOST:
         return Size(text, "rtf", float(match[1]))
     match = _PATTERN.fullmatch(text.strip())
     if match is None or not 0 < float(match[1]) < MOST:

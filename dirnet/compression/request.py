@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", type=boolean, default=True, help="false: refuse nothing, only print")
     parser.add_argument("--espnet", type=boolean, default=False, help="true: as egs/ptb_dirnet, which trains `small` "
                         "itself and gives the others to `dirnet compress --espnet`")  # fmt: skip
-    parser.add_argument("--read", nargs="*", default=[], help="configurations of other stages, read once beforehand")
+    parser.add_argument("--read", nargs="*", default=[], help="other configurations, read whatever --check says")
     arguments = parser.parse_args(argv)
     for path in arguments.read:
         read_yaml(path)
