@@ -32,7 +32,8 @@ def test_sizes(text, kind, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "7,9x", "0.5x", "0", "-1M", "2 bananas", "1e6", "0x", "7.9xx", "9" * 400 + "M", "rtf=" + "9" * 400]
+    "text",
+    ["", "x", "7,9x", "0.5x", "0", "-1M", "2 bananas", "1e6", "0x", "7.9xx", "9" * 400 + "M", "rtf=" + "9" * 400],
 )
 def test_nonsense_is_refused(text):
     with pytest.raises(UserError, match="size"):
