@@ -140,6 +140,9 @@ def export(
     check_place(out)
     if Path(out).suffix == ".json":
         raise UserError(f"--out {out} is where the report goes; give another ending, such as .pte")
+    if Path(out).stem == Path(storage.DESCRIPTION).stem:
+        raise UserError(f"--out {out} puts its report where a model has its {storage.DESCRIPTION}; give another name, "
+                        "such as encoder.pte")  # fmt: skip
     began = time.monotonic()
     model = storage.load(model_folder)
     source = origin(model_folder)

@@ -144,6 +144,12 @@ def test_mistakes_are_one_line(exports, tmp_path, program, monkeypatch):
     assert status == 2 and "--out . is a folder" in error
     status, _, error = program(main, "--model", exports / "compressed", "--out", tmp_path / "a.json")
     assert status == 2 and "a.json is where the report goes" in error and not (tmp_path / "a.json").exists()
+    copied = shutil.copytree(exports / "compressed", tmp_path / "copied")
+    before = {path.name: path.read_bytes() for path in copied.iterdir()}
+    for name in ("model.pte", storage.WEIGHTS):
+        status, _, error = program(main, "--model", copied, "--out", copied / name)
+        assert status == 2 and f"{name} puts its report where a model has its model.json" in error
+    assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
     status, _, error = program(main, "--model", tmp_path / "none", "--out", out)
     assert status == 2 and "does not exist" in error
     storage_file = exports / "compressed" / storage.WEIGHTS
