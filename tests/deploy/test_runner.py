@@ -223,7 +223,13 @@ def test_the_executable_by_cmake(exports, features, tmp_path):
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
 @pytest.mark.parametrize(
     "processor, paths",
-    [("x86_64", {"avx2", "avx512"}), ("aarch64", {"neon", "neon_dotprod"}), ("armv7-a", set()), ("riscv64", set())],
+    [
+        ("x86_64", {"avx2", "avx512"}),
+        ("aarch64", {"neon", "neon_dotprod"}),
+        ("armv7-a", set()),
+        ("riscv64", set()),
+        ("i686", set()),  # without the 64-bit moves of the x86-64 kernels
+    ],
 )
 def test_cmake_builds_the_kernels_of_the_processor(tmp_path, processor, paths):
     targets = ("executorch", "executorch_core", "xnnpack_backend", "extension_threadpool")
