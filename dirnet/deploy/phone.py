@@ -164,6 +164,8 @@ def elf_machine(path: Path) -> str:
 
 def choose_cores(clocks: dict[int, int], cluster: str, threads: int) -> list[int]:
     """The cores of `cluster` among those with `clocks` (kHz), in order; fewer than `threads` is a `UserError`."""
+    if not clocks:
+        raise UserError("the phone tells none of its cores in /sys/devices/system/cpu; measure on another one")
     if cluster == "all":
         cores = list(clocks)
     elif cluster in CLUSTERS:

@@ -209,6 +209,12 @@ def test_a_cluster_that_is_none(cluster):
         phone.choose_cores({0: 0, 1: 0}, cluster, 1)
 
 
+@pytest.mark.parametrize("cluster", ["big", "little", "all", "0"])
+def test_a_phone_that_tells_no_cores(cluster):
+    with pytest.raises(UserError, match="tells none of its cores"):
+        phone.choose_cores({}, cluster, 1)
+
+
 @pytest.mark.skipif(not AARCH64, reason="DIRNET_EXECUTORCH_AARCH64 does not name an ExecuTorch built for aarch64 Linux")
 @pytest.mark.skipif(shutil.which("qemu-aarch64-static") is None, reason="qemu-user-static is not installed")
 def test_the_aarch64_program_under_an_emulator(plug, exports, tmp_path, program):
