@@ -81,7 +81,7 @@ def _target(options: argparse.Namespace) -> runner.Host | Phone | None:
 
 def _chunks(flag: str, text: str | None, default: Sequence[int]) -> list[int]:
     """Outputs per call from `1,8,16`."""
-    values = list(default) if text is None else [int(item) if item.isdigit() else 0 for item in text.split(",")]
+    values = list(default) if text is None else [int(item) if item.isdecimal() else 0 for item in text.split(",")]
     if not all(1 <= value <= MAX_FRAMES for value in values):
         raise UserError(f"{flag} is {text!r}, expected outputs per call from 1 to {MAX_FRAMES} such as 1,8,16")
     return sorted(set(values))

@@ -68,6 +68,7 @@ def test_mistakes_are_one_line(exports, tmp_path, program):
         ((*model, "--seconds", "inf"), "--seconds is inf"),
         ((*model, "--chunks", "1,x"), "--chunks is '1,x'"),
         ((*model, "--chunks", "65"), "from 1 to 64"),
+        ((*model, "--chunks", "8²"), "--chunks is '8²'"),
         ((*model, "--cache", "warm"), "--cache is 'warm'"),
         ((*model, "--device", "gpu"), "--device is 'gpu'"),
         ((*model, "--feats", tmp_path / "no.npy"), "no.npy does not exist"),
