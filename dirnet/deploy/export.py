@@ -48,8 +48,12 @@ def constants(model: AcousticModel, streaming: StreamingModel, chunk: int, sha25
     chunk: outputs per call it is meant for; max_chunk: the most it takes (equal to chunk when that is the only size).
     context: frames on either side of a call's own; stride: input frames per output. phones: names by blanks.
     state_sizes: columns of every state. mfcc: JSON of the feature settings. model_sha256: of the neutral weights.
+    An output whose name has a blank is a `UserError`.
     """
     config = model.config
+    for number, phone in enumerate(config.phones):
+        if phone.split() != [phone]:
+            raise UserError(f"output {number} is called {phone!r}, expected a name without blanks; rename it")
     return {
         "dirnet_version": dirnet.__version__,
         "name": config.name or "model",

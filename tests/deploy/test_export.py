@@ -1,12 +1,15 @@
+import dataclasses
 import json
+import re
 import shutil
 
 import pytest
 import torch
 
 from dirnet.deploy import library, parity
-from dirnet.deploy.export import build, check, export, main
+from dirnet.deploy.export import build, check, constants, export, main
 from dirnet.deploy.program import Program
+from dirnet.deploy.streaming import KernelModel
 from dirnet.errors import UserError
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
@@ -98,6 +101,15 @@ def test_a_program_of_other_weights_is_refused(exports, model_of):
         model.rnn.groups[1].codes[3] = float("nan")
     with pytest.raises(UserError, match="features is nan"):
         check(model, program)
+
+
+@pytest.mark.parametrize("name", ["P 1", "P\u00a01", "\u3000", ""])
+def test_a_blank_in_the_name_of_an_output_is_told(model_of, name):
+    """The program tells the names by blanks: there would be more or fewer of them than outputs."""
+    model = model_of(hidden=8, layers=1)
+    named = AcousticModel(dataclasses.replace(model.config, phones=(*model.config.phones[:-1], name)))
+    with pytest.raises(UserError, match=re.escape(f"output 41 is called {name!r}, expected a name without blanks")):
+        constants(named, KernelModel(named), 16, "")
 
 
 def test_nothing_is_written_without_parity(exports, tmp_path, monkeypatch):
