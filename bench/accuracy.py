@@ -28,7 +28,7 @@ import torch
 from bench.corpus import Batch, Corpus, digest
 from bench.ctc import Training, check_precision, phone_errors, posteriors, train, word_errors
 from bench.setting import check_setting
-from dirnet import compress
+from dirnet import compress, reconstruct
 from dirnet.asr.decode import DecodeConfig, Decoder
 from dirnet.compression.budget import parse_size
 from dirnet.compression.finetune import RestingSupport
@@ -61,6 +61,7 @@ class Bench:
     max_active: int = 1000
     calibration: int = 200  # training utterances
     train_set: str = "train"  # train_sp: at several speeds
+    reconstruct: float = 0.0  # share of an epoch that compressed layers first learn from, without labels
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,10 @@ def _run_task(task: Task) -> None:
     model, report = compress(copy.deepcopy(dense), task.size, method, seed=task.seed, progress=False, data=data)
     told = {"relative_error": report["relative_error"], "ratio": report["ratio"]}
     told["compress_s"] = round(time.monotonic() - started, 1)
+    if _bench.reconstruct and method.can_reconstruct:
+        started = time.monotonic()
+        missed = reconstruct(model, dense, _lessons(task.seed), report["unit_orders"], progress=False)
+        told |= {"missed": [missed[0], missed[-1]], "reconstruct_s": round(time.monotonic() - started, 1)}
     if method.solver == "small":
         train(model, _corpus, from_mapping(Training, _bench.train, "train"), task.seed, log=log)
     _measure(model, task, "before", told, log)
@@ -207,6 +212,12 @@ def _drawn(seed: int) -> list[Batch]:
     """Batches of `calibration` training utterances, of all lengths."""
     every = list(_corpus.train.batches(20, torch.Generator().manual_seed(seed)))
     return every[: -(-_bench.calibration // 20)]
+
+
+def _lessons(seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of a share of the training utterances, for `reconstruct`."""
+    batches = _corpus.train.batches(32, torch.Generator().manual_seed(seed), _bench.reconstruct)
+    return [(batch.features.cpu(), batch.lengths) for batch in batches]
 
 
 def _measure(model: AcousticModel, task: Task, stage: str, told: dict[str, Any], log) -> None:

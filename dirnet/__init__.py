@@ -8,7 +8,7 @@ from pathlib import Path
 from dirnet.errors import one_line_interrupts
 
 __version__ = "0.3.1"
-__all__ = ["__version__", "compress", "load", "save"]
+__all__ = ["__version__", "compress", "load", "reconstruct", "save"]
 
 _program = Path(sys.argv[0] if sys.argv else "").resolve()
 if sys.argv[:1] == ["-m"] or _program.parent.parent == Path(__file__).resolve().parent.parent:
@@ -20,6 +20,10 @@ def __getattr__(name: str):
         from dirnet.compression.compressor import compress
 
         return compress
+    if name == "reconstruct":
+        from dirnet.compression.reconstruction import reconstruct
+
+        return reconstruct
     if name in ("load", "save"):
         from dirnet.compression import folder
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import hashlib
 import importlib
 import json
+import math
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +30,7 @@ from dirnet.compression.parallel import workers
 from dirnet.compression.picture import picture
 from dirnet.compression.plan import describe_plan
 from dirnet.compression.preparation import prepare
+from dirnet.compression.reconstruction import reconstruct
 from dirnet.compression.report import markdown
 from dirnet.compression.small import describe_small
 from dirnet.config import boolean
@@ -67,6 +71,8 @@ def _main(argv: list[str] | None) -> int:
     }
     if data := _calibration(arguments, method):
         request["calibration"] = [arguments.calibration, arguments.calibration_utts, digest(data)]
+    if lessons := _lessons(arguments, method):
+        request["reconstruct"] = [arguments.calibration, arguments.reconstruct, digest(lessons)]
     if cost:
         request["cost_model"] = hashlib.sha256(cost.to_json().encode()).hexdigest()
     if not arguments.dry_run:
@@ -80,10 +86,16 @@ def _main(argv: list[str] | None) -> int:
     if arguments.dry_run:
         print(_planned(model, size, method, arguments, data, cost))
         return 0
+    dense = copy.deepcopy(model) if lessons else None
     model, report = compress(
         model, arguments.size, method, seed=arguments.seed, data=data, nj=arguments.nj, cost_model=cost
     )
     report["method"] = arguments.method
+    if lessons:
+        missed = reconstruct(model, dense, lessons, report["unit_orders"])
+        tenth = math.ceil(len(missed) / 10)
+        first, last = sum(missed[:tenth]) / tenth, sum(missed[-tenth:]) / tenth
+        report["reconstruction"] = {"utterances": sum(len(batch[1]) for batch in lessons), "missed": [first, last]}
     with atomic_write(out / "compression.json") as content, atomic_write(out / "compression.md") as table:
         content.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
         table.write(markdown(report))
@@ -97,6 +109,10 @@ def _main(argv: list[str] | None) -> int:
         f"{out}: {small['params']:,} parameters ({report['ratio']:.2f}x fewer), {small['bytes']:,} bytes, "
         + ("untrained" if error is None else f"relative error {error:.4f}")
     )
+    if lessons:
+        print(
+            f"reconstruction: layers now miss {100 * last:.1f} % of their outputs' variance, before {100 * first:.1f} %"
+        )
     if method.solver == "dirnet" and method.block == 1 and size.kind != "rtf":  # which takes dense codes
         print("note: single codes lose least accuracy, but run two to five times slower than those of --block 8")
     return 0
@@ -140,6 +156,8 @@ def _parser() -> Parser:
                         help="print the plan, write nothing")  # fmt: skip
     parser.add_argument("--calibration", help="feats.scp of training data, by which errors are weighted")
     parser.add_argument("--calibration_utts", type=int, default=200, help="how many of its utterances are drawn")
+    parser.add_argument("--reconstruct", type=int, default=0, help="utterances of --calibration from which every layer "
+                        "then learns to give what the dense one gives, without labels; 0: none")  # fmt: skip
     return parser
 
 
@@ -157,12 +175,29 @@ def _calibration(arguments: argparse.Namespace, method: Method) -> list[tuple[Te
     """What --calibration draws; None without it, or if `method` reads none."""
     if not arguments.calibration:
         return None
-    if not method.uses_data:
+    if not method.uses_data and not arguments.reconstruct:
         print(f"--calibration {arguments.calibration} is not read by method {arguments.method}", file=sys.stderr)
+    if not method.uses_data:
         return None
     if arguments.calibration_utts < 1:
         raise UserError(f"--calibration_utts is {arguments.calibration_utts}, expected at least 1")
     return list(read_features(arguments.calibration, arguments.calibration_utts, arguments.seed))
+
+
+def _lessons(arguments: argparse.Namespace, method: Method) -> list[tuple[Tensor, Tensor]]:
+    """The utterances of --reconstruct, in batches in random order; none without it, or if they are lost on `method`."""
+    count = arguments.reconstruct
+    if not count:
+        return []
+    if count < 0 or not arguments.calibration:
+        expected = "0 or more" if count < 0 else "--calibration, whose utterances it draws"
+        raise UserError(f"--reconstruct is {count}, expected {expected}")
+    if not method.can_reconstruct:
+        print(f"--reconstruct {count} is not for method {arguments.method}", file=sys.stderr)
+        return []
+    batches = list(read_features(arguments.calibration, count, arguments.seed))
+    random.Random(arguments.seed).shuffle(batches)
+    return batches
 
 
 def _planned(

@@ -183,6 +183,39 @@ def test_the_program_uses_the_features_and_tells_requests_apart(scp, dense_folde
     assert "none.scp does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("method", ["dirnet_b8", "svd"])
+def test_layers_learn_from_speech_without_labels(scp, dense_folder, tmp_path, capsys, method):
+    request = ("--model", dense_folder, "--size", "3x", "--method", method, "--calibration", scp)
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    assert program(*request, "--out", plain) == 0
+    capsys.readouterr()
+    assert program(*request, "--reconstruct", 25, "--out", out) == 0
+    said = capsys.readouterr()
+    assert "layers now miss" in said.out and "--calibration" not in said.err
+    report = json.loads((out / "compression.json").read_text())
+    assert report["reconstruction"]["utterances"] == 25 and "from 25 utterances" in (out / "compression.md").read_text()
+    assert report["compressed"] == json.loads((plain / "compression.json").read_text())["compressed"]
+    before, after = (storage.load(folder).state_dict() for folder in (plain, out))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all(name.startswith("rnn.") and not name.endswith("index") for name in moved)
+    assert program(*request, "--reconstruct", 25, "--out", out) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert program(*request, "--reconstruct", -1, "--out", out) == 2
+    assert "--reconstruct is -1, expected 0 or more" in capsys.readouterr().err
+
+
+def test_reconstruction_needs_speech_and_layers_that_keep_it(scp, dense_folder, tmp_path, capsys):
+    request = ("--model", dense_folder, "--out", tmp_path / "out", "--reconstruct", 5)
+    assert program(*request, "--size", "3x") == 2
+    assert "--reconstruct is 5, expected --calibration, whose utterances" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    for method in ("prune_gradual", "small"):
+        out = (*request[:3], tmp_path / method, *request[4:])
+        assert program(*out, "--size", "3x", "--method", method, "--calibration", scp) == 0
+        assert f"--reconstruct 5 is not for method {method}" in capsys.readouterr().err
+        assert "reconstruct" not in storage.describe(tmp_path / method)["extra"]["compression"]
+
+
 def test_calibration_that_the_method_does_not_read_is_said(scp, dense_folder, tmp_path, capsys):
     request = ("--model", dense_folder, "--size", "3x", "--method", "svd", "--calibration", scp)
     assert program(*request, "--out", tmp_path / "out") == 0

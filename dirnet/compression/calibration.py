@@ -59,7 +59,7 @@ def calibrate(
     try:
         for inputs in data:
             steps += 1
-            lengths = _lengths(model, inputs)
+            lengths = valid_steps(model, inputs)
             watched = recorded(rnns, layers, lengths, gradients)
             with evaluating(model), watched as flush, torch.set_grad_enabled(gradients):
                 output = run(model, inputs)
@@ -103,7 +103,7 @@ def likelihood(model: nn.Module, output: Any, generator: torch.Generator) -> Ten
     return (values * noise.to(values.device, values.dtype)).sum()
 
 
-def _lengths(model: nn.Module, inputs: Any) -> Tensor | None:
+def valid_steps(model: nn.Module, inputs: Any) -> Tensor | None:
     """The valid steps (B,) that the RNN of an acoustic model sees."""
     if not isinstance(model, AcousticModel):
         return None

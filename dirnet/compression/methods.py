@@ -132,6 +132,13 @@ class Method:
         return self.needs_data or self.weighting == "auto"
 
     @property
+    def can_reconstruct(self) -> bool:
+        """Whether layers come of it that can learn to give what the dense ones give, and keep what they learn."""
+        return (
+            self.support != "gradual" and self.solver != "small" and (self.solver, self.dtype) != ("dense", "float32")
+        )
+
+    @property
     def weighting_with_data(self) -> str:
         """`weighting`, with data at hand: `none`, `activation` or `fisher`."""
         return "fisher" if self.weighting == "auto" else self.weighting

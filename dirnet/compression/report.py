@@ -98,6 +98,10 @@ def markdown(report: dict[str, Any]) -> str:
     lines += ["", f"Relative error of all groups together: {report['relative_error']:.4f}."]
     if report["settings"]["dtype"] == "int8":
         lines += ["", "Dictionaries and codes are int8 with a bfloat16 scale per atom and row; all else is float32."]
+    if "reconstruction" in report:
+        utterances, (first, last) = report["reconstruction"]["utterances"], report["reconstruction"]["missed"]
+        lines += ["", f"Then every layer learned from {utterances:,} utterances to give what the dense one gives: "
+                  f"it misses {100 * last:.1f} % of the variance, before {100 * first:.1f} %."]  # fmt: skip
     if "rtf" in report:
         rtf, how = report["rtf"], f"on {report['device']}, {report['chunk']} outputs a call"
         lines += ["", f"Predicted real-time factor {how}: {rtf['compressed']:.5f}, dense {rtf['dense']:.5f} in the "

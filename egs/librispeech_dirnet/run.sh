@@ -47,6 +47,7 @@ baseline=smbr       # smbr | ctc: the model that is compressed
 finetune_objective=ctc  # ctc | smbr: what compressed models are fine-tuned by
 methods="dense svd odl prune_gradual dirnet dirnet_b8 dirnet_b8_int8"  # entries of compress_config
 size=7.9x           # 7.9x | 1.3M parameters | 2MB stored | rtf=0.001; several: "4.3x 7.9x"
+reconstruct=0       # utterances from which layers learn to give what dense ones give, before fine-tuning; 0: none
 cost_model=         # for sizes in rtf, without odl and prune: the cost.json that `dirnet cost` wrote on this host
 seed=0
 
@@ -186,6 +187,7 @@ if stage 5 "compression to ${size}: ${methods}" 1 4; then
     for model in ${models#"${baseline}"}; do
         job "" "" "$(quoted ${python} -m dirnet.compress_model --model "${exp}/${baseline}" --size "${model##*_}" \
             --method "${model%_*}" --config "${compress_config}" --calibration "${dump}/${train}/feats.scp" --seed "${seed}" \
+            --reconstruct "${reconstruct}" \
             --nj "${job_nj:-${nj}}" ${cost_model:+--cost_model "${cost_model}"} --out "${exp}/${model}/start")"
     done
     run_jobs "${jobs}/solve" ${solve_cmd}

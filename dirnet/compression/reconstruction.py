@@ -1,0 +1,177 @@
+"""After compression every layer learns, alone and without labels, to give again what its dense layer gives.
+
+A factorization sees single steps; here errors travel through time, within a layer. Every layer reads what the dense one
+reads, so layers learn side by side: the block reconstruction of Li et al. (2021, BRECQ), for recurrent layers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from dirnet.compression.calibration import valid_steps
+from dirnet.compression.inputs import evaluating, run
+from dirnet.errors import UserError
+from dirnet.nn.acoustic import AcousticModel
+from dirnet.nn.permutation import permute_acoustic_model, permute_units
+from dirnet.nn.recurrent import DirNetRecurrent
+from dirnet.progress import progress as shown
+
+RATE, WARMUP = 2e-3, 0.1  # of Adam; the share of the steps in which the rate rises, before it falls as a cosine
+STEP = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
+
+
+def reconstruct(
+    model: nn.Module,
+    dense: nn.Module,
+    data: Sequence[Any],
+    unit_orders: Mapping[str, Sequence[Sequence[int]]] | None = None,
+    rate: float = RATE,
+    progress: bool = True,
+) -> list[float]:
+    """Train the compressed layers of `model`, in place, to give what those of `dense` give; zeros stay zero.
+
+    dense: the model before its compression. data: batches of inputs, one a step, as `dirnet.compress` takes them; in
+    random order if they differ in length. unit_orders: of the report. rate: the highest one. Returns for every step the
+    share of their outputs' variance that layers miss, the mean over layers. Where sequences are packed, or the model is
+    an `AcousticModel`, padding does not count. Frozen parameters, cells and everything that is not recurrent stay as
+    they are. A model without compressed layers, or of other shapes than `dense`, and no data are a `UserError`.
+    """
+    if not len(data):
+        raise UserError("reconstruction has no data; give at least one batch of inputs")
+    dense = _in_order(dense, unit_orders or {})
+    pairs = _pairs(model, dense)
+    learned = [value for layer, _ in pairs.values() for value in layer.parameters() if value.requires_grad]
+    optimizer, missed = torch.optim.Adam(learned, lr=rate), []
+    batches = shown(data, len(data), "reconstruct", "batch") if progress else data
+    for number, inputs in enumerate(batches):
+        done = (number + 0.5) / len(data)
+        optimizer.param_groups[0]["lr"] = rate * min(done / WARMUP, 1) * (0.5 + 0.5 * math.cos(math.pi * done))
+        shares = [
+            share
+            for name, read in _heard(dense, pairs, inputs)
+            for share in _missed(*pairs[name], *read, valid_steps(dense, inputs))
+        ]
+        if not shares:
+            raise UserError("reconstruction data reaches no compressed layer; give inputs for which the model runs it")
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(shares).sum().backward()
+        optimizer.step()
+        missed.append(float(torch.stack(shares).detach().mean()))
+        if not math.isfinite(missed[-1]):
+            raise UserError(f"reconstruction gave NaN or infinity at batch {number}; look at the inputs")
+    return missed
+
+
+def _in_order(dense: nn.Module, orders: Mapping[str, Sequence[Sequence[int]]]) -> nn.Module:
+    """`dense`, or a copy whose hidden units are in the order that compression gave them."""
+    if not orders:
+        return dense
+    dense = copy.deepcopy(dense)
+    for name, states in orders.items():
+        moved = [torch.tensor(order) for order in states]
+        if isinstance(dense, AcousticModel):
+            permute_acoustic_model(dense, moved)
+        else:
+            permute_units(dense.get_submodule(name), moved)
+    return dense
+
+
+def _pairs(model: nn.Module, dense: nn.Module) -> dict[str, tuple[DirNetRecurrent, nn.RNNBase]]:
+    """Compressed layers of `model` and dense ones of `dense`, by name."""
+    pairs, kinds = {}, dict(dense.named_modules())
+    for name, layer in model.named_modules():
+        if not isinstance(layer, DirNetRecurrent):
+            continue
+        other = kinds.get(name)
+        if not isinstance(other, layer.dense_class) or isinstance(other, DirNetRecurrent):
+            raise UserError(f"{name or 'the model'} is no dense {layer.dense_class.__name__} in the dense model; give "
+                            "the model that was compressed")  # fmt: skip
+        for key in ("input_size", "hidden_size", "num_layers", "bidirectional", "bias", "batch_first", "mode"):
+            ours, theirs = getattr(layer, key), getattr(other, key)
+            if ours != theirs:
+                raise UserError(f"{name or 'the model'} has {key} {ours}, the dense model {theirs}; give the model "
+                                "that was compressed")  # fmt: skip
+        pairs[name] = layer, other
+    if not pairs:
+        raise UserError("the model has no compressed LSTM, GRU or RNN; compress it first")
+    return pairs
+
+
+def _heard(dense: nn.Module, names: Mapping[str, Any], inputs: Any) -> list[tuple[str, tuple[Any, Any]]]:
+    """(name, (input, states)) of every call of the named layers while `dense` reads `inputs`."""
+    heard: list[tuple[str, tuple[Any, Any]]] = []
+
+    def listen(name: str):
+        def hook(_, given: tuple, named: dict[str, Any]) -> None:
+            given = (*given, *(named[key] for key in ("input", "hx") if key in named))
+            heard.append((name, (given[0], given[1] if len(given) > 1 else None)))
+
+        return hook
+
+    hooks = [dense.get_submodule(name).register_forward_pre_hook(listen(name), with_kwargs=True) for name in names]
+    try:
+        with evaluating(dense), torch.no_grad():
+            run(dense, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return heard
+
+
+def _missed(layer: DirNetRecurrent, dense: nn.RNNBase, input: Any, states: Any, lengths: Tensor | None) -> list[Tensor]:
+    """The share of the variance of every single layer's output that the compressed one misses, reading the same."""
+    values, batch, starts = _laid_out(dense, input, states)
+    valid = None if batch is not None else _mask(dense, values, lengths)
+    directions, weights, found = 2 if dense.bidirectional else 1, (layer.all_weights, dense.all_weights), []
+    for number, start in enumerate(starts):
+        at = slice(number * directions, (number + 1) * directions)
+        ours, theirs = (_output(dense, sum(stack[at], []), values, batch, start) for stack in weights)
+        values = theirs.detach()
+        written, wanted = (steps.flatten(0, -2) if valid is None else steps[valid] for steps in (ours, values))
+        spread = (wanted - wanted.mean(0)).square().sum().clamp_min(torch.finfo(wanted.dtype).tiny)
+        found.append((written - wanted).square().sum() / spread)
+    return found
+
+
+def _laid_out(rnn: nn.RNNBase, input: Any, states: Any) -> tuple[Tensor, Tensor | None, list[list[Tensor]]]:
+    """What `rnn` was given, as torch.lstm takes it: steps, the batch sizes of packed ones, states of each layer."""
+    values, batch = (input.data, input.batch_sizes) if isinstance(input, PackedSequence) else (input, None)
+    lone = batch is None and values.dim() == 2
+    if lone:
+        values = values.unsqueeze(0 if rnn.batch_first else 1)
+    size = int(batch[0]) if batch is not None else values.shape[0 if rnn.batch_first else 1]
+    directions = 2 if rnn.bidirectional else 1
+    if states is None:
+        zeros = values.new_zeros(rnn.num_layers * directions, size, rnn.hidden_size)
+        given = [zeros] * (2 if rnn.mode == "LSTM" else 1)
+    else:
+        given = [states] if isinstance(states, Tensor) else list(states)
+        given = [state.unsqueeze(1) if lone else state for state in given]
+        if batch is not None and input.sorted_indices is not None:
+            given = [state.index_select(1, input.sorted_indices) for state in given]
+    return values, batch, [[*parts] for parts in zip(*(state.split(directions) for state in given), strict=True)]
+
+
+def _output(rnn: nn.RNNBase, weights: list[Tensor], values: Tensor, batch: Tensor | None, states: list[Tensor]):
+    """The output of one layer, with these weights, of the kind and the layout of `rnn`."""
+    states = states if rnn.mode == "LSTM" else states[0]
+    after = (weights, rnn.bias, 1, 0.0, True, rnn.bidirectional)
+    if batch is not None:
+        return STEP[rnn.mode](values, batch, states, *after)[0]
+    return STEP[rnn.mode](values, states, *after, rnn.batch_first)[0]
+
+
+def _mask(rnn: nn.RNNBase, values: Tensor, lengths: Tensor | None) -> Tensor | None:
+    """Which steps of a padded batch count, in its layout; None: all."""
+    if lengths is None:
+        return None
+    steps = torch.arange(values.shape[1 if rnn.batch_first else 0])
+    mask = (steps < lengths.cpu()[:, None]).to(values.device)
+    return mask if rnn.batch_first else mask.T

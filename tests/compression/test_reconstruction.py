@@ -1,0 +1,174 @@
+"""Reconstruction against single torch layers that read the same, what it improves, and what it leaves alone."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
+
+import dirnet
+from dirnet.compression.finetune import RestingSupport
+from dirnet.compression.inputs import run
+from dirnet.compression.reconstruction import reconstruct
+from dirnet.errors import UserError
+from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
+
+
+def compressed(dense, size="3x", method="svd", **options):
+    return dirnet.compress(copy.deepcopy(dense), size, method, progress=False, **options)
+
+
+def acoustic(layers=2, units=16):
+    torch.manual_seed(0)
+    config = AcousticModelConfig(
+        "lstm", units, layers, num_outputs=3, phones=("<blank>", "A", "B"), feature_size=5, context=1, frame_stride=3
+    )
+    model = AcousticModel(config)
+    with torch.no_grad():
+        for parameter in model.rnn.parameters():
+            parameter.mul_(3)
+    return model.eval()
+
+
+def speech(count, seed=0):
+    """Batches of features and lengths, the padding not zero."""
+    generator, batches = torch.Generator().manual_seed(seed), []
+    for _ in range(count):
+        lengths = torch.randint(20, 40, (4,), generator=generator)
+        batches.append((torch.randn(4, 40, 5, generator=generator), lengths))
+    return batches
+
+
+def by_hand(layer, dense, sequences, states=None):
+    """Layer by layer, sequence by sequence: the squared differences over those from the mean."""
+    ours, found, size, both = layer.to_dense(), [], dense.hidden_size, 2 if dense.bidirectional else 1
+    for number in range(dense.num_layers):
+        pairs = []
+        for rnn in (ours, dense):
+            one = type(dense)(
+                sequences[0].shape[1], size, bidirectional=dense.bidirectional, batch_first=True,
+                **({"nonlinearity": dense.nonlinearity} if "RNN" in dense.mode else {}),
+            )  # fmt: skip
+            weights = {name: getattr(rnn, name.replace("l0", f"l{number}")) for name in one.state_dict()}
+            one.load_state_dict(weights)
+            rows = slice(number * both, (number + 1) * both)
+            begin = [
+                None if states is None else tuple(state[rows, at] for state in states) for at in range(len(sequences))
+            ]
+            if states is not None and dense.mode != "LSTM":
+                begin = [one_state[0] for one_state in begin]
+            with torch.no_grad():
+                pairs.append([one(sequence, start)[0] for sequence, start in zip(sequences, begin, strict=True)])
+        written, wanted = (torch.cat(outputs) for outputs in pairs)
+        found.append(float(((written - wanted) ** 2).sum() / ((wanted - wanted.mean(0)) ** 2).sum()))
+        sequences = pairs[1]
+    return sum(found) / len(found)
+
+
+class Owner(nn.Module):
+    """Whatever is given goes to the recurrent layer."""
+
+    def __init__(self, rnn):
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, *inputs):
+        return self.rnn(*inputs)[0]
+
+
+@pytest.mark.parametrize("layout", ["first", "second", "packed", "states", "packed states", "lone", "lone states"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, "relu"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_share_missed_is_that_of_single_torch_layers(kind, bidirectional, layout):
+    torch.manual_seed(1)
+    options = {"nonlinearity": "relu"} if kind == "relu" else {}
+    kind = nn.RNN if kind == "relu" else kind
+    dense = Owner(kind(6, 8, 2, bidirectional=bidirectional, batch_first="second" not in layout, **options))
+    model, _ = compressed(dense, "1.5x")
+    lengths = [5, 9, 7] if "packed" in layout else [9] if "lone" in layout else [9, 9, 9]
+    sequences = [torch.randn(length, 6) for length in lengths]
+    given = pack_sequence(sequences, enforce_sorted=False) if "packed" in layout else pad_sequence(sequences, True)
+    if layout == "second":
+        given = given.transpose(0, 1)
+    if "lone" in layout:
+        given = given[0]
+    inputs, states = (given,), None
+    if "states" in layout:
+        states = tuple(torch.randn(4 if bidirectional else 2, len(lengths), 8) for _ in range(1 + (kind is nn.LSTM)))
+        handed = tuple(state[:, 0] for state in states) if "lone" in layout else states
+        inputs = (given, handed if kind is nn.LSTM else handed[0])
+    run(dense, inputs)  # torch takes them, too
+    expected = by_hand(model.rnn, dense.rnn, sequences, states)
+    found = reconstruct(model, dense, [inputs])
+    assert found == [pytest.approx(expected, rel=1e-4)] and 0.001 < expected < 1
+    assert isinstance(given, PackedSequence) == ("packed" in layout)
+
+
+def test_padding_of_an_acoustic_model_does_not_count():
+    dense, (features, lengths) = acoustic(), speech(1)[0]
+    model, _ = compressed(dense)
+    expected = reconstruct(copy.deepcopy(model), dense, [(features, lengths)])
+    features[torch.arange(40) >= lengths[:, None]] = 100.0
+    assert reconstruct(model, dense, [(features, lengths)]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("method", ["dirnet", "dirnet_b8", "svd", "odl", "dirnet_int8"])
+def test_unseen_speech_is_nearer_to_the_dense_model(method):
+    dense, unseen = acoustic(), speech(4, seed=9)
+    calibration = speech(4, seed=5) if "dirnet" in method else None
+    model, report = compressed(dense, "4x" if "int8" not in method else "2kB", method, data=calibration)
+    resting, before = RestingSupport(model), copy.deepcopy(model)
+
+    def divergence(model):
+        total = 0.0
+        for features, lengths in unseen:
+            (wanted, steps), (found, _) = dense(features, lengths), model(features, lengths)
+            valid = torch.arange(wanted.shape[1]) < steps[:, None]
+            total += float((wanted.exp() * (wanted - found)).sum(-1)[valid].sum())
+        return total
+
+    with torch.no_grad():
+        first = divergence(model)
+    missed = reconstruct(model, dense, speech(100), report["unit_orders"], rate=5e-3)
+    resting.step()
+    assert sum(missed[-6:]) < 0.9 * sum(missed[:6])
+    with torch.no_grad():
+        assert divergence(model.eval()) < 0.95 * first
+    assert torch.equal(model.output.weight, before.output.weight)
+
+
+def test_blocks_need_the_order_of_their_units():
+    dense = acoustic()
+    model, report = compressed(dense, "1.5x", "dirnet_b8", data=speech(4))
+    with_orders = reconstruct(copy.deepcopy(model), dense, speech(1), report["unit_orders"])
+    kept = copy.deepcopy(dense.state_dict())
+    assert with_orders[0] < 0.5 < reconstruct(model, dense, speech(1))[0]
+    assert all(torch.equal(value, kept[name]) for name, value in dense.state_dict().items())
+
+
+def test_what_is_frozen_stays():
+    dense = Owner(nn.LSTM(6, 8))
+    dense.rnn.weight_ih_l0.requires_grad_(False)
+    model, _ = compressed(dense, "1.5x")
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    reconstruct(model, dense, [(torch.randn(9, 3, 6),)])
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed and not any(name.startswith("rnn.groups.0") for name in changed)
+    assert all(parameter.grad is None for parameter in dense.parameters())
+
+
+def test_mistakes():
+    dense = Owner(nn.LSTM(6, 8))
+    model, _ = compressed(dense, "1.5x")
+    data = [(torch.randn(9, 3, 6),)]
+    with pytest.raises(UserError, match="no data"):
+        reconstruct(model, dense, [])
+    with pytest.raises(UserError, match="compress it first"):
+        reconstruct(copy.deepcopy(dense), dense, data)
+    with pytest.raises(UserError, match="rnn is no dense LSTM in the dense model"):
+        reconstruct(model, model, data)
+    with pytest.raises(UserError, match="rnn has hidden_size 8, the dense model 9"):
+        reconstruct(model, Owner(nn.LSTM(6, 9)), data)
+    with pytest.raises(UserError, match="NaN or infinity at batch 0"):
+        reconstruct(model, dense, [(torch.full((9, 3, 6), torch.inf),)])
