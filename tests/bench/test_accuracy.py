@@ -38,6 +38,17 @@ def test_every_method_is_measured_before_and_after(work, program):
     assert status == 0 and len((work / "out/results.jsonl").read_text().splitlines()) == len(rows)
 
 
+def test_layers_may_first_learn_without_labels(work, program):
+    config = (work / "config.yaml").read_text()
+    (work / "config.yaml").write_text(config + "reconstruct: 0.5\n")
+    options = ("--workdir", work, "--config", work / "config.yaml", "--out", work / "out", "--seeds", 0)
+    status, _, error = program(accuracy.main, *options, "--device", "cpu", "--methods", "svd", "prune_gradual")
+    assert status == 0, error
+    rows = [json.loads(line) for line in (work / "out/results.jsonl").read_text().splitlines()]
+    learned = {row["method"]: row["missed"] for row in rows if "missed" in row}
+    assert learned.keys() == {"svd"} and 0 < learned["svd"][1] < 1
+
+
 def test_dense_models_start_from_another_model(work, program):
     folders = ("--workdir", work, "--config", work / "config.yaml", "--seeds", 0, "--device", "cpu", "--methods")
     assert program(accuracy.main, *folders[:-1], "--out", work / "one", "--methods", "dense")[0] == 0
