@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import math
 import random
 import sys
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ from dirnet.compression.parallel import workers
 from dirnet.compression.picture import picture
 from dirnet.compression.plan import describe_plan
 from dirnet.compression.preparation import prepare
-from dirnet.compression.reconstruction import reconstruct
+from dirnet.compression.reconstruction import reconstruct_and_tell
 from dirnet.compression.report import markdown
 from dirnet.compression.small import describe_small
 from dirnet.config import boolean
@@ -91,11 +90,7 @@ def _main(argv: list[str] | None) -> int:
         model, arguments.size, method, seed=arguments.seed, data=data, nj=arguments.nj, cost_model=cost
     )
     report["method"] = arguments.method
-    if lessons:
-        missed = reconstruct(model, dense, lessons, report["unit_orders"])
-        tenth = math.ceil(len(missed) / 10)
-        first, last = sum(missed[:tenth]) / tenth, sum(missed[-tenth:]) / tenth
-        report["reconstruction"] = {"utterances": sum(len(batch[1]) for batch in lessons), "missed": [first, last]}
+    learned = reconstruct_and_tell(model, dense, lessons, sum(len(b[1]) for b in lessons), report) if lessons else None
     with atomic_write(out / "compression.json") as content, atomic_write(out / "compression.md") as table:
         content.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
         table.write(markdown(report))
@@ -109,10 +104,8 @@ def _main(argv: list[str] | None) -> int:
         f"{out}: {small['params']:,} parameters ({report['ratio']:.2f}x fewer), {small['bytes']:,} bytes, "
         + ("untrained" if error is None else f"relative error {error:.4f}")
     )
-    if lessons:
-        print(
-            f"reconstruction: layers now miss {100 * last:.1f} % of their outputs' variance, before {100 * first:.1f} %"
-        )
+    if learned:
+        print(learned)
     if method.solver == "dirnet" and method.block == 1 and size.kind != "rtf":  # which takes dense codes
         print("note: single codes lose least accuracy, but run two to five times slower than those of --block 8")
     return 0

@@ -7,6 +7,7 @@ reads, so layers learn side by side: the block reconstruction of Li et al. (2021
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.permutation import permute_acoustic_model, permute_units
 from dirnet.nn.recurrent import DirNetRecurrent
-from dirnet.progress import progress as shown
+from dirnet.progress import progress as tell
 
 RATE, WARMUP = 2e-3, 0.1  # of Adam; the share of the steps in which the rate rises, before it falls as a cosine
 STEP = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
@@ -32,41 +33,55 @@ def reconstruct(
     dense: nn.Module,
     data: Sequence[Any],
     unit_orders: Mapping[str, Sequence[Sequence[int]]] | None = None,
+    *,
+    together: int = 1,
     rate: float = RATE,
     progress: bool = True,
 ) -> list[float]:
     """Train the compressed layers of `model`, in place, to give what those of `dense` give; zeros stay zero.
 
-    dense: the model before its compression. data: batches of inputs, one a step, as `dirnet.compress` takes them; in
-    random order if they differ in length. unit_orders: of the report. rate: the highest one. Returns for every step the
-    share of their outputs' variance that layers miss, the mean over layers. Where sequences are packed, or the model is
-    an `AcousticModel`, padding does not count. Frozen parameters, cells and everything that is not recurrent stay as
-    they are. A model without compressed layers, or of other shapes than `dense`, and no data are a `UserError`.
+    dense: the model before its compression. data: inputs of the model, as `dirnet.compress` takes them, `together` of
+    them a step; in random order if they differ in length. unit_orders: of the report. rate: the highest one. Returns
+    for every step the share of their outputs' variance that layers miss, the mean over layers. Where sequences are
+    packed, or the model is an `AcousticModel`, padding does not count. Frozen parameters, cells and everything that is
+    not recurrent stay as they are. A model without compressed layers, or of other shapes than `dense`, and no data, or
+    data that is not finite, are a `UserError`.
     """
-    if not len(data):
-        raise UserError("reconstruction has no data; give at least one batch of inputs")
+    if not len(data) or together < 1:
+        raise UserError(f"reconstruction has {len(data)} inputs, {together} a step; give at least one of each")
     dense = _in_order(dense, unit_orders or {})
     pairs = _pairs(model, dense)
     learned = [value for layer, _ in pairs.values() for value in layer.parameters() if value.requires_grad]
-    optimizer, missed = torch.optim.Adam(learned, lr=rate), []
-    batches = shown(data, len(data), "reconstruct", "batch") if progress else data
-    for number, inputs in enumerate(batches):
-        done = (number + 0.5) / len(data)
+    optimizer, missed, steps = torch.optim.Adam(learned, lr=rate), [], math.ceil(len(data) / together)
+    shown = tell(data, len(data), "reconstruct", "batch") if progress else iter(data)
+    for step in range(steps):
+        done, shares = (step + 0.5) / steps, []
         optimizer.param_groups[0]["lr"] = rate * min(done / WARMUP, 1) * (0.5 + 0.5 * math.cos(math.pi * done))
-        shares = [
-            share
-            for name, read in _heard(dense, pairs, inputs)
-            for share in _missed(*pairs[name], *read, valid_steps(dense, inputs))
-        ]
+        optimizer.zero_grad(set_to_none=True)
+        for inputs in itertools.islice(shown, together):
+            lengths = valid_steps(dense, inputs)
+            for name, read in _heard(dense, pairs, inputs):
+                parts = torch.stack(_missed(*pairs[name], *read, lengths))
+                parts.sum().backward()
+                shares += parts.tolist()
         if not shares:
             raise UserError("reconstruction data reaches no compressed layer; give inputs for which the model runs it")
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(shares).sum().backward()
-        optimizer.step()
-        missed.append(float(torch.stack(shares).detach().mean()))
+        missed.append(sum(shares) / len(shares))
         if not math.isfinite(missed[-1]):
-            raise UserError(f"reconstruction gave NaN or infinity at batch {number}; look at the inputs")
+            raise UserError(f"reconstruction gave NaN or infinity in step {step}; look at the inputs")
+        optimizer.step()
     return missed
+
+
+def reconstruct_and_tell(
+    model: nn.Module, dense: nn.Module, data: Sequence[Any], utterances: int, report: dict[str, Any], together: int = 1
+) -> str:
+    """`reconstruct` on so many utterances, with `report` of the compression, which gains `reconstruction`; a line."""
+    missed = reconstruct(model, dense, data, report["unit_orders"], together=together)
+    tenth = math.ceil(len(missed) / 10)
+    first, last = sum(missed[:tenth]) / tenth, sum(missed[-tenth:]) / tenth
+    report["reconstruction"] = {"utterances": utterances, "missed": [first, last]}
+    return f"reconstruction: layers now miss {100 * last:.1f} % of their outputs' variance, before {100 * first:.1f} %"
 
 
 def _in_order(dense: nn.Module, orders: Mapping[str, Sequence[Sequence[int]]]) -> nn.Module:
@@ -78,8 +93,8 @@ def _in_order(dense: nn.Module, orders: Mapping[str, Sequence[Sequence[int]]]) -
         moved = [torch.tensor(order) for order in states]
         if isinstance(dense, AcousticModel):
             permute_acoustic_model(dense, moved)
-        else:
-            permute_units(dense.get_submodule(name), moved)
+        elif isinstance(layer := dense.get_submodule(name), nn.RNNBase):  # units of a cell stay
+            permute_units(layer, moved)
     return dense
 
 

@@ -7,8 +7,10 @@ an experiment folder again: fine-tune it with asr_train, decode it with asr_infe
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import hashlib
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from dirnet.compression.methods import METHODS, PRESETS, Method, check_trainable
 from dirnet.compression.parallel import workers
 from dirnet.compression.plan import describe_plan
 from dirnet.compression.preparation import prepare
+from dirnet.compression.reconstruction import reconstruct_and_tell
 from dirnet.compression.report import size_figures
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
@@ -35,6 +38,8 @@ from dirnet.files import check_place, read_json
 from dirnet.nn import storage
 from dirnet.nn.quantised import DTYPES
 from dirnet.options import Parser, seed
+
+TOGETHER = 20  # utterances a step of reconstruction
 
 
 @one_line_errors
@@ -49,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
                         help="Kaldi data dir or dump set (of an LM also a text) to calibrate on")  # fmt: skip
     parser.add_argument("--data_utts", "--calibration_utts", type=int, default=100,
                         help="how many of its utterances, drawn")  # fmt: skip
+    parser.add_argument("--reconstruct", type=int, default=0, help="utterances of --data from which every layer then "
+                        "learns to give what the dense one gives, without labels; 0: none")  # fmt: skip
     parser.add_argument("--method", default="dirnet", help="a method of --config")
     parser.add_argument("--config", help=f"methods, as conf/compress.yaml; default: {', '.join(METHODS)}")
     parser.add_argument("--block", type=int, help="gate rows kept or dropped together, instead of the method's")
@@ -69,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     check_place(out, folder=True)
     found = find(arguments.espnet)
     _refuse_neutral(found)
-    data = calibration(found, arguments, method)
+    data, lessons = calibration(found, arguments, method), _lessons(found, arguments, method)
     request = {
         "model_sha256": hashlib.sha256(found.model.read_bytes()).hexdigest(),
         "config_sha256": hashlib.sha256(found.config_file.read_bytes()).hexdigest(),
@@ -78,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
         "data": data and [str(arguments.data), arguments.data_utts, digest(data)],
         "seed": arguments.seed,
     }
+    if lessons:
+        request["reconstruct"] = [str(arguments.data), arguments.reconstruct, digest(lessons)]
     if not arguments.dry_run:
         if folder.holds(out, request):
             print(f"{out}: holds this compressed model already; nothing to do")
@@ -86,8 +95,8 @@ def main(argv: list[str] | None = None) -> int:
         refuse_replaced_start(out, (read_json(out / folder.REPORT) or {}).get("request"), request)
     model = silent(found.build())
     wanted = limit(model, size, arguments.of)
-    if data:
-        check_reads(model, data[0], arguments.data)
+    if read := data or lessons:
+        check_reads(model, read[0], arguments.data)
     if arguments.dry_run:
         with workers(arguments.nj) as mapped, remarks_dropped():
             plan = prepare(
@@ -95,14 +104,19 @@ def main(argv: list[str] | None = None) -> int:
             ).plan
         print(describe_plan(plan))
         return 0
+    dense = copy.deepcopy(model) if lessons else None
     with remarks_dropped():
         model, report = compress(
             model, wanted, method, seed=arguments.seed, data=data, nj=arguments.nj, states_inside=True
         )  # ESPnet's recurrent layers hand states to themselves only
+        if lessons:
+            learned = reconstruct_and_tell(model, dense, lessons, len(lessons), report, TOGETHER)
     what = "" if arguments.of == "model" else " of the recurrent layers"
     report |= {"method": arguments.method, "size": arguments.size + what, "request": request}
     folder.write(found, model, report, out)
     print(summary(found, report, out))
+    if lessons:
+        print(learned)
     if arguments.next_steps:
         print(folder.next_steps(found, out))
     return 0
@@ -139,14 +153,33 @@ def limit(model: nn.Module, size: Size, of: str) -> str:
 def calibration(found: Source, arguments: argparse.Namespace, method: Method) -> list[dict[str, Any]] | None:
     """Inputs of the model; None where the solver has the weights only: without `--data`, or if `method` reads none."""
     if not method.uses_data:
-        if arguments.data is not None:
+        if arguments.data is not None and not arguments.reconstruct:
             print(f"--data {arguments.data} is not read by method {arguments.method}", file=sys.stderr)
         return None
     if arguments.data is None:
         print("no --data: only the weights are approximated, not what the model does with speech", file=sys.stderr)
         return None
+    return _drawn(found, arguments, arguments.data_utts)
+
+
+def _lessons(found: Source, arguments: argparse.Namespace, method: Method) -> list[dict[str, Any]]:
+    """What `--reconstruct` draws, in random order; none without it, or where `method` leaves nothing to learn."""
+    count = arguments.reconstruct
+    if not count:
+        return []
+    if count < 0 or arguments.data is None:
+        raise UserError(f"--reconstruct is {count}, expected {'0 or more' if count < 0 else '--data to draw from'}")
+    if not method.can_reconstruct:
+        print(f"--reconstruct {count} is not for method {arguments.method}", file=sys.stderr)
+        return []
+    batches = _drawn(found, arguments, count)
+    random.Random(arguments.seed).shuffle(batches)
+    return batches
+
+
+def _drawn(found: Source, arguments: argparse.Namespace, utterances: int) -> list[dict[str, Any]]:
     config = replaced_strings(dict(found.config), {name: str(path) for name, path in found.files.items()})
-    return read_batches(found.task, config, arguments.data, arguments.data_utts, arguments.seed)
+    return read_batches(found.task, config, arguments.data, utterances, arguments.seed)
 
 
 def check_reads(model: nn.Module, inputs: dict[str, Any], where: Path) -> None:

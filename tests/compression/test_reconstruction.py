@@ -138,6 +138,14 @@ def test_unseen_speech_is_nearer_to_the_dense_model(method):
     assert torch.equal(model.output.weight, before.output.weight)
 
 
+def test_inputs_may_share_a_step():
+    dense, data = acoustic(), speech(5)
+    model, _ = compressed(dense)
+    single = [reconstruct(copy.deepcopy(model), dense, [inputs])[0] for inputs in data[:2]]
+    found = reconstruct(model, dense, data, together=2)
+    assert len(found) == 3 and found[0] == pytest.approx(sum(single) / 2)
+
+
 def test_blocks_need_the_order_of_their_units():
     dense = acoustic()
     model, report = compressed(dense, "1.5x", "dirnet_b8", data=speech(4))
@@ -162,7 +170,7 @@ def test_mistakes():
     dense = Owner(nn.LSTM(6, 8))
     model, _ = compressed(dense, "1.5x")
     data = [(torch.randn(9, 3, 6),)]
-    with pytest.raises(UserError, match="no data"):
+    with pytest.raises(UserError, match="has 0 inputs, 1 a step"):
         reconstruct(model, dense, [])
     with pytest.raises(UserError, match="compress it first"):
         reconstruct(copy.deepcopy(dense), dense, data)
@@ -170,5 +178,5 @@ def test_mistakes():
         reconstruct(model, model, data)
     with pytest.raises(UserError, match="rnn has hidden_size 8, the dense model 9"):
         reconstruct(model, Owner(nn.LSTM(6, 9)), data)
-    with pytest.raises(UserError, match="NaN or infinity at batch 0"):
+    with pytest.raises(UserError, match="NaN or infinity in step 0"):
         reconstruct(model, dense, [(torch.full((9, 3, 6), torch.inf),)])
