@@ -45,6 +45,8 @@ class AudioReader:
             raise UserError(f"audio {name} cannot be read ({error.error_string}); replace the file") from None
         except OSError as error:
             raise UserError(f"audio {name} cannot be read ({error.strerror}); check its permissions") from None
+        except TypeError:  # soundfile's, who goes by the name
+            raise UserError(f"audio {name} is called raw, samples without a header; convert it to wav") from None
         if channels != 1:
             raise UserError(f"audio {name} has {channels} channels, expected 1; extract or mix one first")
         if len(samples) == 0:

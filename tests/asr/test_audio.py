@@ -109,12 +109,14 @@ def test_unusable_files_are_named(tmp_path, sound):
     sound(tmp_path / "stereo.wav", channels=2)
     cut = sound(tmp_path / "cut.flac", seconds=2)
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    (tmp_path / "samples.raw").write_bytes(bytes(3200))
     expected = {
         "text.wav": "cannot be read",
         "nothing.wav": "cannot be read",
         "empty.wav": "holds no samples",
         "stereo.wav": "has 2 channels, expected 1",
         "cut.flac": "cannot be read|ends after",
+        "samples.raw": "is called raw, samples without a header",
         "missing.wav": "does not exist",
     }
     for name, reason in expected.items():
