@@ -52,9 +52,12 @@ def read_table(path: str | Path) -> dict[str, str]:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 file, without their ends; a missing file or another encoding is a `UserError`."""
+    """The lines of a UTF-8 file without their ends and the mark that Windows puts in front.
+
+    A missing file or another encoding is a `UserError`.
+    """
     try:
-        lines = Path(path).read_bytes().decode("utf-8").split("\n")  # read_text would hide carriage returns
+        lines = Path(path).read_bytes().decode("utf-8-sig").split("\n")  # read_text would hide carriage returns
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; make it, or correct the path") from None
     except UnicodeDecodeError as error:

@@ -39,6 +39,11 @@ def test_read_table_refuses_other_encodings_and_absence(tmp_path):
         datadir.read_table(tmp_path / "nothing")
 
 
+def test_the_byte_order_mark_of_windows_is_no_part_of_the_first_id(tmp_path):
+    (tmp_path / "table").write_bytes(b"\xef\xbb\xbfa 1\r\nb 2\r\n")
+    assert datadir.read_table(tmp_path / "table") == {"a": "1", "b": "2"}
+
+
 def test_tables_are_sorted_in_byte_order(tmp_path):
     datadir.write_table(tmp_path / "table", {"b": 1, "Z": 2, "é": 3, "a-1": 4, "a1": 5})
     assert [line.split()[0] for line in (tmp_path / "table").read_text().splitlines()] == ["Z", "a-1", "a1", "b", "é"]
