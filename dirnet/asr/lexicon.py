@@ -18,7 +18,7 @@ from pathlib import Path
 from dirnet.asr import g2p, tokens
 from dirnet.asr.ngram import BOS, EOS, UNK, read_arpa_words, read_sentences, read_words
 from dirnet.asr.tokens import BLANK, OOV, type_of
-from dirnet.asr.transcripts import read_fields, read_transcripts, write_transcripts
+from dirnet.asr.transcripts import is_comment, read_fields, read_transcripts, write_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.options import Parser
@@ -36,11 +36,6 @@ PROBABILITY = re.compile(r"\d+(\.\d*)?(e[-+]?\d+)?")
 SILENCE = ("none", "ends", "words")
 
 Pronunciations = dict[str, list[tuple[str, ...]]]  # word -> its distinct pronunciations, the preferred one first
-
-
-def is_comment(first: str) -> bool:
-    """Whether `first`, with which a lexicon's line begins, makes it a comment."""
-    return first == "#" or first.startswith(";;;")
 
 
 def read_lexicon(path: str | Path) -> Pronunciations:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dirnet.asr.transcripts import read_fields, read_transcripts
+from dirnet.asr.transcripts import is_comment, read_fields, read_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.options import Parser
@@ -234,7 +234,7 @@ def read_words(path: str | Path, limit: int | None = None) -> list[str]:
 
     Counts are the second field; a list without counts is taken as sorted by frequency.
     """
-    rows = [fields for _, fields in read_fields(path) if fields and not fields[0].startswith((";;;", "#"))]
+    rows = [fields for _, fields in read_fields(path) if fields and not is_comment(fields[0])]
     if limit is not None and all(len(fields) > 1 and fields[1].isdigit() for fields in rows):
         rows.sort(key=lambda fields: -int(fields[1]))
     return list(dict.fromkeys(fields[0] for fields in rows))[:limit]

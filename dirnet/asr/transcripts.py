@@ -45,6 +45,11 @@ def read_fields(path: str | Path) -> Iterator[tuple[int, list[str]]]:
             raise UserError(f"{path}:{number + 1} is not UTF-8 text; convert the file") from None
 
 
+def is_comment(first: str) -> bool:
+    """Whether `first`, with which a lexicon's line begins, makes it a comment."""
+    return first == "#" or first.startswith(";;;")
+
+
 def read_transcripts(path: str | Path, allow_empty: bool = False) -> dict[str, list[str]]:
     """Utterance id -> tokens, in file order.
 

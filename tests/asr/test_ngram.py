@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dirnet.asr import graph, ngram
+from dirnet.asr.lexicon import read_lexicon
 from dirnet.errors import UserError
 
 
@@ -182,6 +183,11 @@ def test_words_without_counts_and_words_outside_the_lexicon(tmp_path, capsys):
     assert words == {"<s>", "</s>", "<unk>", "ONE", "TWO", "OFTEN", "ALSO"}
     assert ("ONE", "<unk>") in read_arpa(tmp_path / "lm.arpa")
     assert "1 of them unknown" in capsys.readouterr().out
+
+
+def test_comments_of_a_word_list_are_those_of_a_lexicon(tmp_path):
+    (tmp_path / "lexicon").write_text(";;; ONE\n# TWO\n#THREE TH R IY\nFOUR F AO R # FIVE\n\n")
+    assert ngram.read_words(tmp_path / "lexicon") == [*read_lexicon(tmp_path / "lexicon")] == ["#THREE", "FOUR"]
 
 
 @pytest.mark.parametrize(
