@@ -15,7 +15,8 @@ from pathlib import Path
 
 from dirnet.asr.audio import AudioReader, is_pipe
 from dirnet.asr.datadir import Utterance, read, read_lines, split_line, split_off, write_sets
-from dirnet.asr.lexicon import is_comment, is_marker
+from dirnet.asr.lexicon import is_marker
+from dirnet.asr.transcripts import is_comment
 from dirnet.asr.validation import faults
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
@@ -56,8 +57,11 @@ def main(argv: list[str] | None = None) -> int:
         print(remark)
     write_sets(arguments.out, sets)  # first: it refuses a folder with data dirs of somebody else
     lexicon = next((path for name in LEXICONS if (path := root / name).is_file()), None)
+    copied = arguments.out / "local" / "dict" / "lexicon.txt"
     if lexicon:
-        _copy_lexicon(lexicon, arguments.out / "local" / "dict" / "lexicon.txt")
+        _copy_lexicon(lexicon, copied)
+    else:
+        copied.unlink(missing_ok=True)  # of a corpus that had one before
     return 0
 
 

@@ -65,6 +65,9 @@ def test_lexicon_is_copied_in_upper_case(prepare, root, tmp_path):
     (root / "lexicon.txt").write_text("hello HH AH0\nworld\n")
     status, _, error = prepare(root)
     assert status == 2 and f"{root}/lexicon.txt:2: word 'world' has no phones" in error
+    for name in ("lexicon.txt", "lexiconp.txt"):
+        (root / name).unlink()
+    assert prepare(root)[0] == 0 and not copied.exists()  # stage 2 would go on with it
 
 
 @pytest.mark.parametrize(
