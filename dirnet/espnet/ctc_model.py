@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.torch_utils.device_funcs import force_gatherable
+from rapidfuzz.distance.Levenshtein import distance as edit_distance
 from torch import Tensor
-from torchaudio.functional import edit_distance
 
 from dirnet.compression.distillation import Distillation, distillation_loss
 from dirnet.compression.support import SupportSchedule
