@@ -165,19 +165,22 @@ def split_off(utterances: list[Utterance], fraction: float) -> tuple[list[Uttera
 def perturb_speed(folder: str | Path, factors: Iterable[float], out: str | Path) -> int:
     """Make the data dir `out` with a copy of `folder` at every speed of `factors`; returns its utterances.
 
-    Names are Kaldi's: utterance and speaker get the prefix `sp0.9-`, at speed 1 they stay as they are. Durations and
-    numbers of frames are left to the features. What features dropped from `out` before stays dropped.
+    Names are Kaldi's: utterance and speaker get the prefix `sp0.9-`, at speed 1 they stay as they are. Speeds that
+    `folder` has already multiply. Durations and numbers of frames are left to the features. What features dropped from
+    `out` before stays dropped.
     """
     folder, out = Path(folder), Path(out)
-    tables = {name: read_table(folder / name) for name in REQUIRED}
-    tables["wav.scp"] = _anchored(tables["wav.scp"], folder)
+    utterances = read(folder)
+    audio = _anchored({utterance.name: utterance.audio for utterance in utterances}, folder)
+    speeds = read_table(folder / SPEEDS) if (folder / SPEEDS).exists() else {}
     made: dict[str, dict[str, str]] = {name: {} for name in (*REQUIRED, SPEEDS)}
     for factor in factors:
         prefix = "" if factor == 1 else f"sp{factor:g}-"
-        for utterance in tables["utt2spk"]:
-            name = prefix + utterance
-            made["wav.scp"][name], made["text"][name] = tables["wav.scp"][utterance], tables["text"][utterance]
-            made["utt2spk"][name], made[SPEEDS][name] = prefix + tables["utt2spk"][utterance], f"{factor:g}"
+        for utterance in utterances:
+            name = prefix + utterance.name
+            made["wav.scp"][name], made["text"][name] = audio[utterance.name], utterance.text
+            made["utt2spk"][name] = prefix + utterance.speaker
+            made[SPEEDS][name] = f"{factor * float(speeds.get(utterance.name, 1)):g}"
     origin = {"tables": hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()}
     if read_json(out / ORIGIN) != origin:
         with atomic_folder(out, ORIGIN) as temporary:

@@ -163,6 +163,21 @@ def test_perturb_speed(script, program, validate, folder, tmp_path):
     assert len(read_table(out / "text")) == 12
 
 
+def test_speeds_multiply(script, program, folder, tmp_path):
+    perturb = script("utils/perturb_data_dir_speed.py").main
+    program(perturb, folder, tmp_path / "slow", "--factors", "0.8")
+    assert program(perturb, tmp_path / "slow", tmp_path / "out", "--factors", "1.0 1.1")[0] == 0
+    speeds = read_table(tmp_path / "out" / "utt2speed")
+    assert speeds["sp0.8-spk00-000"] == "0.8" and speeds["sp1.1-sp0.8-spk00-000"] == "0.88"
+
+
+def test_perturb_speed_of_tables_that_disagree(script, program, folder, tmp_path):
+    lines = (folder / "text").read_text().splitlines(keepends=True)
+    (folder / "text").write_text("".join(lines[1:]))
+    status, _, error = program(script("utils/perturb_data_dir_speed.py").main, folder, tmp_path / "out")
+    assert status == 2 and "1 utterances are in only one of text and utt2spk" in error and len(error.splitlines()) == 1
+
+
 @pytest.mark.parametrize("factors", ["fast", "", "0.9 1.0 9"])
 def test_perturb_speed_mistakes(script, program, folder, tmp_path, factors):
     perturb = script("utils/perturb_data_dir_speed.py").main
