@@ -41,8 +41,8 @@ def dense_rnns(model: nn.Module) -> dict[str, nn.RNNBase]:
     """The dense nn.LSTM, nn.GRU and nn.RNN in `model` by their module name ("" for the model itself).
 
     Their one-step cells are among them, as layers (see `as_layer`). What cannot be compressed is a `UserError`: a
-    projection, a quantised layer, another kind of recurrent module, a layer that `torch.compile` holds, a parameter
-    that something else has, too, a model without any or compressed already.
+    projection, a quantised layer, another kind of recurrent module, a layer that `torch.compile` holds or that is on
+    the device `meta`, a parameter that something else has, too, a model without any or compressed already.
     """
     rnns = {}
     for name, module in model.named_modules():
@@ -83,8 +83,10 @@ def _refuse_shared(model: nn.Module, rnns: dict[str, nn.RNNBase]) -> None:
 
 
 def _refuse_changed(name: str, module: nn.Module) -> None:
-    """A `UserError` for a layer that does more than torch's: the compressed one in its place would not."""
+    """A `UserError` for a layer without values, or one that does more than torch's: the compressed one would not."""
     kind, where = type(module).__name__, name or "the model"
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise UserError(f"{where}, a {kind}, is on the device meta, which keeps no values; load its weights first")
     if type(module).forward not in FORWARDS:
         raise UserError(f"{where}, a {kind}, has a forward of its own, which would be lost; compress the layer in it")
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)

@@ -113,6 +113,15 @@ def test_weights_that_are_not_finite_are_named():
             compress(nn.ModuleDict({"rnn": lstm}), "1x", method, progress=False)
 
 
+def test_weights_without_values_are_named():
+    with torch.device("meta"):
+        layer, cell = nn.LSTM(4, 4), nn.Sequential(nn.GRUCell(4, 4))
+    for model, fault in ((layer, "the model, a LSTM, is on the device meta"), (cell, "0, a GRUCell, is on the device")):
+        for data in (None, [torch.randn(5, 4)]):
+            with pytest.raises(UserError, match=fault):
+                compress(model, "2x", progress=False, data=data)
+
+
 def test_one_parameter_in_two_layers_is_refused():
     first, second = nn.LSTM(4, 4), nn.LSTM(4, 4)
     second.weight_hh_l0 = first.weight_hh_l0
