@@ -61,9 +61,11 @@ def compress(
     states_inside: no RNN is given states but its own, and nothing else reads them (`h_n`); known of our own models.
     Only then do methods with blocks reorder hidden units; the report tells the order.
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model is a {type(model).__name__}, expected a torch.nn.Module; build it, load its weights")
     if not isinstance(method, str | Method):
         raise UserError(f"method is {method!r}, expected the name of one or a dirnet.compression.methods.Method")
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if type(seed) is not int or not 0 <= seed < 2**63:
         raise UserError(f"seed is {seed!r}, expected a whole number from 0 to 2^63 - 1")
     name = method if isinstance(method, str) else method.solver
     method = (find_method(method) if isinstance(method, str) else method).changed(block, preset, dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,6 +62,8 @@ def make_guide(model: nn.Module, method: Method, data: Iterable[Any] | None, see
     chosen = method.weighting_with_data
     if chosen == "none" and method.allocation != "output":
         return Guide()
+    if isinstance(data, str | Path):
+        raise UserError(f"data is {str(data)!r}, expected an iterable of inputs of the model; read the file first")
     if isinstance(data, (Tensor, PackedSequence, Mapping)):
         raise UserError(f"data is one {type(data).__name__}, expected an iterable of inputs of the model; give [data]")
     kept: list[Any] = []  # the rest may be more than memory holds

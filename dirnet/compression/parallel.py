@@ -21,8 +21,8 @@ def workers(jobs: int) -> Iterator[Map]:
 
     Threads: torch lets go of the interpreter inside its operators, and these are large here. jobs < 1 is a `UserError`.
     """
-    if jobs < 1:
-        raise UserError(f"nj is {jobs}, expected 1 or more groups at a time")
+    if not isinstance(jobs, int) or jobs < 1:
+        raise UserError(f"nj is {jobs!r}, expected 1 or more groups at a time")
     with one_thread():
         if jobs == 1:
             yield map

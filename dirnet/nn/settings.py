@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dirnet.config import from_mapping
+from dirnet.errors import UserError
 from dirnet.nn.cells import as_layer, in_place_of
 from dirnet.nn.coding import CodedLayer, Coding
 from dirnet.nn.recurrent import coded_class, refuse_projection
@@ -36,10 +37,13 @@ def empty_layer(dense: nn.RNNBase | nn.RNNCellBase, settings: dict[str, Any], wh
     refuse_projection(rnn)
     wanted = from_mapping(LayerSettings, settings, where)
     extra = {"nonlinearity": rnn.nonlinearity} if "RNN" in rnn.mode else {}
-    layer = coded_class(rnn)(
-        rnn.input_size, rnn.hidden_size, rnn.num_layers, bias=rnn.bias, batch_first=rnn.batch_first,
-        dropout=rnn.dropout, bidirectional=rnn.bidirectional, **extra, **asdict(wanted),
-    )  # fmt: skip
+    try:
+        layer = coded_class(rnn)(
+            rnn.input_size, rnn.hidden_size, rnn.num_layers, bias=rnn.bias, batch_first=rnn.batch_first,
+            dropout=rnn.dropout, bidirectional=rnn.bidirectional, **extra, **asdict(wanted),
+        )  # fmt: skip
+    except UserError as error:
+        raise UserError(f"{where}: {error}; give a dense layer of the shape that was compressed") from None
     return in_place_of(rnn, layer).train(dense.training)
 
 

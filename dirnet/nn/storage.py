@@ -157,6 +157,8 @@ def restored_state(model: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _stored(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    if empty := [name for name, tensor in tensors.items() if isinstance(tensor, Tensor) and tensor.is_meta]:
+        raise UserError(f"{empty[0]} is on the device meta, which keeps no values; build the model on the CPU")
     for name, matrix in _coded(model).items():
         for key in matrix.state_dict():
             del tensors[f"{name}.{key}"]

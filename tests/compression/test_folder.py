@@ -73,6 +73,19 @@ def test_an_rnn_alone_and_a_training_that_goes_on(tmp_path):
     assert torch.equal(again(inputs)[0], model(inputs)[0])
 
 
+def test_a_model_without_values_is_named(dense, tmp_path):
+    model, _ = dirnet.compress(copy.deepcopy(dense), "2.5x", progress=False)
+    dirnet.save(model, tmp_path)
+    with torch.device("meta"):
+        empty = Tagger()
+    with pytest.raises(UserError, match="words.weight is on the device meta, which keeps no values"):
+        dirnet.load(empty, tmp_path)
+    content = weights(tmp_path)
+    with pytest.raises(UserError, match="words.weight is on the device meta, which keeps no values"):
+        dirnet.save(model.to("meta"), tmp_path)
+    assert weights(tmp_path) == content
+
+
 def test_mistakes_are_named(dense, tmp_path):
     with pytest.raises(UserError, match="Tagger has no compressed layers; compress it first"):
         dirnet.save(dense, tmp_path)
@@ -84,6 +97,10 @@ def test_mistakes_are_named(dense, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             dirnet.load(other, tmp_path)
+    shallower = Tagger()
+    shallower.rnn = nn.LSTM(24, 48, batch_first=True)
+    with pytest.raises(UserError, match="model.json: rnn: layout has 5 groups, expected 2.*; give a dense layer"):
+        dirnet.load(shallower, tmp_path)
     wider = Tagger()
     wider.cell = nn.GRUCell(48, 25)
     with pytest.raises(UserError, match="cell.groups.0"):

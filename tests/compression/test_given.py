@@ -93,6 +93,12 @@ def test_arguments_of_another_type_are_named():
         ({"block": 2.5}, "block is 2.5, expected 1 or more"),
         ({"method": 3}, "method is 3, expected the name of one"),
         ({"seed": 1.5}, "seed is 1.5, expected a whole number"),
+        ({"seed": True}, "seed is True, expected a whole number"),
+        ({"nj": "2"}, "nj is '2', expected 1 or more"),
+        ({"data": "feats.scp"}, "data is 'feats.scp', expected an iterable of inputs of the model; read the file"),
     ):
         with pytest.raises(UserError, match=message):
             dirnet.compress(lstm(), "4x", progress=False, **arguments)
+    for model, kind in (("model.pth", "str"), (lstm().state_dict(), "OrderedDict"), (nn.LSTM, "type")):
+        with pytest.raises(UserError, match=f"model is a {kind}, expected a torch.nn.Module"):
+            dirnet.compress(model, "4x", progress=False)
