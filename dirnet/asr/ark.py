@@ -59,6 +59,8 @@ def write_ark(ark: str | Path, scp: str | Path, compress: bool = True) -> Iterat
 
 def read_scp(path: str | Path) -> dict[str, str]:
     """The lines `KEY ARK:OFFSET` of the file `path` as a mapping, in file order."""
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder, expected an scp file; give the feats.scp in it")
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist; make the features first")
     return read_table(path)
@@ -78,6 +80,9 @@ class Matrices(Mapping[str, np.ndarray]):
             matrix = _kaldi.load_mat(location)
         except READER_ERRORS as error:
             why, archive = " ".join(str(error).split()) or "it ends too early", location.rpartition(":")[0] or location
+            if isinstance(error, FileNotFoundError):  # as of words, where a text file was given
+                raise UserError(f"{self._scp}: {key!r} cannot be read, there is no file {archive}; give a feats.scp, "
+                                "or make that file again") from None  # fmt: skip
             raise UserError(
                 f"{self._scp}: {key!r} cannot be read from {location} ({why}); delete {archive} and make it again"
             ) from None

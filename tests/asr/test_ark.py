@@ -106,6 +106,14 @@ def test_bad_scp_names_the_line(tmp_path, content, expected):
         Matrices(tmp_path / "x.scp")
 
 
+def test_another_file_or_a_folder_in_place_of_an_scp_is_named(tmp_path):
+    (tmp_path / "text").write_text("utt GOOD MORNING\n")
+    with pytest.raises(UserError, match="text: 'utt' cannot be read, there is no file GOOD MORNING; give a feats.scp"):
+        Matrices(tmp_path / "text")["utt"]
+    with pytest.raises(UserError, match="is a folder, expected an scp file; give the feats.scp in it"):
+        Matrices(tmp_path)
+
+
 def test_missing_and_damaged_archives_are_user_errors(tmp_path, matrices):
     with pytest.raises(UserError, match="does not exist"):
         Matrices(tmp_path / "x.scp")
@@ -121,5 +129,5 @@ def test_missing_and_damaged_archives_are_user_errors(tmp_path, matrices):
         with pytest.raises(UserError, match="cannot be read"):
             Matrices(tmp_path / "x.scp")[key]
     archive.unlink()
-    with pytest.raises(UserError, match="utt-é9.*cannot be read"):
+    with pytest.raises(UserError, match="utt-é9.*cannot be read, there is no file .*x.ark; give a feats.scp, or make"):
         Matrices(tmp_path / "x.scp")["utt-é9"]
