@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import lzma
+import shutil
 import tarfile
 import warnings
 import zipfile
@@ -169,14 +170,19 @@ def _unpacked(path: Path) -> tuple[Path, Path]:
         raise UserError(f"{path} does not exist; {ALSO}")
     folder = path.absolute().with_name(f"{path.name}.unpacked")  # ESPnet writes this path into the configuration
     record, stat = folder / ".unpacked.json", path.stat()
-    of = [str(folder), stat.st_size, stat.st_mtime_ns]
+    of, new = [str(folder), stat.st_size, stat.st_mtime_ns], not folder.exists()
     folder.mkdir(exist_ok=True)
     with open(folder / ".lock", "a") as lock:
         with contextlib.suppress(OSError):  # of a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)
         found = read_json(record)
         if found is None or found["of"] != of:
-            found = {"of": of, "files": unpack(path, folder)}
+            try:
+                found = {"of": of, "files": unpack(path, folder)}
+            except UserError:
+                if new:
+                    shutil.rmtree(folder)
+                raise
             with atomic_write(record) as stream:
                 json.dump(found, stream)
     return _model_in(found["files"], path)

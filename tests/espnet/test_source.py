@@ -144,6 +144,7 @@ def test_damaged_packages_and_checkpoints(root, tmp_path):
     broken = tmp_path / "broken.zip"
     broken.write_bytes(b"PK\x03\x04 and then nothing")
     refused(broken, "no whole ESPnet package")
+    assert list(tmp_path.iterdir()) == [broken]
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
         archive.writestr("README", "")
     refused(tmp_path / "empty.zip", "not found meta.yaml")
