@@ -60,7 +60,7 @@ def _main(argv: list[str] | None) -> int:
     methods = load_methods(arguments.config) if arguments.config else METHODS
     method = find_method(arguments.method, methods).changed(arguments.block, arguments.preset, arguments.dtype)
     cost, size, out = _cost_model(arguments), parse_size(arguments.size), Path(arguments.out)
-    check_place(out, folder=True)
+    check_place(arguments.out, folder=True)
     request = {
         "dense_sha256": storage.describe(arguments.model)["sha256"],
         "size": size.text,

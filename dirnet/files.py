@@ -81,6 +81,8 @@ def atomic_folder(path: str | Path, mark: str) -> Iterator[Path]:
 
 def check_place(path: str | Path, *, folder: bool = False) -> None:
     """A `UserError` where no file, or folder, can be made at `path`, a program's --out: told before the work."""
+    if not os.fspath(path):  # of a variable that is not set; as a path it would be the folder one is in
+        raise UserError(f"--out is empty, expected the {'folder' if folder else 'file'} to write; give its path")
     path = Path(path)
     if path.exists() and path.is_dir() != folder:
         told = "is a file; give the folder" if folder else "is a folder; give the file"

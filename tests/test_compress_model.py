@@ -88,6 +88,9 @@ def test_the_program_refuses_in_one_line(dense_folder, tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
     assert not out.exists()
+    for source in (("--model", dense_folder), ("--espnet", tmp_path)):
+        assert program(*source, "--size", "4x", "--out", "") == 2
+        assert "--out is empty, expected the folder to write" in capsys.readouterr().err
 
 
 def test_a_trained_model_is_not_overwritten(dense_folder, capsys):

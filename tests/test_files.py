@@ -181,4 +181,6 @@ def test_a_place_where_nothing_can_be_made_is_told_and_left_alone(tmp_path):
                                 (".", False, "is a folder; give the file to write")):  # fmt: skip
         with pytest.raises(UserError, match=fault):
             check_place(tmp_path / path, folder=folder)
+    with pytest.raises(UserError, match="--out is empty, expected the folder to write; give its path"):
+        check_place("", folder=True)
     assert os.listdir(tmp_path) == ["file"]

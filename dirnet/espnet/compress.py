@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--preset", choices=PRESETS,
                         help="solver dirnet: instead of the method's, with the settings that belong to it")  # fmt: skip
     parser.add_argument("--dtype", choices=DTYPES, help="of the values of D and Z, instead of the method's")
-    parser.add_argument("--out", required=True, type=Path, help="the experiment folder to write")
+    parser.add_argument("--out", required=True, help="the experiment folder to write")
     parser.add_argument("--seed", type=seed, default=0, help="of the solver's random start and the utterances drawn")
     parser.add_argument("--nj", type=int, default=1, help="groups worked on at the same time; the result is the same")
     parser.add_argument("--dry_run", "--dry-run", type=boolean, nargs="?", const=True, default=False,
@@ -70,10 +70,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--next_steps", type=boolean, default=True, help="false: not the commands that follow")
     arguments = parser.parse_args(argv)
     method = chosen_method(arguments)
-    size, out = parse_size(arguments.size), folder.relative(arguments.out)
+    size, out = parse_size(arguments.size), folder.relative(Path(arguments.out))
     if arguments.data_utts < 1:
         raise UserError(f"--data_utts is {arguments.data_utts}, expected at least 1")
-    check_place(out, folder=True)
+    check_place(arguments.out, folder=True)
     found = find(arguments.espnet)
     _refuse_neutral(found)
     data, lessons = calibration(found, arguments, method), _lessons(found, arguments, method)
