@@ -108,7 +108,7 @@ def baseline_curves(stages: Sequence[tuple[str, list[dict[str, Any]]]], palette:
                 start = epochs[-1]
             panel.set_ylabel(title)
             panel.set_xlabel("epoch")
-            panel.locator_params(axis="x", integer=True)
+            panel.locator_params(axis="x", integer=True, min_n_ticks=1)
             panel.legend(frameon=False)
         return svg(figure)
 
@@ -130,7 +130,7 @@ def training_curves(rows: list[Row], palette: Palette) -> str | None:
             panel.plot(epochs, dev, label="dev", **look | {"linestyle": "-"})
             panel.plot(epochs, train, label="train", **look | {"linestyle": ":"})
             panel.set_title(row.name)
-            panel.locator_params(axis="x", integer=True)
+            panel.locator_params(axis="x", integer=True, min_n_ticks=1)
         for panel in panels[len(trained) :]:
             panel.remove()
         panels[0].legend(frameon=False)

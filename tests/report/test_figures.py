@@ -71,6 +71,17 @@ def test_curves_of_the_dense_model_follow_each_other():
     assert figures.baseline_curves([], Palette({})) is None
 
 
+def test_one_epoch_is_a_whole_number():
+    curves = [{"epoch": 1, "train": {"loss": 3.0, "smbr_acc": 0.9}, "dev": {"loss": 2.0, "smbr_acc": 0.8}}]
+    tuned = [row("dirnet_4x", "dirnet", 1, curves=curves)]
+    for svg in (
+        figures.training_curves(tuned, palette(tuned)),
+        figures.baseline_curves([("smbr", curves)], Palette({"smbr": "smbr"})),
+    ):
+        told = words(svg)
+        assert "1" in told and not [word for word in told if word.startswith(("0.9", "1.0"))]
+
+
 def test_heat_maps_only_where_codes_are_sparse():
     sparse = [Codes("input", torch.rand(3, 4), (30, 40), 0.125), Codes("hidden_l0", torch.rand(3, 4), (30, 40), 1.0)]
     drawn = figures.code_heat_maps(row("dirnet", "dirnet", 1, codes=sparse))
