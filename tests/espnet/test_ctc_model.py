@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -39,16 +37,6 @@ def test_phone_error_rate(build, monkeypatch):
     monkeypatch.setattr(model.ctc, "argmax", lambda encoded: paths)
     text, sizes = torch.tensor([[1, 1, 2], [3, 3, -1]]), torch.tensor([3, 2])
     assert model.phone_error_rate(None, torch.tensor([6, 3]), text, sizes) == pytest.approx(1 / 5)
-
-
-def test_error_rates_of_long_transcripts_take_no_time(build, monkeypatch):
-    model = build()
-    path = torch.arange(4000).remainder(3)[None] + 1
-    monkeypatch.setattr(model.ctc, "argmax", lambda encoded: path)
-    text = torch.arange(4000).remainder(2)[None] + 1
-    started = time.process_time()
-    model.phone_error_rate(None, torch.tensor([4000]), text, torch.tensor([4000]))
-    assert time.process_time() - started < 0.5  # a table of sixteen million cells in Python takes seconds
 
 
 def test_outputs_that_no_transcript_has_start_at_zero(build):
