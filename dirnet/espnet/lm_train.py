@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
+from dirnet.asr.datadir import read_lines
 from dirnet.compression.budget import parse_size
 from dirnet.config import read_yaml
 from dirnet.errors import UserError, one_line_errors
@@ -56,6 +58,7 @@ def train(exp: Path, init: Path | None, arguments: argparse.Namespace, overrides
     config = configuration(init, arguments)
     state = checkpoint.load_state(init / FINAL) if init else None
     digest = fingerprint(config, overrides, state, exp)
+    refuse_other_tokens(exp, config)
     record = read_json(exp / RECORD)
     if record and record["digest"] == digest and (exp / FINAL).exists():
         if not (exp / storage.DESCRIPTION).exists():
@@ -97,6 +100,17 @@ def configuration(init: Path | None, arguments: argparse.Namespace) -> dict[str,
         config[f"{role}_data_path_and_name_and_type"] = [[str(data / name / "text"), "text", "text"]]
         config[f"{role}_shape_file"] = [str(data / name / "text_shape")]
     return config | {"resume": True, "use_matplotlib": False, "use_tensorboard": False}
+
+
+def refuse_other_tokens(exp: Path, config: Mapping[str, Any]) -> None:
+    """A `UserError` where `exp` holds a training with other tokens: of their file the digest knows only the place."""
+    if not (exp / FINAL).exists() and not any(exp.glob("checkpoint*.pth")):
+        return
+    before, now = read_yaml(exp / "config.yaml")["token_list"], config["token_list"]
+    now = read_lines(now) if isinstance(now, str) else now
+    if before != now:
+        raise UserError(f"{exp} holds a training with other tokens ({len(before)}, now {len(now)}); take that back, "
+                        "remove the folder or give another one")  # fmt: skip
 
 
 def smaller(conf: dict[str, Any], size: str) -> int:

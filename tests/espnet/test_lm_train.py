@@ -142,6 +142,18 @@ def test_a_rerun_trains_nothing_and_another_training_is_refused(trained, program
     assert len(error.splitlines()) == 1
 
 
+def test_a_changed_vocabulary_is_refused(trained, program, work):
+    tokens = work / "data/tokens.txt"
+    whole = tokens.read_text()
+    try:
+        tokens.write_text(whole.replace("w5\n", ""))  # as stage 1 with a higher --min_count
+        status, _, error = train(program, work, "train.yaml", "--exp", trained / "lm")
+    finally:
+        tokens.write_text(whole)
+    assert status == 2 and f"{trained}/lm holds a training with other tokens (9, now 8)" in error
+    assert len(error.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
