@@ -106,7 +106,8 @@ def _main(argv: list[str] | None) -> int:
     )
     if learned:
         print(learned)
-    if method.solver == "dirnet" and method.block == 1 and size.kind != "rtf":  # which takes dense codes
+    sparse = any(row["density"] < 1 for row in report["groups"])
+    if method.solver == "dirnet" and method.block == 1 and size.kind != "rtf" and sparse:  # rtf takes dense codes
         print("note: single codes lose least accuracy, but run two to five times slower than those of --block 8")
     return 0
 

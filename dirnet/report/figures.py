@@ -12,6 +12,7 @@ from dirnet.report.palette import Palette
 from dirnet.report.results import Row
 
 PANELS = 3  # a line
+PHASES = {"dev": {"linestyle": "-"}, "train": {"linestyle": ":", "markerfacecolor": "none"}}  # one epoch has no line
 STATISTICS = (
     ("per", "errors of the best path, %", 100),
     ("loss_ctc", "CTC loss per utterance, nats", 1),
@@ -100,10 +101,10 @@ def baseline_curves(stages: Sequence[tuple[str, list[dict[str, Any]]]], palette:
             start = 0
             for name, curves in stages:
                 epochs = [start + record["epoch"] for record in curves]
-                for phase, line in (("dev", "-"), ("train", ":")):
+                for phase, line in PHASES.items():
                     values = [scale * record.get(phase, {}).get(key, math.nan) for record in curves]
                     if not all(map(math.isnan, values)):
-                        look = palette.method(name).curve() | {"linestyle": line, "linewidth": 1, "markersize": 4}
+                        look = palette.method(name).curve() | {"linewidth": 1, "markersize": 4} | line
                         panel.plot(epochs, values, label=f"{name}, {phase}", **look)
                 start = epochs[-1]
             panel.set_ylabel(title)
@@ -127,8 +128,8 @@ def training_curves(rows: list[Row], palette: Palette) -> str | None:
             epochs = [record["epoch"] for record in row.curves]
             dev, train = ([record[phase].get("loss", math.nan) for record in row.curves] for phase in ("dev", "train"))
             look = palette.model(row.name).curve() | {"linewidth": 1, "markersize": 4}
-            panel.plot(epochs, dev, label="dev", **look | {"linestyle": "-"})
-            panel.plot(epochs, train, label="train", **look | {"linestyle": ":"})
+            panel.plot(epochs, dev, label="dev", **look | PHASES["dev"])
+            panel.plot(epochs, train, label="train", **look | PHASES["train"])
             panel.set_title(row.name)
             panel.locator_params(axis="x", integer=True, min_n_ticks=1)
         for panel in panels[len(trained) :]:
