@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ STEP = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_R
 def reconstruct(
     model: nn.Module,
     dense: nn.Module,
-    data: Sequence[Any],
+    data: Iterable[Any],
     unit_orders: Mapping[str, Sequence[Sequence[int]]] | None = None,
     *,
     together: int = 1,
@@ -47,6 +47,9 @@ def reconstruct(
     not recurrent stay as they are. A model without compressed layers, or of other shapes than `dense`, and no data, or
     data that is not finite, are a `UserError`.
     """
+    if isinstance(data, (Tensor, PackedSequence, Mapping, str)):
+        raise UserError(f"data is one {type(data).__name__}, expected an iterable of inputs of the model; give [data]")
+    data = data if isinstance(data, Sized) else list(data)
     if not len(data) or together < 1:
         raise UserError(f"reconstruction has {len(data)} inputs, {together} a step; give at least one of each")
     dense = _in_order(dense, unit_orders or {})

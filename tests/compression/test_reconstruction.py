@@ -142,7 +142,7 @@ def test_inputs_may_share_a_step():
     dense, data = acoustic(), speech(5)
     model, _ = compressed(dense)
     single = [reconstruct(copy.deepcopy(model), dense, [inputs])[0] for inputs in data[:2]]
-    found = reconstruct(model, dense, data, together=2)
+    found = reconstruct(model, dense, iter(data), together=2)
     assert len(found) == 3 and found[0] == pytest.approx(sum(single) / 2)
 
 
@@ -172,6 +172,8 @@ def test_mistakes():
     data = [(torch.randn(9, 3, 6),)]
     with pytest.raises(UserError, match="has 0 inputs, 1 a step"):
         reconstruct(model, dense, [])
+    with pytest.raises(UserError, match="data is one Tensor, expected an iterable"):
+        reconstruct(model, dense, data[0][0])
     with pytest.raises(UserError, match="compress it first"):
         reconstruct(copy.deepcopy(dense), dense, data)
     with pytest.raises(UserError, match="rnn is no dense LSTM in the dense model"):
