@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from dirnet.compression.budget import Price
 from dirnet.compression.calibration import Statistics, calibrate
 from dirnet.compression.groups import MatrixGroup, dense_rnns
-from dirnet.compression.inputs import evaluating, first_tensor, run
+from dirnet.compression.inputs import check_iterable, evaluating, first_tensor, run
 from dirnet.compression.methods import Method
 from dirnet.compression.solvers import Task, factorize_roughly
 from dirnet.errors import UserError
@@ -62,10 +60,7 @@ def make_guide(model: nn.Module, method: Method, data: Iterable[Any] | None, see
     chosen = method.weighting_with_data
     if chosen == "none" and method.allocation != "output":
         return Guide()
-    if isinstance(data, str | Path):
-        raise UserError(f"data is {str(data)!r}, expected an iterable of inputs of the model; read the file first")
-    if isinstance(data, (Tensor, PackedSequence, Mapping)):
-        raise UserError(f"data is one {type(data).__name__}, expected an iterable of inputs of the model; give [data]")
+    check_iterable(data)
     kept: list[Any] = []  # the rest may be more than memory holds
     if chosen == "none":
         for _ in _keeping(data, kept, EFFECT_BATCHES):

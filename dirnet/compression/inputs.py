@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +24,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def check_iterable(data: Any) -> None:
+    """A `UserError` for one input, or a path, where an iterable of inputs is meant."""
+    if isinstance(data, str | Path):
+        raise UserError(f"data is {str(data)!r}, expected an iterable of inputs of the model; read the file first")
+    if isinstance(data, (Tensor, PackedSequence, Mapping)):
+        raise UserError(f"data is one {type(data).__name__}, expected an iterable of inputs of the model; give [data]")
 
 
 def run(model: nn.Module, inputs: Any) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from dirnet.compression.calibration import valid_steps
-from dirnet.compression.inputs import evaluating, run
+from dirnet.compression.inputs import check_iterable, evaluating, run
 from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.permutation import permute_acoustic_model, permute_units
@@ -47,8 +47,7 @@ def reconstruct(
     not recurrent stay as they are. A model without compressed layers, or of other shapes than `dense`, and no data, or
     data that is not finite, are a `UserError`.
     """
-    if isinstance(data, (Tensor, PackedSequence, Mapping, str)):
-        raise UserError(f"data is one {type(data).__name__}, expected an iterable of inputs of the model; give [data]")
+    check_iterable(data)
     data = data if isinstance(data, Sized) else list(data)
     if not len(data) or together < 1:
         raise UserError(f"reconstruction has {len(data)} inputs, {together} a step; give at least one of each")
