@@ -186,19 +186,18 @@ fi
 if stage 5 "compression to ${size}: ${methods}" 1 4; then
     for model in ${models#"${baseline}"}; do
         job "" "" "$(quoted ${python} -m dirnet.compress_model --model "${exp}/${baseline}" --size "${model##*_}" \
-            --method "${model%_*}" --config "${compress_config}" --calibration "${dump}/${train}/feats.scp" --seed "${seed}" \
-            --reconstruct "${reconstruct}" \
-            --nj "${job_nj:-${nj}}" ${cost_model:+--cost_model "${cost_model}"} --out "${exp}/${model}/start")"
+            --method "${model%_*}" --config "${compress_config}" --calibration "${dump}/${train}/feats.scp" \
+            --reconstruct "${reconstruct}" --seed "${seed}" --nj "${job_nj:-${nj}}" \
+            ${cost_model:+--cost_model "${cost_model}"} --out "${exp}/${model}/start")"
     done
     run_jobs "${jobs}/solve" ${solve_cmd}
     objective=; [ "${finetune_objective}" == ctc ] || objective="--objective ${smbr_config} ${order}"
     for model in ${models#"${baseline}"}; do
         folder=${exp}/${model}; start=${folder}/start; steps=
         if grep -q '"solver": "small"' "${start}/model.json"; then   # a shape only: the baseline's training first
-            steps+="$(training "${ctc_config}" "${folder}/ctc" --shape "${start}") && "
-            start=${folder}/ctc
-            [ "${baseline}" == ctc ] || start=${folder}/smbr
-            [ "${baseline}" == ctc ] || steps+="$(training "${smbr_config}" "${start}" --init "${folder}/ctc" ${order}) && "
+            steps+="$(training "${ctc_config}" "${folder}/ctc" --shape "${start}") && "; start=${folder}/ctc
+            [ "${baseline}" == ctc ] || { start=${folder}/smbr
+                steps+="$(training "${smbr_config}" "${start}" --init "${folder}/ctc" ${order}) && "; }
         fi
         steps+="$(training "${finetune_config}" "${folder}" --init "${start}" --dense "${exp}/${baseline}" ${objective})"
         job "" "" "${steps}"

@@ -418,8 +418,9 @@ def test_layers_learn_from_what_the_model_reads(kind, root, small, tmp_path, cap
     assert 0 < report["reconstruction"]["missed"][1] < 1
 
 
-def test_reconstruction_without_data_is_refused(root, tmp_path, capsys):
-    make_model(root, "gru_ctc")
+def test_reconstruction_without_data_is_refused(small, tmp_path, capsys):
+    small("gru_ctc")
+    capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         main(["--espnet", "gru_ctc", "--size", "2x", "--reconstruct", "5", "--out", str(tmp_path / "out")])
     assert ended.value.code == 2
