@@ -63,6 +63,10 @@ class Bench:
     train_set: str = "train"  # train_sp: at several speeds
     reconstruct: float = 0.0  # share of an epoch that compressed layers first learn from, without labels
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.reconstruct <= 1:
+            raise UserError(f"reconstruct is {self.reconstruct}, expected a part of the training set, from 0 to 1")
+
 
 @dataclass(frozen=True)
 class Task:

@@ -44,8 +44,8 @@ def reconstruct(
     them a step; in random order if they differ in length. unit_orders: of the report. rate: the highest one. Returns
     for every step the share of their outputs' variance that layers miss, the mean over layers. Where sequences are
     packed, or the model is an `AcousticModel`, padding does not count. Frozen parameters, cells and everything that is
-    not recurrent stay as they are. A model without compressed layers, or of other shapes than `dense`, and no data, or
-    data that is not finite, are a `UserError`.
+    not recurrent stay as they are. A model without compressed layers that may learn, of other shapes than `dense`, or
+    in half precision, and no data, or data that is not finite, are a `UserError`.
     """
     check_iterable(data)
     data = data if isinstance(data, Sized) else list(data)
@@ -101,11 +101,11 @@ def _in_order(dense: nn.Module, orders: Mapping[str, Sequence[Sequence[int]]]) -
 
 
 def _pairs(model: nn.Module, dense: nn.Module) -> dict[str, tuple[DirNetRecurrent, nn.RNNBase]]:
-    """Compressed layers of `model` and dense ones of `dense`, by name."""
+    """Compressed layers of `model` that are not frozen, and dense ones of `dense`, by name."""
     pairs, kinds = {}, dict(dense.named_modules())
     for name, layer in model.named_modules():
-        if not isinstance(layer, DirNetRecurrent):
-            continue
+        if not isinstance(layer, DirNetRecurrent) or not any(value.requires_grad for value in layer.parameters()):
+            continue  # frozen: there is nothing to learn
         other = kinds.get(name)
         if not isinstance(other, layer.dense_class) or isinstance(other, DirNetRecurrent):
             raise UserError(f"{name or 'the model'} is no dense {layer.dense_class.__name__} in the dense model; give "
@@ -115,9 +115,11 @@ def _pairs(model: nn.Module, dense: nn.Module) -> dict[str, tuple[DirNetRecurren
             if ours != theirs:
                 raise UserError(f"{name or 'the model'} has {key} {ours}, the dense model {theirs}; give the model "
                                 "that was compressed")  # fmt: skip
+        if (dtype := other.weight_hh_l0.dtype) not in (torch.float32, torch.float64):
+            raise UserError(f"{name or 'the model'} is {dtype}, whose steps Adam rounds away; reconstruct in float32")
         pairs[name] = layer, other
     if not pairs:
-        raise UserError("the model has no compressed LSTM, GRU or RNN; compress it first")
+        raise UserError("the model has no compressed LSTM, GRU or RNN that may learn; compress it, or unfreeze it")
     return pairs
 
 

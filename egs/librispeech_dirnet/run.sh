@@ -86,7 +86,7 @@ existing mfcc_config ctc_config smbr_config finetune_config decode_config compre
 audio_options="--resample ${resample} --allow_pipe ${allow_pipe}"
 one_of corpus librispeech kaldi mini; one_of oov g2p spn error
 one_of baseline smbr ctc; one_of finetune_objective ctc smbr
-within smbr_order 2 9; within lm_order 1 9; within chunk 1 64; within decode_nj 1 999
+within smbr_order 2 9; within lm_order 1 9; within chunk 1 64; within decode_nj 1 999; within reconstruct 0 999999
 within word_size 1 5000; within bpe_size 1 5000; within stage 0 10; within stop_stage 0 10   # tokens.MOST
 [[ ${speed_perturb_factors} =~ ^((0\.[5-9][0-9]*|1(\.[0-9]+)?|2(\.0+)?)( |$))*$ ]] \
     || mistake "--speed_perturb_factors is '${speed_perturb_factors}', expected numbers from 0.5 to 2 such as 0.9 1.0 1.1"

@@ -47,6 +47,9 @@ def test_layers_may_first_learn_without_labels(work, program):
     rows = [json.loads(line) for line in (work / "out/results.jsonl").read_text().splitlines()]
     learned = {row["method"]: row["missed"] for row in rows if "missed" in row}
     assert learned.keys() == {"svd"} and 0 < learned["svd"][1] < 1
+    (work / "config.yaml").write_text(config + "reconstruct: 2\n")
+    status, _, error = program(accuracy.main, *options, "--device", "cpu", "--methods", "svd")
+    assert status == 2 and "reconstruct is 2.0, expected a part of the training set, from 0 to 1" in error
 
 
 def test_dense_models_start_from_another_model(work, program):

@@ -166,6 +166,18 @@ def test_what_is_frozen_stays():
     assert all(parameter.grad is None for parameter in dense.parameters())
 
 
+def test_a_frozen_stack_beside_another_stays():
+    dense = nn.Sequential(Owner(nn.LSTM(6, 8)), Owner(nn.GRU(8, 8)))
+    dense[0].requires_grad_(False)
+    model, _ = compressed(dense, "1.5x")
+    before, data = {name: value.clone() for name, value in model.named_parameters()}, [torch.randn(9, 3, 6)]
+    reconstruct(model, dense, data)
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("1.") for name in changed)
+    with pytest.raises(UserError, match="that may learn"):
+        reconstruct(model.requires_grad_(False), dense, data)
+
+
 def test_mistakes():
     dense = Owner(nn.LSTM(6, 8))
     model, _ = compressed(dense, "1.5x")
@@ -174,11 +186,13 @@ def test_mistakes():
         reconstruct(model, dense, [])
     with pytest.raises(UserError, match="data is one Tensor, expected an iterable"):
         reconstruct(model, dense, data[0][0])
-    with pytest.raises(UserError, match="compress it first"):
+    with pytest.raises(UserError, match="that may learn; compress it"):
         reconstruct(copy.deepcopy(dense), dense, data)
     with pytest.raises(UserError, match="rnn is no dense LSTM in the dense model"):
         reconstruct(model, model, data)
     with pytest.raises(UserError, match="rnn has hidden_size 8, the dense model 9"):
         reconstruct(model, Owner(nn.LSTM(6, 9)), data)
+    with pytest.raises(UserError, match="rnn is torch.bfloat16.*reconstruct in float32"):
+        reconstruct(copy.deepcopy(model).bfloat16(), copy.deepcopy(dense).bfloat16(), data)
     with pytest.raises(UserError, match="NaN or infinity in step 0"):
         reconstruct(model, dense, [(torch.full((9, 3, 6), torch.inf),)])

@@ -398,30 +398,3 @@ def test_data_that_the_model_refuses():
 
 def test_all_kinds_are_tried():
     assert KINDS.keys() == LAYERS.keys() | {"conformer", "new_transducer"}
-
-
-@pytest.mark.parametrize("kind", ["vgg_attention", "transducer", "lm_lstm"])
-def test_layers_learn_from_what_the_model_reads(kind, root, small, tmp_path, capsys):
-    source, out = root / kind, tmp_path / "out"
-    before = load(small(kind), kind).state_dict()
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main(["--espnet", str(source), "--size", "2.5x", "--of", "recurrent", "--data", str(root / "data"),
-              "--data_utts", "3", "--reconstruct", "5", "--out", str(out)])  # fmt: skip
-    assert ended.value.code in (0, None) and "layers now miss" in capsys.readouterr().out
-    after = load(out, kind).state_dict()
-    moved = {name for name in after if not torch.equal(before[name], after[name])}
-    layers = [name for name, owner in LAYERS[kind].items() if issubclass(owner, nn.RNNBase)]
-    assert {name.rpartition(".groups.")[0] or name.rpartition(".")[0] for name in moved} == set(layers)
-    assert not any(name.endswith("index") for name in moved)
-    report = json.loads((out / "compression.json").read_text())
-    assert 0 < report["reconstruction"]["missed"][1] < 1
-
-
-def test_reconstruction_without_data_is_refused(small, tmp_path, capsys):
-    small("gru_ctc")
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main(["--espnet", "gru_ctc", "--size", "2x", "--reconstruct", "5", "--out", str(tmp_path / "out")])
-    assert ended.value.code == 2
-    assert "--reconstruct is 5, expected --data to draw from" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from dirnet.asr.tokens import MOST
         (["--baseline", "rnnt"], 2, "--baseline is 'rnnt', expected one of: smbr ctc"),
         (["--finetune_objective", "mmi"], 2, "--finetune_objective is 'mmi', expected one of: ctc smbr"),
         (["--smbr_order", "1"], 2, "--smbr_order is '1', expected a whole number from 2 to 9"),
+        (["--reconstruct", "1000000"], 2, "--reconstruct is '1000000', expected a whole number from 0 to 999999"),
         (["--decode_nj", "x"], 2, "--decode_nj is 'x', expected a whole number from 1 to 999"),
         (["--speed_perturb_factors", "0.9,1.0"], 2, "--speed_perturb_factors is '0.9,1.0', expected numbers from 0.5"),
         (["--arpa", "none.arpa"], 2, "--arpa none.arpa does not exist; correct the path"),

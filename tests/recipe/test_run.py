@@ -32,7 +32,7 @@ def recipe(tmp_path_factory):
     """Options, work folder and output of a whole run."""
     folder = tmp_path_factory.mktemp("recipe")
     options = ["--corpus", "mini", "--mini_size", "20 6 6", "--workdir", str(folder / "work"), "--nj", "2"]
-    options += ["--methods", "svd dirnet", "--size", "3x", *tiny(folder)]
+    options += ["--methods", "svd dirnet", "--size", "3x", "--reconstruct", "20", *tiny(folder)]
     shown = run(*options)
     assert shown.returncode == 0, shown.stdout[-3000:]
     return options, folder / "work", shown.stdout
@@ -61,6 +61,9 @@ def test_the_table_shows_what_the_stages_measured(recipe):
         assert int(size.replace(",", "")) == (folder / "model.safetensors").stat().st_size - header
         assert (folder / "encoder.pte").stat().st_size > 0 and (folder / "model.zip").stat().st_size > 0
         assert "-" not in (per, wer, rtf, speed_up)
+    for model in MODELS[1:]:
+        report = json.loads((work / "exp" / model / "start/compression.json").read_text())
+        assert report["reconstruction"]["utterances"] == 20
     dense, *small = (int(table[model][1].replace(",", "")) for model in MODELS)
     for params in small:
         assert dense / 3 * 0.95 < params <= dense / 3
