@@ -14,18 +14,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from dirnet.compression.calibration import valid_steps
+from dirnet.compression.distillation import share_missed
 from dirnet.compression.inputs import check_iterable, evaluating, run
 from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModel
+from dirnet.nn.layered import LayerRun, layer_weights, layered, run_layer
 from dirnet.nn.permutation import permute_acoustic_model, permute_units
 from dirnet.nn.recurrent import DirNetRecurrent
 from dirnet.progress import progress as tell
 
 RATE, WARMUP = 2e-3, 0.1  # of Adam; the share of the steps in which the rate rises, before it falls as a cosine
-STEP = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
 
 
 def reconstruct(
@@ -52,8 +52,8 @@ def reconstruct(
     if not len(data) or together < 1:
         raise UserError(f"reconstruction has {len(data)} inputs, {together} a step; give at least one of each")
     dense = _in_order(dense, unit_orders or {})
-    pairs = _pairs(model, dense)
-    learned = [value for layer, _ in pairs.values() for value in layer.parameters() if value.requires_grad]
+    layers = _compressed(model, dense)
+    learned = [value for layer in layers.values() for value in layer.parameters() if value.requires_grad]
     optimizer, missed, steps = torch.optim.Adam(learned, lr=rate), [], math.ceil(len(data) / together)
     shown = tell(data, len(data), "reconstruct", "batch") if progress else iter(data)
     for step in range(steps):
@@ -62,8 +62,8 @@ def reconstruct(
         optimizer.zero_grad(set_to_none=True)
         for inputs in itertools.islice(shown, together):
             lengths = valid_steps(dense, inputs)
-            for name, read in _heard(dense, pairs, inputs):
-                parts = torch.stack(_missed(*pairs[name], *read, lengths))
+            for name, runs in _heard(dense, layers, inputs):
+                parts = torch.stack(_missed(layers[name], runs, lengths))
                 parts.sum().backward()
                 shares += parts.tolist()
         if not shares:
@@ -100,9 +100,9 @@ def _in_order(dense: nn.Module, orders: Mapping[str, Sequence[Sequence[int]]]) -
     return dense
 
 
-def _pairs(model: nn.Module, dense: nn.Module) -> dict[str, tuple[DirNetRecurrent, nn.RNNBase]]:
-    """Compressed layers of `model` that are not frozen, and dense ones of `dense`, by name."""
-    pairs, kinds = {}, dict(dense.named_modules())
+def _compressed(model: nn.Module, dense: nn.Module) -> dict[str, DirNetRecurrent]:
+    """Compressed RNNs of `model` that are not frozen, by name; a `UserError` unless `dense` has their dense ones."""
+    layers, kinds = {}, dict(dense.named_modules())
     for name, layer in model.named_modules():
         if not isinstance(layer, DirNetRecurrent) or not any(value.requires_grad for value in layer.parameters()):
             continue  # frozen: there is nothing to learn
@@ -117,80 +117,25 @@ def _pairs(model: nn.Module, dense: nn.Module) -> dict[str, tuple[DirNetRecurren
                                 "that was compressed")  # fmt: skip
         if (dtype := other.weight_hh_l0.dtype) not in (torch.float32, torch.float64):
             raise UserError(f"{name or 'the model'} is {dtype}, whose steps Adam rounds away; reconstruct in float32")
-        pairs[name] = layer, other
-    if not pairs:
+        layers[name] = layer
+    if not layers:
         raise UserError("the model has no compressed LSTM, GRU or RNN that may learn; compress it, or unfreeze it")
-    return pairs
+    return layers
 
 
-def _heard(dense: nn.Module, names: Mapping[str, Any], inputs: Any) -> list[tuple[str, tuple[Any, Any]]]:
-    """(name, (input, states)) of every call of the named layers while `dense` reads `inputs`."""
-    heard: list[tuple[str, tuple[Any, Any]]] = []
-
-    def listen(name: str):
-        def hook(_, given: tuple, named: dict[str, Any]) -> None:
-            given = (*given, *(named[key] for key in ("input", "hx") if key in named))
-            heard.append((name, (given[0], given[1] if len(given) > 1 else None)))
-
-        return hook
-
-    hooks = [dense.get_submodule(name).register_forward_pre_hook(listen(name), with_kwargs=True) for name in names]
-    try:
-        with evaluating(dense), torch.no_grad():
-            run(dense, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _heard(dense: nn.Module, names: Iterable[str], inputs: Any) -> list[tuple[str, list[LayerRun]]]:
+    """(name, layers) of every call of the named RNNs while `dense` reads `inputs`."""
+    heard: list[tuple[str, list[LayerRun]]] = []
+    rnns = {name: dense.get_submodule(name) for name in names}
+    with layered(rnns, lambda *call: heard.append(call)), evaluating(dense), torch.no_grad():
+        run(dense, inputs)
     return heard
 
 
-def _missed(layer: DirNetRecurrent, dense: nn.RNNBase, input: Any, states: Any, lengths: Tensor | None) -> list[Tensor]:
-    """The share of the variance of every single layer's output that the compressed one misses, reading the same."""
-    values, batch, starts = _laid_out(dense, input, states)
-    valid = None if batch is not None else _mask(dense, values, lengths)
-    directions, weights, found = 2 if dense.bidirectional else 1, (layer.all_weights, dense.all_weights), []
-    for number, start in enumerate(starts):
-        at = slice(number * directions, (number + 1) * directions)
-        ours, theirs = (_output(dense, sum(stack[at], []), values, batch, start) for stack in weights)
-        values = theirs.detach()
-        written, wanted = (steps.flatten(0, -2) if valid is None else steps[valid] for steps in (ours, values))
-        spread = (wanted - wanted.mean(0)).square().sum().clamp_min(torch.finfo(wanted.dtype).tiny)
-        found.append((written - wanted).square().sum() / spread)
+def _missed(layer: DirNetRecurrent, runs: list[LayerRun], lengths: Tensor | None) -> list[Tensor]:
+    """The share of the variance of every layer's output that the compressed one misses, reading the same."""
+    found = []
+    for weights, one in zip(layer_weights(layer), runs, strict=True):
+        output, *_ = run_layer(layer, weights, one.reads, one.start, one.batch_sizes)
+        found.append(share_missed(*(one.steps(values, layer, lengths) for values in (output, one.output))))
     return found
-
-
-def _laid_out(rnn: nn.RNNBase, input: Any, states: Any) -> tuple[Tensor, Tensor | None, list[list[Tensor]]]:
-    """What `rnn` was given, as torch.lstm takes it: steps, the batch sizes of packed ones, states of each layer."""
-    values, batch = (input.data, input.batch_sizes) if isinstance(input, PackedSequence) else (input, None)
-    lone = batch is None and values.dim() == 2
-    if lone:
-        values = values.unsqueeze(0 if rnn.batch_first else 1)
-    size = int(batch[0]) if batch is not None else values.shape[0 if rnn.batch_first else 1]
-    directions = 2 if rnn.bidirectional else 1
-    if states is None:
-        zeros = values.new_zeros(rnn.num_layers * directions, size, rnn.hidden_size)
-        given = [zeros] * (2 if rnn.mode == "LSTM" else 1)
-    else:
-        given = [states] if isinstance(states, Tensor) else list(states)
-        given = [state.unsqueeze(1) if lone else state for state in given]
-        if batch is not None and input.sorted_indices is not None:
-            given = [state.index_select(1, input.sorted_indices) for state in given]
-    return values, batch, [[*parts] for parts in zip(*(state.split(directions) for state in given), strict=True)]
-
-
-def _output(rnn: nn.RNNBase, weights: list[Tensor], values: Tensor, batch: Tensor | None, states: list[Tensor]):
-    """The output of one layer, with these weights, of the kind and the layout of `rnn`."""
-    states = states if rnn.mode == "LSTM" else states[0]
-    after = (weights, rnn.bias, 1, 0.0, True, rnn.bidirectional)
-    if batch is not None:
-        return STEP[rnn.mode](values, batch, states, *after)[0]
-    return STEP[rnn.mode](values, states, *after, rnn.batch_first)[0]
-
-
-def _mask(rnn: nn.RNNBase, values: Tensor, lengths: Tensor | None) -> Tensor | None:
-    """Which steps of a padded batch count, in its layout; None: all."""
-    if lengths is None:
-        return None
-    steps = torch.arange(values.shape[1 if rnn.batch_first else 0])
-    mask = (steps < lengths.cpu()[:, None]).to(values.device)
-    return mask if rnn.batch_first else mask.T

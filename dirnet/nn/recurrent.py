@@ -141,7 +141,7 @@ class DirNetRecurrent(CodedLayer, nn.RNNBase):
         nn.Module.__init__(layer)
         settings = {name: value for name, value in self.__dict__.items() if name not in layer.__dict__}
         layer.__dict__.update(settings, training=self.training, _flat_weights=weights, _update_flat_weights=_nothing)
-        with _quiet_cudnn() if weights[0].is_cuda else contextlib.nullcontext():
+        with quiet_cudnn() if weights[0].is_cuda else contextlib.nullcontext():
             return self.dense_class.forward(layer, input, hx)
 
     def reset_parameters(self) -> None:
@@ -259,7 +259,7 @@ def _nothing() -> None:
 
 
 @contextlib.contextmanager
-def _quiet_cudnn():
+def quiet_cudnn():
     """Mute cuDNN's remark that weights built per call are not one chunk of memory: it copies them, as it must."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
