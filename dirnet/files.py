@@ -134,7 +134,7 @@ def read_json(path: str | Path) -> Any:
     """The JSON file `path`; None when it is absent or damaged, so that what it records is made again."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

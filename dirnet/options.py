@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import inspect
+from pathlib import Path
 from typing import Any, NoReturn
 
 from dirnet.errors import UserError
@@ -30,6 +31,13 @@ def seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to {2**32 - 1}")
     return int(text)
+
+
+def place(text: str) -> Path:
+    """A path to write to; the `type` of an option. An empty one would be the folder that one is in."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty, as that of a variable that is not set; give one")
+    return Path(text)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write, read_json
-from dirnet.options import Parser
+from dirnet.options import Parser, place
 from dirnet.report import paper_figures, paper_rows, paper_text
 from dirnet.report.published import WHAT, published
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("what", choices=WHAT)
     told = "to collect: a recipe's work folder, OUT of bench.accuracy or of dirnet sweep"
     parser.add_argument("--results", required=True, type=Path, nargs="+", help=told)
-    parser.add_argument("--out", default=Path("exp/paper"), type=Path)
+    parser.add_argument("--out", default=Path("exp/paper"), type=place)
     parser.add_argument("--cmd", default="", help="how jobs are run, e.g. utils/slurm.pl; default: here")
     parser.add_argument("--metric", choices=["wer", "per"], default="wer", help="of table 2")
     parser.add_argument("--ratio", type=float, help="compression of the second half; default: the paper's 6.7 or 7.9")
@@ -102,7 +102,8 @@ def run(what: str, results: Sequence[Path], options: Sequence[str], cmd: Sequenc
     if len(results) > 1:
         raise UserError(f"--results names {len(results)} folders; an experiment is run into one")
     folder = results[0].resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    if cmd:  # whose logs go there
+        folder.mkdir(parents=True, exist_ok=True)
     if what in RECIPES:
         home = ROOT / "egs" / RECIPES[what]
         if not (home / "run.sh").exists():

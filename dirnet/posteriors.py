@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -13,7 +12,7 @@ from dirnet.asr.ark import Matrices, write_ark
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
-from dirnet.options import Parser
+from dirnet.options import Parser, place
 from dirnet.progress import progress
 
 
@@ -43,14 +42,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m dirnet.posteriors", description=__doc__)
     parser.add_argument("--model", required=True, help="folder with model.safetensors and model.json")
     parser.add_argument("--feats", required=True, help="feats.scp of MFCC features, not normalised")
-    parser.add_argument("--out", required=True, help="folder that receives posteriors.ark and posteriors.scp")
+    parser.add_argument("--out", required=True, type=place, help="folder of posteriors.ark and posteriors.scp")
     parser.add_argument("--batch_frames", type=int, default=20000, help="feature frames in one batch, padding included")
     arguments = parser.parse_args(argv)
     if arguments.batch_frames < 1:
         raise UserError(f"--batch_frames is {arguments.batch_frames}, expected a positive number of frames")
     model = storage.load(arguments.model).eval()
     feats = Matrices(arguments.feats)
-    out = Path(arguments.out)
+    out = arguments.out
     started, frames = time.perf_counter(), 0
     with write_ark(out / "posteriors.ark", out / "posteriors.scp", compress=False) as writer, torch.inference_mode():
         for names, features, lengths in batches(feats, arguments.batch_frames):

@@ -38,7 +38,7 @@ from dirnet.files import append_log, atomic_write, read_log
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.recurrent import coded_class
-from dirnet.options import Parser, seed
+from dirnet.options import Parser, place, seed
 from dirnet.posteriors import batches
 from dirnet.progress import progress
 from dirnet.provenance import commit, cpu_name
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", help="search options, conf/decode.yaml")
     parser.add_argument("--size", help="of vartheta and gamma (default: 7.9x)")
     parser.add_argument("--seed", type=seed, default=0, help="of the solver's random start")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the results")
+    parser.add_argument("--out", required=True, type=place, help="folder of the results")
     arguments = parser.parse_args(argv)
     if arguments.size and arguments.what == "widths":
         raise UserError(f"--size {arguments.size} goes with vartheta and gamma; the widths of the paper tell the sizes")

@@ -196,12 +196,14 @@ def test_figure_3_runs_two_sweeps_here(program, tmp_path, monkeypatch):
         (["fig3", "--results", ".", "--cmd", "utils/run.pl"], "there are no options for one after --"),
         (["table1", "--results", "a", "b", "--", "--size", "2x"], "an experiment is run into one"),
         (["table1", "--results", ".", "--ratio", "0.5"], "--ratio is 0.5, expected 1 or more"),
+        (["table3", "--results", "s", "--", "--modl", "x"], "ended with status 2; mend that and run this again"),
     ],
 )
 def test_mistakes_are_one_line(program, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     status, _, error = program(paper.main, *options)
     assert status == 2 and message in error and len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_published_figures_are_those_of_the_paper():

@@ -28,7 +28,7 @@ from dirnet.asr.lexicon import OUTPUTS, outputs_of
 from dirnet.asr.tokens import type_of
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
-from dirnet.options import Parser
+from dirnet.options import Parser, place
 from dirnet.progress import progress
 
 if typing.TYPE_CHECKING:
@@ -282,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lang", required=True, help="folder with TLG.fst and words.txt")
     parser.add_argument("--posteriors", required=True, help="scp file of the log-posteriors")
     parser.add_argument("--config", default="", help="conf/decode.yaml")
-    parser.add_argument("--out", required=True, help="folder to write to")
+    parser.add_argument("--out", required=True, type=place, help="folder to write to")
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--frame_seconds", type=float, help="between posteriors; default: as frame_shift says, or 0.03")
     parser.add_argument("--acoustic_scale", type=float, help="instead of the config's")
@@ -306,7 +306,7 @@ def main(argv: list[str] | None = None) -> int:
     decoder = Decoder(arguments.lang, settings)
 
     jobs = min(arguments.nj, len(posteriors))
-    out, unfinished, seconds, frames = Path(arguments.out), [], 0.0, 0
+    out, unfinished, seconds, frames = arguments.out, [], 0.0, 0
     # written as they come, as a corpus does not fit in memory; `text`, the last to appear, says that all is done
     with (
         atomic_write(out / "text") as texts,

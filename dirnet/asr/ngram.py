@@ -16,7 +16,7 @@ import numpy as np
 from dirnet.asr.transcripts import is_comment, read_fields, read_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
-from dirnet.options import Parser
+from dirnet.options import Parser, place
 
 BOS, EOS, UNK = "<s>", "</s>", "<unk>"
 SPECIAL = (BOS, EOS, UNK)  # their word ids are 0, 1, 2
@@ -252,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--vocab", default="", help="words to add: a list, a lexicon or word counts")
     parser.add_argument("--vocab_size", type=int, help="take only so many words of --vocab, the most frequent")
     parser.add_argument("--dev", default="", help="Kaldi text file to report the perplexity of")
-    parser.add_argument("--out", required=True, help="ARPA file to write")
+    parser.add_argument("--out", required=True, type=place, help="ARPA file to write")
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.order <= 9:
         raise UserError(f"--order is {arguments.order}, expected 1 to 9")

@@ -23,7 +23,7 @@ from dirnet.asr.datadir import read_table
 from dirnet.asr.transcripts import read_transcripts
 from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
-from dirnet.options import Parser
+from dirnet.options import Parser, place
 
 SAMPLES = 2000  # bootstrap samples
 LEAST_SPEAKERS = 20  # with fewer, the interval is over utterances
@@ -143,12 +143,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m dirnet.asr.score", description=main.__doc__)
     parser.add_argument("--ref", required=True, help="Kaldi text (or text_phones) file of the references")
     parser.add_argument("--hyp", required=True, help="the same of the hypotheses")
-    parser.add_argument("--out", required=True, help="folder to write to")
+    parser.add_argument("--out", required=True, type=place, help="folder to write to")
     parser.add_argument("--metric", default="wer", choices=tuple(SUFFIX),
                         help="what the tokens are: words, phones (per), characters (cer) or others (ter)")  # fmt: skip
     parser.add_argument("--utt2spk", default="", help="speakers for the interval; default: the file beside --ref")
     arguments = parser.parse_args(argv)
-    out, suffix = Path(arguments.out), SUFFIX[arguments.metric]
+    out, suffix = arguments.out, SUFFIX[arguments.metric]
     references = read_transcripts(arguments.ref)
     hypotheses = read_transcripts(arguments.hyp, allow_empty=True)
     missing = [name for name in references if name not in hypotheses]

@@ -113,9 +113,11 @@ def origin(exp: Path) -> list[str]:
         )
     training = (description.get("extra") or {}).get("training")
     if training:
+        epochs, averaged = training["epochs"], training["averaged"]
+        told = f"the mean of epochs {', '.join(map(str, averaged))}" if len(averaged) > 1 else f"epoch {averaged[0]}"
         lines.append(
-            f"* {'fine-tuned' if compression else 'trained'} for {training['epochs']} epochs with ESPnet "
-            f"{training['espnet']}, the mean of epochs {', '.join(map(str, training['averaged']))}, chosen by "
+            f"* {'fine-tuned' if compression else 'trained'} for {epochs} epoch{'s' if epochs > 1 else ''} with ESPnet "
+            f"{training['espnet']}, {told}, chosen by "
             f"{training['criterion']}"
         )
     versions = ", ".join(f"{name} {version}" for name, version in (description.get("versions") or {}).items())

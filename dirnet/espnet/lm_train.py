@@ -25,7 +25,7 @@ from dirnet.espnet.lm_model import DEFAULTS, neutral_model, shape
 from dirnet.espnet.versions import imported
 from dirnet.files import atomic_write, read_json
 from dirnet.nn import storage
-from dirnet.options import Parser
+from dirnet.options import Parser, place
 from dirnet.provenance import commit, cpu_name
 
 RECORD = "lm.json"
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", default=Path("data"), type=Path, help="holds SET/text, SET/text_shape, tokens.txt")
     parser.add_argument("--train", default="train", help="training set")
     parser.add_argument("--valid", default="valid", help="validation set")
-    parser.add_argument("--exp", required=True, type=Path, nargs="+", help="folders of the experiments")
+    parser.add_argument("--exp", required=True, type=place, nargs="+", help="folders of the experiments")
     parser.add_argument("--init", type=Path, nargs="+", default=[], help="folders of the models to start from")
     parser.add_argument("--smaller", help="e.g. 6.7x: as many units as leave so many times fewer recurrent weights")
     arguments, overrides = parse(parser, argv)

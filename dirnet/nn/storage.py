@@ -111,8 +111,8 @@ def describe(folder: str | Path, kind: str = FORMAT) -> dict[str, Any]:
     path = Path(folder) / DESCRIPTION
     content = _read(path)
     try:
-        description = json.loads(content)
-    except ValueError as error:
+        description = json.loads(content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); write the model again") from None
     if not isinstance(description, dict) or description.get("format") not in PROGRAMS:
         raise UserError(f"{path} is of no format known here, expected {kind}; write the model with this version")
@@ -216,6 +216,10 @@ def _refuse_not_finite(tensors: dict[str, Tensor], where: str) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"{where}: tensor {name} holds NaN or infinity; go back to an earlier checkpoint")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}")
 
 
 def _read(path: Path) -> bytes:

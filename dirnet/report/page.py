@@ -12,7 +12,7 @@ import jinja2
 from dirnet.errors import UserError, did_you_mean, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
-from dirnet.options import Parser
+from dirnet.options import Parser, place
 from dirnet.provenance import cpu_name, package_version
 from dirnet.report import figures, speed_figures, timings
 from dirnet.report.corpus import note_on
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", required=True, help="folders in it; the first is the dense model")
     parser.add_argument("--test_set", nargs="+", default=["test"], help="the sets whose error rates are shown")
     parser.add_argument("--data", type=Path, help="the recipe's folder, which knows the corpus (default: data)")
-    parser.add_argument("--out", default=Path("exp/report"), type=Path)
+    parser.add_argument("--out", default=Path("exp/report"), type=place)
     parser.add_argument("--title", default="DirNet: size, accuracy and speed")
     parser.add_argument("--command", default="", help="the command that made the models, for the last section")
     arguments = parser.parse_args(argv)

@@ -17,7 +17,7 @@ from dirnet.errors import UserError, one_line_errors
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.nn.language import LanguageModel
-from dirnet.options import Parser
+from dirnet.options import Parser, place
 from dirnet.provenance import commit, cpu_name, package_version
 from dirnet.report.corpus import corpus_of
 from dirnet.report.results import measured, read_result, seed_of
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--test_set", default="test", help="the set whose perplexity is shown")
     parser.add_argument("--data", default=Path("data"), type=Path, help="holds SET/text and tokens.txt")
     parser.add_argument("--command", default="", help="the command that made the models")
-    parser.add_argument("--out", default=Path("exp/report"), type=Path)
+    parser.add_argument("--out", default=Path("exp/report"), type=place)
     arguments = parser.parse_args(argv)
     rows = collect(arguments.exp, arguments.models, arguments.test_set)
     facts = origin(rows, arguments.data, arguments.test_set, arguments.command)

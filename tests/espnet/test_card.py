@@ -58,6 +58,11 @@ def test_what_was_not_measured_is_not_told(trained, tmp_path):
     shown = card(tmp_path, storage.load(tmp_path), "small.zip")
     assert "Not decoded or timed." in shown and "compressed by" not in shown and "the dense one" not in shown
     assert "* trained for 6 epochs with ESPnet" in shown
+    description = json.loads((tmp_path / "model.json").read_text())
+    description["extra"]["training"] |= {"epochs": 1, "averaged": [1]}
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    shown = card(tmp_path, storage.load(tmp_path), "small.zip")
+    assert "* trained for 1 epoch with ESPnet" in shown and ", epoch 1, chosen by" in shown
 
 
 def test_a_damaged_result_is_an_error(exp):

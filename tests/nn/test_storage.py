@@ -103,9 +103,10 @@ def test_damage_is_named(model, tmp_path):
         storage.load(tmp_path)
     path.write_bytes(content)
     storage.load(tmp_path)
-    (tmp_path / storage.DESCRIPTION).write_text("{")
-    with pytest.raises(UserError, match="not JSON"):
-        storage.load(tmp_path)
+    for content in ("{", "[" * 100000, '{"config": {"cmvn_mean": [NaN]}}'):
+        (tmp_path / storage.DESCRIPTION).write_text(content)
+        with pytest.raises(UserError, match="not JSON"):
+            storage.load(tmp_path)
 
 
 def rewrite(folder, change):
