@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -14,10 +13,9 @@ from torch import Tensor
 from bench.corpus import Batch, Corpus, Set
 from dirnet.asr.decode import Decoder
 from dirnet.asr.score import count
-from dirnet.compression.distillation import distillation_loss, states_loss
+from dirnet.compression.distillation import distillation_loss
 from dirnet.errors import UserError
 from dirnet.nn.acoustic import AcousticModel
-from dirnet.nn.layered import LayerRun, layered
 
 Criterion = Callable[[Tensor, Tensor, Batch], Tensor]
 
@@ -43,8 +41,6 @@ class Training:
     blank_bias: float = 0.0
     distill: float = 0.0  # weight of the teacher's posteriors against CTC
     temperature: float = 2.0
-    states: float = 0.0  # weight of the difference from the teacher's hidden states; falls to none at `states_until`
-    states_until: float = 0.7  # of all steps
     precision: str = "float32"  # bfloat16: the recurrent layers under autocast; weights and their changes stay float32
 
     def __post_init__(self) -> None:
@@ -92,7 +88,7 @@ def train(
             warm, cooled = done / max(settings.warmup * steps, 1), 0.5 + 0.5 * math.cos(math.pi * done / steps)
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate * min(warm, 1.0) * cooled
-            loss = _loss(model, batch, settings, teacher, criterion, done / steps)
+            loss = _loss(model, batch, settings, teacher, criterion)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
@@ -113,29 +109,19 @@ def train(
 
 
 def _loss(
-    model: AcousticModel, batch: Batch, settings: Training, teacher: AcousticModel | None, criterion: Criterion | None,
-    done: float,
-) -> Tensor:  # fmt: skip
+    model: AcousticModel, batch: Batch, settings: Training, teacher: AcousticModel | None, criterion: Criterion | None
+) -> Tensor:
     features = augment(batch.features, batch.lengths, model, settings)
-    states = settings.states * max(1 - done / settings.states_until, 0)
-    ours: list[LayerRun] = []
-    theirs: list[LayerRun] = []
-    watched = layered({"": model.rnn}, lambda _, runs: ours.extend(runs)) if states else contextlib.nullcontext()
-    cast = torch.autocast(features.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
-    with cast, watched:
+    with torch.autocast(features.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
         log_probs, steps = model(features, batch.lengths)
     steps = steps.cpu()
     loss = (criterion or ctc_loss)(log_probs, steps, batch)
-    if teacher is None or not (settings.distill or states):
+    if teacher is None or not settings.distill:
         return loss
-    with torch.no_grad(), layered({"": teacher.rnn}, lambda _, runs: theirs.extend(runs)), cast:
+    with torch.no_grad():
         wanted, _ = teacher(features, batch.lengths)
-    if settings.distill:
-        soft = distillation_loss(log_probs, wanted, steps, settings.temperature)
-        loss = (1 - settings.distill) * loss + settings.distill * soft
-    if states:
-        loss = loss + states * states_loss(ours, theirs, teacher.rnn, steps)
-    return loss
+    soft = distillation_loss(log_probs, wanted, steps, settings.temperature)
+    return (1 - settings.distill) * loss + settings.distill * soft
 
 
 def ctc_loss(log_probs: Tensor, steps: Tensor, batch: Batch) -> Tensor:

@@ -8,18 +8,13 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import random
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from dirnet.asr.ark import Matrices
+from dirnet.asr.batches import FeatureBatches
 from dirnet.compression.budget import Size, parse_size
 from dirnet.compression.compressor import compress
 from dirnet.compression.finetune import refuse_replaced_start
@@ -41,8 +36,6 @@ from dirnet.nn.quantised import DTYPES
 from dirnet.nn.running import CostModel, load_cost_model
 from dirnet.options import Parser, seed
 from dirnet.provenance import cpu_name
-
-BATCH = 20  # utterances
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -90,7 +83,7 @@ def _main(argv: list[str] | None) -> int:
         model, arguments.size, method, seed=arguments.seed, data=data, nj=arguments.nj, cost_model=cost
     )
     report["method"] = arguments.method
-    learned = reconstruct_and_tell(model, dense, lessons, sum(len(b[1]) for b in lessons), report) if lessons else None
+    learned = reconstruct_and_tell(model, dense, lessons, lessons.utterances, report) if lessons else None
     with atomic_write(out / "compression.json") as content, atomic_write(out / "compression.md") as table:
         content.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
         table.write(markdown(report))
@@ -110,22 +103,6 @@ def _main(argv: list[str] | None) -> int:
     if method.solver == "dirnet" and method.block == 1 and size.kind != "rtf" and sparse:  # rtf takes dense codes
         print("note: single codes lose least accuracy, but run two to five times slower than those of --block 8")
     return 0
-
-
-def read_features(scp: str, utterances: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (features (B, T, n) float32 padded with zeros, lengths (B,)) of `utterances` drawn from `scp`, or all.
-
-    Equal seeds draw the same; batches hold utterances of like length. An archive without any is a `UserError`.
-    """
-    archive = Matrices(scp)
-    names = np.array(list(archive))
-    if not len(names):
-        raise UserError(f"{scp} lists no utterances; give the feats.scp of training data")
-    drawn = np.random.default_rng(seed).permutation(len(names))[:utterances]
-    matrices = sorted((torch.from_numpy(archive[str(name)].copy()) for name in names[np.sort(drawn)]), key=len)
-    for start in range(0, len(matrices), BATCH):
-        batch = matrices[start : start + BATCH]
-        yield pad_sequence(batch, batch_first=True), torch.tensor([len(matrix) for matrix in batch])
 
 
 def _parser() -> Parser:
@@ -175,23 +152,23 @@ def _calibration(arguments: argparse.Namespace, method: Method) -> list[tuple[Te
         return None
     if arguments.calibration_utts < 1:
         raise UserError(f"--calibration_utts is {arguments.calibration_utts}, expected at least 1")
-    return list(read_features(arguments.calibration, arguments.calibration_utts, arguments.seed))
+    return list(FeatureBatches(arguments.calibration, arguments.calibration_utts, arguments.seed))
 
 
-def _lessons(arguments: argparse.Namespace, method: Method) -> list[tuple[Tensor, Tensor]]:
-    """The utterances of --reconstruct, in batches in random order; none without it, or if they are lost on `method`."""
+def _lessons(arguments: argparse.Namespace, method: Method) -> FeatureBatches | None:
+    """The utterances of --reconstruct, in batches in random order; None without it, or if they are lost on `method`."""
     count = arguments.reconstruct
     if not count:
-        return []
+        return None
     if count < 0 or not arguments.calibration:
         expected = "0 or more" if count < 0 else "--calibration, whose utterances it draws"
         raise UserError(f"--reconstruct is {count}, expected {expected}")
     if not method.can_reconstruct:
         print(f"--reconstruct {count} is not for method {arguments.method}", file=sys.stderr)
-        return []
-    batches = list(read_features(arguments.calibration, count, arguments.seed))
-    random.Random(arguments.seed).shuffle(batches)
-    return batches
+        return None
+    if arguments.dry_run:
+        return None
+    return FeatureBatches(arguments.calibration, count, arguments.seed).shuffled(arguments.seed)
 
 
 def _planned(

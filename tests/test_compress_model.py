@@ -10,7 +10,6 @@ import torch
 from dirnet import compress_model
 from dirnet.asr.ark import Matrices, write_ark
 from dirnet.compression.report import size_figures
-from dirnet.errors import UserError
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.coded import CodedMatrix
@@ -142,24 +141,6 @@ def test_the_figures_of_a_dense_model(dense_folder):
     assert figures["params"] == sum(p.numel() for p in model.parameters()) and figures["bytes"] == 4 * figures["params"]
     weights = 4 * 32 * (25 + 32 + 32 + 32) + 4 * 32
     assert figures["macs_per_frame"] == round(weights / 3)
-
-
-def test_utterances_are_drawn_by_the_seed_without_losing_a_frame(scp):
-    def lengths(count, seed):
-        return sorted(int(n) for _, lengths in compress_model.read_features(scp, count, seed) for n in lengths)
-
-    assert lengths(30, 0) == lengths(99, 1) == list(range(5, 35))
-    assert lengths(7, 0) == lengths(7, 0) != lengths(7, 1) and len(lengths(7, 0)) == 7
-    for features, steps in compress_model.read_features(scp, 30):
-        for row, length in zip(features, steps, strict=True):
-            assert row[:length].abs().min() > 0 and not row[length:].any()
-            assert row[:length].mean() == pytest.approx(int(length) - 5, abs=1.5)
-
-
-def test_no_utterances_are_named(tmp_path):
-    (tmp_path / "feats.scp").write_text("")
-    with pytest.raises(UserError, match="lists no utterances|is empty"):
-        list(compress_model.read_features(tmp_path / "feats.scp", 3))
 
 
 def test_the_program_uses_the_features_and_tells_requests_apart(scp, dense_folder, tmp_path, capsys):

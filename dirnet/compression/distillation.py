@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dirnet.errors import UserError
-from dirnet.nn.layered import LayerRun
 
 
 @dataclass(frozen=True)
@@ -43,26 +41,3 @@ def distillation_loss(student: Tensor, teacher: Tensor, lengths: Tensor, tempera
     log_p = (teacher.detach()[valid] / temperature).log_softmax(dim=-1)
     divergence = torch.nn.functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
     return temperature**2 * divergence / len(student)
-
-
-def states_loss(ours: Sequence[LayerRun], theirs: Sequence[LayerRun], rnn: nn.RNNBase, lengths: Tensor) -> Tensor:
-    """`share_missed` of every layer's output, the mean over layers, a scalar.
-
-    ours, theirs: the layers of a student and its teacher, both laid out as `rnn`, that have read the same. lengths:
-    (B,) valid steps. Summed over steps, the mean over utterances, as a CTC loss is.
-    """
-    pairs = zip(ours, theirs, strict=True)
-    shares = [
-        share_missed(one.steps(one.output, rnn, lengths), two.steps(two.output, rnn, lengths)) for one, two in pairs
-    ]
-    return torch.stack(shares).mean() * lengths.float().mean()
-
-
-def share_missed(ours: Tensor, theirs: Tensor) -> Tensor:
-    """The part of the variance over steps of the teacher's hidden states that the student's miss, a scalar.
-
-    ours, theirs: (steps, n). No gradient reaches the teacher.
-    """
-    ours, theirs = ours.float(), theirs.detach().float()
-    spread = (theirs - theirs.mean(0)).square().sum().clamp_min(torch.finfo(theirs.dtype).tiny)
-    return (ours - theirs).square().sum() / spread

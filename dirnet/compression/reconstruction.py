@@ -6,7 +6,6 @@ reads, so layers learn side by side: the block reconstruction of Li et al. (2021
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence, Sized
@@ -16,12 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from dirnet.compression.calibration import valid_steps
-from dirnet.compression.distillation import share_missed
 from dirnet.compression.inputs import check_iterable, evaluating, run
 from dirnet.errors import UserError
-from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.layered import LayerRun, layer_weights, layered, run_layer
-from dirnet.nn.permutation import permute_acoustic_model, permute_units
+from dirnet.nn.permutation import in_order
 from dirnet.nn.recurrent import DirNetRecurrent
 from dirnet.progress import progress as tell
 
@@ -51,7 +48,7 @@ def reconstruct(
     data = data if isinstance(data, Sized) else list(data)
     if not len(data) or together < 1:
         raise UserError(f"reconstruction has {len(data)} inputs, {together} a step; give at least one of each")
-    dense = _in_order(dense, unit_orders or {})
+    dense = in_order(dense, unit_orders or {})
     layers = _compressed(model, dense)
     learned = [value for layer in layers.values() for value in layer.parameters() if value.requires_grad]
     optimizer, missed, steps = torch.optim.Adam(learned, lr=rate), [], math.ceil(len(data) / together)
@@ -84,20 +81,6 @@ def reconstruct_and_tell(
     first, last = sum(missed[:tenth]) / tenth, sum(missed[-tenth:]) / tenth
     report["reconstruction"] = {"utterances": utterances, "missed": [first, last]}
     return f"reconstruction: layers now miss {100 * last:.1f} % of their outputs' variance, before {100 * first:.1f} %"
-
-
-def _in_order(dense: nn.Module, orders: Mapping[str, Sequence[Sequence[int]]]) -> nn.Module:
-    """`dense`, or a copy whose hidden units are in the order that compression gave them."""
-    if not orders:
-        return dense
-    dense = copy.deepcopy(dense)
-    for name, states in orders.items():
-        moved = [torch.tensor(order) for order in states]
-        if isinstance(dense, AcousticModel):
-            permute_acoustic_model(dense, moved)
-        elif isinstance(layer := dense.get_submodule(name), nn.RNNBase):  # units of a cell stay
-            permute_units(layer, moved)
-    return dense
 
 
 def _compressed(model: nn.Module, dense: nn.Module) -> dict[str, DirNetRecurrent]:
@@ -137,5 +120,7 @@ def _missed(layer: DirNetRecurrent, runs: list[LayerRun], lengths: Tensor | None
     found = []
     for weights, one in zip(layer_weights(layer), runs, strict=True):
         output, *_ = run_layer(layer, weights, one.reads, one.start, one.batch_sizes)
-        found.append(share_missed(*(one.steps(values, layer, lengths) for values in (output, one.output))))
+        written, wanted = (one.steps(values, layer, lengths) for values in (output, one.output))
+        spread = (wanted - wanted.mean(0)).square().sum().clamp_min(torch.finfo(wanted.dtype).tiny)
+        found.append((written - wanted).square().sum() / spread)
     return found

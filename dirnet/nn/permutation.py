@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,20 @@ def permute_acoustic_model(model: AcousticModel, orders: Sequence[Tensor]) -> No
     with torch.no_grad():
         weight = model.output.weight
         weight.copy_(weight[:, columns.to(weight.device)])
+
+
+def in_order(model: nn.Module, orders: Mapping[str, Sequence[Sequence[int]]]) -> nn.Module:
+    """`model`, or a copy whose hidden units are in the `unit_orders` that a report of compression tells, by RNN."""
+    if not orders:
+        return model
+    model = copy.deepcopy(model)
+    for name, states in orders.items():
+        moved = [torch.tensor(order) for order in states]
+        if isinstance(model, AcousticModel):
+            permute_acoustic_model(model, moved)
+        elif isinstance(layer := model.get_submodule(name), nn.RNNBase):  # units of a cell stay
+            permute_units(layer, moved)
+    return model
 
 
 def _check(orders: Sequence[Tensor], states: int, size: int) -> None:
