@@ -2,13 +2,14 @@
 
     echo "dirnet.espnet.compress --espnet exp/lm --size 4x --out exp/small" > LIST; python -m dirnet.espnet.in_turn LIST
 
-A line of LIST is a module with a `main(argv)` and its arguments, without blanks in them. The first that fails ends the
+A line of LIST is a module with a `main(argv)` and its arguments, quoted as for a shell. The first that fails ends the
 rest, with its exit status.
 """
 
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
 
 from dirnet.asr.datadir import read_lines
@@ -22,7 +23,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m dirnet.espnet.in_turn", description=__doc__)
     parser.add_argument("list", metavar="LIST", help="file of modules with their arguments, one a line")
     for line in filter(str.strip, read_lines(parser.parse_args(argv).list)):
-        name, *arguments = line.split()
+        try:
+            name, *arguments = shlex.split(line)
+        except ValueError as error:
+            raise UserError(f"the line {line!r} is not written as for a shell ({error}); quote its words") from None
         if not name.startswith("dirnet."):
             raise UserError(f"{name!r} is no program of this package; a line begins with its module, as dirnet.X.Y")
         try:

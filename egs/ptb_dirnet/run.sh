@@ -90,18 +90,18 @@ in_turn() {  # in_turn NAME [RUNNER...] < LIST: programs as one job and process,
     job "" "" "$(quoted ${python} -m dirnet.espnet.in_turn "${list}")"
     run_jobs "${exp}/log/$1" "${@:2}"
 }
-train="dirnet.espnet.lm_train --data ${text} --ngpu ${ngpu} --seed ${seed}"
+training() { quoted dirnet.espnet.lm_train --data "${text}" --ngpu "${ngpu}" --seed "${seed}" "$@"; echo; }
 
 if stage 2 "LSTM training" 1; then
-    echo "${train} --config ${lm_config} --exp ${exp}/lm" | in_turn lm ${cuda_cmd}
+    training --config "${lm_config}" --exp "${exp}/lm" | in_turn lm ${cuda_cmd}
 fi
 
 if stage 3 "compression of the recurrent layers to ${size}: ${methods}" 2; then
     for model in ${compressed}; do
-        echo dirnet.espnet.compress --espnet "${exp}/lm/config.yaml,${exp}/lm/model.pth" --of recurrent \
+        quoted dirnet.espnet.compress --espnet "${exp}/lm/config.yaml,${exp}/lm/model.pth" --of recurrent \
             --size "${model##*_}" --method "${model%_*}" --config "${compress_config}" --data "${text}/train/text" \
             --data_utts "${calibration_sentences}" --seed "${seed}" --nj "${job_nj:-${nj}}" \
-            --out "${exp}/${model}/start" --next_steps false
+            --out "${exp}/${model}/start" --next_steps false; echo
     done | in_turn solve ${solve_cmd}
 fi
 
@@ -110,9 +110,9 @@ if stage 4 "fine-tuning" 2 3; then
     for model in ${compressed} ${small}; do folders+=" ${exp}/${model}"; starts+=" ${exp}/${model}/start"; done
     {
         for model in ${small}; do   # no approximation: fewer units, first trained as the dense model was
-            echo "${train} --config ${lm_config} --exp ${exp}/${model}/start --smaller ${model##*_}"
+            training --config "${lm_config}" --exp "${exp}/${model}/start" --smaller "${model##*_}"
         done
-        echo "${train} --config ${finetune_config} --exp ${folders} --init ${starts}"
+        training --config "${finetune_config}" --exp ${folders} --init ${starts}
     } | in_turn finetune ${cuda_cmd}
 fi
 

@@ -191,6 +191,10 @@ def test_programs_run_in_turn_until_one_fails(program, tmp_path):
     jobs.write_text(f"\ndirnet.espnet.perplexity --exp {tmp_path} --data {tmp_path}\ndirnet.nowhere\n")
     status, _, error = program(in_turn.main, jobs)
     assert status == 2 and "text does not exist" in error and "nowhere" not in error
+    jobs.write_text(f"dirnet.espnet.perplexity --exp {tmp_path} --data '{tmp_path}/a b'\n")
+    assert f"{tmp_path}/a b/text does not exist" in program(in_turn.main, jobs)[2]
+    jobs.write_text("dirnet.espnet.perplexity 'a b\n")
+    assert "not written as for a shell (No closing quotation)" in program(in_turn.main, jobs)[2]
     jobs.write_text("os.system now\n")
     assert "'os.system' is no program of this package" in program(in_turn.main, jobs)[2]
     assert f"{tmp_path}/none" in program(in_turn.main, tmp_path / "none")[2]

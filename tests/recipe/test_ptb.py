@@ -21,15 +21,17 @@ def run(*options) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    """Options, work folder and output of a whole run."""
+    """Options, work folder and output of a whole run, whose configurations lie in a folder with a blank."""
     folder = tmp_path_factory.mktemp("ptb")
+    (folder / "my conf").mkdir()
     options = ["--mini_size", "24 8 8", "--workdir", str(folder / "work"), "--nj", "1"]
     for name in ("train_lm", "finetune"):
         config = yaml.safe_load((recipe_runs.ROOT / f"conf/ptb/mini/{name}.yaml").read_text()) | {"max_epoch": 1}
         if "lm_conf" in config:
             config["lm_conf"]["unit"] = 16
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
-        options += [f"--{name.removeprefix('train_')}_config", str(folder / f"{name}.yaml")]
+        path = folder / f"my conf/{name}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        options += [f"--{name.removeprefix('train_')}_config", str(path)]
     options += ["--methods", "dirnet small", "--size", "3x"]
     shown = run(*options)
     assert shown.returncode == 0, shown.stdout[-3000:]
