@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--data_root {root} is the folder that the data dirs are made in; give another --workdir")
     names = ["train", "dev", *sorted(path.name for path in root.glob("test*") if path.is_dir())]
     folders = {name: root / name for name in names if (root / name / "wav.scp").is_file()}
+    for name in names:
+        if name not in folders and (root / name).is_dir():
+            print(f"{root / name} is left out: it holds no wav.scp")
     readers = {
         name: AudioReader(roots=(folder, root), allow_pipe=arguments.allow_pipe) for name, folder in folders.items()
     }

@@ -13,6 +13,7 @@ from dirnet.asr.phone_ngram import Lattice, PhoneNgram, lattice
 from dirnet.asr.tokens import type_of
 from dirnet.asr.transcripts import read_transcripts
 from dirnet.errors import UserError
+from dirnet.espnet.launch import FINAL
 from dirnet.files import read_json
 from dirnet.nn import storage
 
@@ -44,12 +45,25 @@ def fill(config: dict[str, Any], arguments: argparse.Namespace, phones: Sequence
         conf["smbr_order"] = arguments.smbr_order
     if "phone_ngram" not in conf:
         said = lattices(arguments.data / arguments.train, arguments.lang, made / "data/train/text", phones)
-        PhoneNgram.estimate(said, len(phones), conf.get("smbr_order", 2)).save(made / "phone_ngram.npz")
+        ngram = PhoneNgram.estimate(said, len(phones), conf.get("smbr_order", 2))
+        refuse_other_ngram(ngram, arguments.exp)
+        ngram.save(made / "phone_ngram.npz")
         conf["phone_ngram"] = str(arguments.exp / "phone_ngram.npz")
     if arguments.dense:
         conf.setdefault("reference", str(arguments.dense))
     elif arguments.init:
         conf.setdefault("reference", str(arguments.exp / "initial.pth"))
+
+
+def refuse_other_ngram(ngram: PhoneNgram, exp: Path) -> None:
+    """A `UserError` where `exp` holds a training by another n-gram of this order, as of a lexicon that has changed."""
+    before = exp / "phone_ngram.npz"
+    if not before.exists() or not ((exp / FINAL).exists() or any(exp.glob("checkpoint*.pth"))):
+        return
+    old = PhoneNgram.load(before)
+    if old.order == ngram.order and not old.equals(ngram):
+        raise UserError(f"{exp} holds a training with other pronunciations or transcripts: its phone n-gram {before} "
+                        "is another one; take the change back, remove the folder or give another one")  # fmt: skip
 
 
 def lattices(data: Path, lang: Path, used: Path, phones: Sequence[str]) -> Iterator[Lattice]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dirnet.asr.phone_ngram import PhoneNgram
 from dirnet.errors import UserError
-from dirnet.espnet.smbr_setup import lattices, take_objective
+from dirnet.espnet.smbr_setup import lattices, refuse_other_ngram, take_objective
 
 PHONES = ["AH", "B", "IY", "SIL", "SPN"]
 
@@ -43,6 +44,22 @@ def test_phones_serve_without_words(corpus, capsys):
     (corpus / "lexicon.txt").unlink()
     found = [sequences(lattice) for lattice in lattices(corpus, corpus, corpus / "used", PHONES)]
     assert found == [{"B IY AH"}, {"AH SPN"}] and "without variants" in capsys.readouterr().out
+
+
+def test_a_training_by_other_pronunciations_is_noticed(corpus, tmp_path):
+    def estimated(order=2):
+        return PhoneNgram.estimate(lattices(corpus, corpus, corpus / "used", PHONES), len(PHONES), order)
+
+    exp = tmp_path / "exp"
+    estimated().save(exp / "phone_ngram.npz")
+    (corpus / "lexicon.txt").write_text("BE B IY\nA AH\n")
+    refuse_other_ngram(estimated(), exp)  # nothing was trained
+    (exp / "checkpoint.pth").touch()
+    with pytest.raises(UserError, match="other pronunciations or transcripts: its phone n-gram .*phone_ngram.npz"):
+        refuse_other_ngram(estimated(), exp)
+    refuse_other_ngram(estimated(3), exp)  # another order is told by its name
+    (corpus / "lexicon.txt").write_text("BE B AH\nBE B IY\nA AH\n")
+    refuse_other_ngram(estimated(), exp)
 
 
 def test_the_objective_takes_the_place_of_ctcs():

@@ -52,6 +52,13 @@ def test_a_dev_set_and_several_test_sets(prepare, root, corpus, tmp_path):
     assert len(read(tmp_path / "data" / "dev")) == 6 and len(read(tmp_path / "data" / "train")) == 20
 
 
+def test_folders_that_are_no_data_dirs_are_told(prepare, root, tmp_path):
+    (root / "test_audio").mkdir()
+    status, shown, *_ = prepare(root)
+    assert status == 0 and f"{root}/test_audio is left out: it holds no wav.scp" in shown
+    assert (tmp_path / "data" / "test_sets").read_text() == "test\n"
+
+
 def test_lexicon_is_copied_in_upper_case(prepare, root, tmp_path):
     words = "hello  HH AH0 L OW1\nHELLO HH AH0 L OW1\nworld\tW ER1 L D\n\n"
     (root / "lexicon.txt").write_text(f";;;\n#\n;;; of words\n{words}")
