@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+import dirnet
 from dirnet import compress_model
 from dirnet.asr.ark import Matrices, write_ark
+from dirnet.asr.batches import FeatureBatches
 from dirnet.compression.report import size_figures
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
@@ -182,6 +184,9 @@ def test_layers_learn_from_speech_without_labels(scp, dense_folder, tmp_path, ca
     before, after = (storage.load(folder).state_dict() for folder in (plain, out))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(name.startswith("rnn.") and not name.endswith("index") for name in moved)
+    model, lessons = storage.load(plain), FeatureBatches(scp, 25, 0).shuffled(0)
+    dirnet.reconstruct(model, storage.load(dense_folder), lessons, report["unit_orders"], progress=False)
+    assert all(torch.equal(value, after[name]) for name, value in model.state_dict().items())
     assert program(*request, "--reconstruct", 25, "--out", out) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert program(*request, "--reconstruct", -1, "--out", out) == 2

@@ -88,8 +88,8 @@ corpus_name() { echo "$1 $([ -z "${2:-}" ] || realpath "$2" 2>/dev/null || echo 
 # its corpus in WORKDIR/data/.corpus. Jobs take paths as bare words, in which JOB stands for the job's number.
 one_corpus() {
     local folder=$1/data name held LC_ALL=C
-    [[ $1 =~ ^[A-Za-z0-9._/][A-Za-z0-9._/+=,:@%~#-]*$ && ! $1 =~ (^|[^A-Za-z0-9_])JOB([^A-Za-z0-9_]|$) ]] \
-        || mistake "--workdir is $(quoted "$1"), expected letters, digits, ._/+=,:@%~#- and no word JOB; give another"
+    [[ $1 =~ ^[A-Za-z0-9._/][A-Za-z0-9._/+=:@%~#-]*$ && ! $1 =~ (^|[^A-Za-z0-9_])JOB([^A-Za-z0-9_]|$) ]] \
+        || mistake "--workdir is $(quoted "$1"), expected letters, digits, ._/+=:@%~#- and no word JOB; give another"
     mkdir -p "${folder}" 2>/dev/null && [ -w "${folder}" ] && touch "$1/.lock" 2>/dev/null \
         || mistake "the folder ${folder} cannot be made or written to; give another --workdir"
     alone_in "$1"

@@ -87,7 +87,7 @@ def _refuse_changed(name: str, module: nn.Module) -> None:
     kind, where = type(module).__name__, name or "the model"
     if any(parameter.is_meta for parameter in module.parameters()):
         raise UserError(f"{where}, a {kind}, is on the device meta, which keeps no values; load its weights first")
-    if type(module).forward not in FORWARDS:
+    if type(module).forward not in FORWARDS or "forward" in module.__dict__:
         raise UserError(f"{where}, a {kind}, has a forward of its own, which would be lost; compress the layer in it")
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     if is_parametrized(module) or any(hooks):

@@ -23,6 +23,7 @@ from dirnet.nn.recurrent import DirNetRecurrent
 from dirnet.progress import progress as tell
 
 RATE, WARMUP = 2e-3, 0.1  # of Adam; the share of the steps in which the rate rises, before it falls as a cosine
+ALIKE = 1e-6  # the part of its sum of squares that an output's variance has where it counts as constant
 
 
 def reconstruct(
@@ -39,10 +40,11 @@ def reconstruct(
 
     dense: the model before its compression. data: inputs of the model, as `dirnet.compress` takes them, `together` of
     them a step; in random order if they differ in length. unit_orders: of the report. rate: the highest one. Returns
-    for every step the share of their outputs' variance that layers miss, the mean over layers. Where sequences are
-    packed, or the model is an `AcousticModel`, padding does not count. Frozen parameters, cells and everything that is
-    not recurrent stay as they are. A model without compressed layers that may learn, of other shapes than `dense`, or
-    in half precision, and no data, or data that is not finite, are a `UserError`.
+    for every step that reaches a layer the share of their outputs' variance that layers miss, their mean. Where
+    sequences are packed, or the model is an `AcousticModel`, padding does not count. Frozen parameters, cells and
+    everything that is not recurrent stay as they are. A model without compressed layers that may learn, of other shapes
+    than `dense`, or in half precision, and no data, data that is not finite, or that never reaches one of the layers,
+    are a `UserError`.
     """
     check_iterable(data)
     data = data if isinstance(data, Sized) else list(data)
@@ -52,23 +54,32 @@ def reconstruct(
     layers = _compressed(model, dense)
     learned = [value for layer in layers.values() for value in layer.parameters() if value.requires_grad]
     optimizer, missed, steps = torch.optim.Adam(learned, lr=rate), [], math.ceil(len(data) / together)
+    unheard = set(layers)
     shown = tell(data, len(data), "reconstruct", "batch") if progress else iter(data)
     for step in range(steps):
-        done, shares = (step + 0.5) / steps, []
+        done, calls = (step + 0.5) / steps, {}
         optimizer.param_groups[0]["lr"] = rate * min(done / WARMUP, 1) * (0.5 + 0.5 * math.cos(math.pi * done))
         optimizer.zero_grad(set_to_none=True)
         for inputs in itertools.islice(shown, together):
             lengths = valid_steps(dense, inputs)
             for name, runs in _heard(dense, layers, inputs):
-                parts = torch.stack(_missed(layers[name], runs, lengths))
-                parts.sum().backward()
-                shares += parts.tolist()
+                calls.setdefault(name, []).append((runs, lengths))
+        shares = [share for name, heard in calls.items() for share in _missed(layers[name], heard)]
+        unheard -= calls.keys()
         if not shares:
-            raise UserError("reconstruction data reaches no compressed layer; give inputs for which the model runs it")
-        missed.append(sum(shares) / len(shares))
-        if not math.isfinite(missed[-1]):
+            continue
+        total = torch.stack(shares).sum()
+        total.backward()
+        missed.append(float(total.detach()) / len(shares))
+        if not math.isfinite(missed[-1]) or not all(_finite(value.grad) for value in learned):
             raise UserError(f"reconstruction gave NaN or infinity in step {step}; look at the inputs")
         optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    if unheard:
+        name = min(unheard) or "the RNN"
+        raise UserError(f"reconstruction data never reaches {name}; give inputs for which the model runs it")
+    if not missed:
+        raise UserError("no layer's output varies over the reconstruction data; give sequences of more than one step")
     return missed
 
 
@@ -98,8 +109,13 @@ def _compressed(model: nn.Module, dense: nn.Module) -> dict[str, DirNetRecurrent
             if ours != theirs:
                 raise UserError(f"{name or 'the model'} has {key} {ours}, the dense model {theirs}; give the model "
                                 "that was compressed")  # fmt: skip
-        if (dtype := other.weight_hh_l0.dtype) not in (torch.float32, torch.float64):
-            raise UserError(f"{name or 'the model'} is {dtype}, whose steps Adam rounds away; reconstruct in float32")
+        ours, theirs = (next(rnn.parameters()) for rnn in (layer, other))
+        if (ours.dtype, ours.device) != (theirs.dtype, theirs.device):
+            raise UserError(f"{name or 'the model'} is {ours.dtype} on {ours.device}, in the dense model "
+                            f"{theirs.dtype} on {theirs.device}; bring both to one type and device")  # fmt: skip
+        if ours.dtype not in (torch.float32, torch.float64):
+            raise UserError(f"{name or 'the model'} is {ours.dtype}, whose steps Adam rounds away; reconstruct in "
+                            "float32")  # fmt: skip
         layers[name] = layer
     if not layers:
         raise UserError("the model has no compressed LSTM, GRU or RNN that may learn; compress it, or unfreeze it")
@@ -115,12 +131,25 @@ def _heard(dense: nn.Module, names: Iterable[str], inputs: Any) -> list[tuple[st
     return heard
 
 
-def _missed(layer: DirNetRecurrent, runs: list[LayerRun], lengths: Tensor | None) -> list[Tensor]:
-    """The share of the variance of every layer's output that the compressed one misses, reading the same."""
+def _missed(layer: DirNetRecurrent, calls: list[tuple[list[LayerRun], Tensor | None]]) -> list[Tensor]:
+    """The share of the variance of every layer's output that the compressed one misses, reading the same.
+
+    calls: all of a step, each with its `valid_steps`; taken together, as a single one may be of one step only. Layers
+    whose output does not vary are left out.
+    """
     found = []
-    for weights, one in zip(layer_weights(layer), runs, strict=True):
-        output, *_ = run_layer(layer, weights, one.reads, one.start, one.batch_sizes)
-        written, wanted = (one.steps(values, layer, lengths) for values in (output, one.output))
-        spread = (wanted - wanted.mean(0)).square().sum().clamp_min(torch.finfo(wanted.dtype).tiny)
-        found.append((written - wanted).square().sum() / spread)
+    for number, weights in enumerate(layer_weights(layer)):
+        pairs = []
+        for runs, lengths in calls:
+            one = runs[number]
+            output, *_ = run_layer(layer, weights, one.reads, one.start, one.batch_sizes)
+            pairs.append([one.steps(values, layer, lengths) for values in (output, one.output)])
+        written, wanted = (torch.cat(values) for values in zip(*pairs, strict=True))
+        spread = (wanted - wanted.mean(0)).square().sum()
+        if not spread <= ALIKE * wanted.square().sum():  # NaN is not left out
+            found.append((written - wanted).square().sum() / spread)
     return found
+
+
+def _finite(gradient: Tensor | None) -> bool:
+    return gradient is None or bool(gradient.isfinite().all())

@@ -136,6 +136,8 @@ def loosen(model: nn.Module, dense: nn.Module | None = None) -> tuple[int | None
     kept = []
     for at, (owner, place) in enumerate(_places(model)):
         matrix = owner.groups[place]
+        if matrix.offsets is not None:
+            raise UserError(f"codes of {matrix} have shifts, which a moving support cannot keep; compress without them")
         kept.append(matrix.blocks)
         codes = matrix.latent_codes()
         if matrices is not None and matrix.dictionary is None:

@@ -172,7 +172,7 @@ def _lessons(found: Source, arguments: argparse.Namespace, method: Method) -> li
     if not method.can_reconstruct:
         print(f"--reconstruct {count} is not for method {arguments.method}", file=sys.stderr)
         return []
-    batches = _drawn(found, arguments, count)
+    batches = _drawn(found, arguments, 1 if arguments.dry_run else count)
     random.Random(arguments.seed).shuffle(batches)
     return batches
 

@@ -31,7 +31,7 @@ from dirnet.espnet import checkpoint, experiment, zoo
 from dirnet.espnet.card import About, card
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel
-from dirnet.options import Parser
+from dirnet.options import Parser, place
 
 OPTIONAL = ("lexicon.txt", "tokens.txt", BPE_MODEL)  # of the lang folder
 ESPNET_TYPES = {"phn": "word", "word": "word", "char": "char", "bpe": "bpe"}  # joined by blanks, by nothing, by BPE
@@ -42,10 +42,10 @@ RESULTS = ("start/compression.json", "rtf.json", "curves.json")  # of the experi
 def main(argv: list[str] | None = None) -> int:
     """Write zips that `Speech2Text.from_pretrained` reads: raw audio in, phones out; ESPnet is imported once."""
     parser = Parser(prog="python -m dirnet.espnet.pack", description=__doc__)
-    parser.add_argument("--exp", required=True, nargs="+", type=Path,
+    parser.add_argument("--exp", required=True, nargs="+", type=place,
                         help="folders with model.safetensors and model.json")  # fmt: skip
     parser.add_argument("--lang", default=Path("data/lang"), type=Path, help="its lexicon.txt and tokens.txt go along")
-    parser.add_argument("--out", type=Path, help="the zip to write for a single --exp; default: EXP/model.zip")
+    parser.add_argument("--out", type=place, help="the zip to write for a single --exp; default: EXP/model.zip")
     parser.add_argument("--language", help="of the model card, e.g. en (default: not told)")
     parser.add_argument("--license", help="of the model card, e.g. cc-by-4.0 (default: not told)")
     parser.add_argument("--dataset", default=[], nargs="+", help="training corpora, for the model card")

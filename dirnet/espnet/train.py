@@ -26,7 +26,7 @@ from dirnet.espnet.corpus import prepare
 from dirnet.espnet.launch import FINAL, INITIAL, begun, fingerprint, parse, rank_of, refuse_other, run
 from dirnet.files import atomic_write
 from dirnet.nn import storage
-from dirnet.options import Parser
+from dirnet.options import Parser, place
 
 
 @one_line_errors
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lang", default=Path("data/lang"), type=Path, help="holds tokens.txt")
     parser.add_argument("--train", default="train", help="training set")
     parser.add_argument("--dev", default="dev", help="development set")
-    parser.add_argument("--exp", required=True, type=Path, help="folder of this experiment")
+    parser.add_argument("--exp", required=True, type=place, help="folder of this experiment")
     parser.add_argument("--init", type=Path, help="model to start from: a neutral or ESPnet folder, or a .pth file")
     parser.add_argument(
         "--dense", type=Path, help="dense model: teacher if the config distils, start of a gradual pruning"

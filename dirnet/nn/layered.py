@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from dirnet.nn.cells import origin
-from dirnet.nn.recurrent import quiet_cudnn, uncast
+from dirnet.nn.recurrent import quiet_cudnn
 
 STEP = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
 
@@ -46,7 +46,7 @@ def layered(
 ) -> Iterator[None]:
     """Inside, each of the named RNNs runs layer by layer, and `hear` gets the name and the layers of every call.
 
-    Results, gradients and dropout are as of the RNN as a whole. Cells run as `as_layer` made them RNNs. gates: what
+    Results, gradients and dropout are as of torch's RNN as a whole. Cells run as `as_layer` made them RNNs. gates: what
     inputs add to the gate values stands apart, for autograd to reach it, and no weight gets a gradient.
     """
     for name, rnn in rnns.items():
@@ -61,8 +61,7 @@ def layered(
 
 def layer_weights(rnn: nn.RNNBase) -> list[list[Tensor]]:
     """Weights and biases of every layer, its directions one after the other, as torch.lstm takes them."""
-    with uncast(next(rnn.parameters()).device):
-        weights, directions = rnn.all_weights, 2 if rnn.bidirectional else 1
+    weights, directions = rnn.all_weights, 2 if rnn.bidirectional else 1
     return [sum(weights[at : at + directions], []) for at in range(0, len(weights), directions)]
 
 

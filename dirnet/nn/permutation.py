@@ -75,10 +75,12 @@ def in_order(model: nn.Module, orders: Mapping[str, Sequence[Sequence[int]]]) ->
         return model
     model = copy.deepcopy(model)
     for name, states in orders.items():
-        moved = [torch.tensor(order) for order in states]
+        moved, layer = [torch.tensor(order) for order in states], dict(model.named_modules()).get(name)
+        if layer is None:
+            raise UserError(f"unit_orders tells of {name}, which the model has not; give those of its own report")
         if isinstance(model, AcousticModel):
             permute_acoustic_model(model, moved)
-        elif isinstance(layer := model.get_submodule(name), nn.RNNBase):  # units of a cell stay
+        elif isinstance(layer, nn.RNNBase):  # units of a cell stay
             permute_units(layer, moved)
     return model
 

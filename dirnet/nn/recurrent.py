@@ -114,7 +114,8 @@ class DirNetRecurrent(CodedLayer, nn.RNNBase):
 
     def dense_weights(self) -> dict[str, Tensor]:
         """torch's `weight_*` and `bias_*` by name, in torch's order; gradients reach D and Z."""
-        weights = scatter(groups_of(self), [group.matrix() for group in self.groups])
+        with uncast(self.groups[0].codes.device):  # torch's layers cast weights themselves
+            weights = scatter(groups_of(self), [group.matrix() for group in self.groups])
         return {name: weights[name] if name in weights else getattr(self, name) for name in self._weight_names()}
 
     def to_dense(self) -> nn.RNNBase:
@@ -135,8 +136,7 @@ class DirNetRecurrent(CodedLayer, nn.RNNBase):
         `W = D Z` is built once per call and lent to a torch layer that lives for this call only, so torch's own
         checks, packing and kernels apply, and threads may share the module.
         """
-        with uncast(self.groups[0].codes.device):  # torch casts weights itself
-            weights = list(self.dense_weights().values())
+        weights = list(self.dense_weights().values())
         layer = self.dense_class.__new__(self.dense_class)
         nn.Module.__init__(layer)
         settings = {name: value for name, value in self.__dict__.items() if name not in layer.__dict__}

@@ -43,6 +43,7 @@ lm_config=${lm_config:-${conf}/train_lm.yaml}
 finetune_config=${finetune_config:-${conf}/finetune.yaml}
 existing lm_config finetune_config compress_config
 one_of corpus mini ptb; within stage 0 7; within stop_stage 0 7; within min_count 1 999999
+within nj 1 9999; within calibration_sentences 1 999999
 [ -z "${cuda_cmd}" ] || cuda_cmd+=" --gpu ${ngpu}"
 [ -z "${data}" ] || [ -d "${data}" ] || mistake "--data ${data} is no folder; give the one with the three text files"
 [ "${stage}" -le "${stop_stage}" ] || mistake "--stage ${stage} comes after --stop_stage ${stop_stage}; nothing to run"
@@ -50,7 +51,7 @@ ${python} -c 'from importlib.util import find_spec; exit(not find_spec("torch"))
     || mistake "--python '${python}' is no Python with the project's packages; run \`make setup\` in ${root} first"
 if [ "${stage}" -le 3 ] && [ "${stop_stage}" -ge 3 ]; then   # before the hours of training
     ${python} -m dirnet.compression.request --config "${compress_config}" --methods "${methods}" --sizes "${size}" \
-        --espnet true
+        --espnet true --read "${lm_config}" "${finetune_config}"
 fi
 one_corpus "${workdir}" "${corpus}" "${data}"
 

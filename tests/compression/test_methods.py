@@ -33,8 +33,10 @@ def test_a_wrong_method_file_is_named(tmp_path):
         ("a: {solver: dirnet, shifts: -1}", "shifts is -1, expected 0"),
         ("a: {solver: dirnet, shift_kind: round}", "shift_kind is 'round'"),
         ("a: {solver: dirnet, input_group: both}", "input_group is 'both'"),
-        ("a: {solver: dirnet, input_group: auto, weighting: auto}",
-         "expected none with shifts or input_group shared or auto"),
+        (
+            "a: {solver: dirnet, input_group: auto, weighting: auto}",
+            "expected none with shifts or input_group shared or auto",
+        ),
         ("a: {solver: dirnet, block: 8, input_group: auto, permute: true}", "expected false with input_group auto"),
         ("a: {solver: prune, support: gradual, input_group: auto}", "permute false and input_group own or dense"),
     ]:

@@ -138,12 +138,51 @@ def test_unseen_speech_is_nearer_to_the_dense_model(method):
     assert torch.equal(model.output.weight, before.output.weight)
 
 
-def test_inputs_may_share_a_step():
-    dense, data = acoustic(), speech(5)
-    model, _ = compressed(dense)
-    single = [reconstruct(copy.deepcopy(model), dense, [inputs])[0] for inputs in data[:2]]
-    found = reconstruct(model, dense, iter(data), together=2)
-    assert len(found) == 3 and found[0] == pytest.approx(sum(single) / 2)
+def test_inputs_of_a_step_count_as_one():
+    dense = Owner(nn.LSTM(6, 8, 2, batch_first=True))
+    model, _ = compressed(dense, "1.5x")
+    sequences = [torch.randn(length, 6) for length in (5, 9, 1, 7)]
+    expected = by_hand(model.rnn, dense.rnn, sequences[:3])
+    found = reconstruct(model, dense, iter([one[None] for one in sequences]), together=3)
+    assert len(found) == 2 and found[0] == pytest.approx(expected, rel=1e-4)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_step_without_variance_changes_nothing():
+    """A single output has none; as a divisor it would be zero."""
+    dense, usual = Owner(nn.LSTM(6, 8)), [(torch.randn(9, 3, 6),) for _ in range(3)]
+    model, _ = compressed(dense, "1.5x")
+    alone = (torch.randn(1, 1, 6),)
+    found = reconstruct(copy.deepcopy(model), dense, [alone, *usual])
+    assert len(found) == 3 and max(found) < 1
+    with pytest.raises(UserError, match="no layer's output varies"):
+        reconstruct(model, dense, [alone])
+
+
+class Stepped(nn.Module):
+    """Runs its layer one step a call, and not at all if told."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(6, 8)
+
+    def forward(self, values, runs=True):
+        states = None
+        for value in values if runs else ():
+            _, states = self.rnn(value[None], states)
+
+
+def test_calls_of_one_step_each_count_as_one_sequence():
+    torch.manual_seed(0)
+    dense = Stepped()
+    model, _ = compressed(dense, "1.5x")
+    values = torch.randn(9, 1, 6)
+    alike = reconstruct(Owner(copy.deepcopy(model.rnn)), Owner(dense.rnn), [(values,)])
+    found = reconstruct(model, dense, [(values, False), (values, True), (values, False)])
+    assert len(found) == 1 and 0 < found[0] < 1  # the states before a step are the dense layer's
+    assert found[0] == pytest.approx(alike[0], rel=0.5)
+    with pytest.raises(UserError, match="never reaches rnn; give inputs"):
+        reconstruct(model, dense, [(values, False)])
 
 
 def test_blocks_need_the_order_of_their_units():
@@ -153,6 +192,15 @@ def test_blocks_need_the_order_of_their_units():
     kept = copy.deepcopy(dense.state_dict())
     assert with_orders[0] < 0.5 < reconstruct(model, dense, speech(1))[0]
     assert all(torch.equal(value, kept[name]) for name, value in dense.state_dict().items())
+
+
+def test_blocks_of_any_model_need_the_order_of_their_units():
+    torch.manual_seed(0)
+    dense = Owner(nn.LSTM(8, 16, 2))
+    model, report = compressed(dense, "1.2x", "dirnet_b8", data=[(torch.randn(9, 3, 8),)], states_inside=True)
+    data = [(torch.randn(9, 3, 8),)]
+    assert report["unit_orders"] and reconstruct(copy.deepcopy(model), dense, data, report["unit_orders"])[0] < 0.3
+    assert reconstruct(model, dense, data)[0] > 0.5
 
 
 def test_what_is_frozen_stays():
@@ -194,5 +242,9 @@ def test_mistakes():
         reconstruct(model, Owner(nn.LSTM(6, 9)), data)
     with pytest.raises(UserError, match="rnn is torch.bfloat16.*reconstruct in float32"):
         reconstruct(copy.deepcopy(model).bfloat16(), copy.deepcopy(dense).bfloat16(), data)
+    with pytest.raises(UserError, match="rnn is torch.float64 on cpu, in the dense model torch.float32 on cpu"):
+        reconstruct(copy.deepcopy(model).double(), dense, data)
+    with pytest.raises(UserError, match="unit_orders tells of encoder, which the model has not"):
+        reconstruct(model, dense, data, {"encoder": [[0]]})
     with pytest.raises(UserError, match="NaN or infinity in step 0"):
         reconstruct(model, dense, [(torch.full((9, 3, 6), torch.inf),)])

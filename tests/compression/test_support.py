@@ -205,6 +205,9 @@ def test_mistakes_are_told():
         tighten(model, kept)
     with pytest.raises(UserError, match="epochs 0"):
         SupportSchedule("gradual", kept, epochs=0)
+    shifted, _ = dirnet.compress(nn.LSTM(8, 8), "1.5x", Method("dirnet", shifts=1), progress=False)
+    with pytest.raises(UserError, match="have shifts, which a moving support cannot keep"):
+        loosen(shifted)
     for method, message in ((("dirnet", "gradual"), "solver dirnet is not prune"), (("svd", "regrow"), "no zeros")):
         with pytest.raises(UserError, match=message):
             Method(method[0], support=method[1])

@@ -181,6 +181,15 @@ def test_mixed_precision_as_torch(twins):
     torch.testing.assert_close(mine, reference, rtol=0.05, atol=0.05)
 
 
+def test_weights_keep_their_type_under_autocast(twins):
+    ours, _ = twins
+    with torch.autocast("cpu", torch.bfloat16):
+        again, weight = ours.to_dense(), ours.weight_hh_l0
+    assert weight.dtype == torch.float32
+    x = padded(ours)
+    torch.testing.assert_close(again(x)[0], ours(x)[0])
+
+
 def test_relu_and_no_bias():
     dense = nn.RNN(INPUT, HIDDEN, 2, nonlinearity="relu", bias=False)
     found = [Factors(None, gather(dict(dense.named_parameters()), group)) for group in groups_of(dense)]
