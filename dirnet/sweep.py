@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ def main(argv: list[str] | None = None) -> int:
     decoder.check_outputs(dense.config.phones, arguments.model)
     scorer = _Scorer(references, feats, decoder)
     setting = {"model": storage.describe(arguments.model)["sha256"], "seed": arguments.seed,
-               "set": str(arguments.ref), "decoding": dataclasses.asdict(settings)}  # fmt: skip
+               "set": str(arguments.ref), "decoding": dataclasses.asdict(settings),
+               "utterances": _digest(references, feats), "graph": _digest_of_graph(arguments.lang)}  # fmt: skip
     if arguments.what != "widths":
         setting["size"] = arguments.size
     shape = f"{dense.config.num_layers}x{dense.config.hidden_size} {dense.config.rnn_type}"
@@ -187,13 +189,29 @@ class _Scorer:
 
 
 def _finished(log: Path, setting: dict[str, Any]) -> dict[str, dict]:
-    """The rows in `log`, by key; of another model, set or size than `setting` they are a `UserError`."""
+    """The rows in `log`, by key; of another model, set, graph or size than `setting` they are a `UserError`."""
     rows = read_log(log)
     for row in rows:
         for name, value in setting.items():
-            if row["setting"].get(name) != value:
-                raise UserError(f"{log} is of {name} {row['setting'].get(name)}, not {value}; give another --out")
+            if (held := row["setting"].get(name, value)) != value:  # older versions told less
+                raise UserError(f"{log} is of {name} {held}, not {value}; give another --out")
     return {row["key"]: row for row in rows}
+
+
+def _digest(references: Mapping[str, list[str]], feats: Matrices) -> str:
+    """A sha256 of utterances, their words and features."""
+    content = hashlib.sha256()
+    for name, words in references.items():
+        content.update(f"{name} {' '.join(words)}\n".encode() + feats[name].tobytes())
+    return content.hexdigest()
+
+
+def _digest_of_graph(lang: str) -> str:
+    """A sha256 of the graph and the words in the folder `lang`."""
+    content = hashlib.sha256()
+    for name in ("TLG.fst", "words.txt"):
+        content.update((Path(lang) / name).read_bytes())
+    return content.hexdigest()
 
 
 def _curve_table(what: str, rows: dict[str, dict]) -> str:

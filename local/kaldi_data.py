@@ -9,6 +9,7 @@ dev set.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     if os.path.realpath(root) == os.path.realpath(arguments.out):
         raise UserError(f"--data_root {root} is the folder that the data dirs are made in; give another --workdir")
     names = ["train", "dev", *sorted(path.name for path in root.glob("test*") if path.is_dir())]
+    for name in names:  # which stages take as words, in which JOB stands for the job's number
+        if not re.fullmatch(r"[A-Za-z0-9._+=:@%~-]+", name) or "JOB" in re.split(r"[^A-Za-z0-9_]", name):
+            raise UserError(f"{root / name} would be a test set; rename it: letters, digits, ._+=:@%~- and no word JOB")
     folders = {name: root / name for name in names if (root / name / "wav.scp").is_file()}
     for name in names:
         if name not in folders and (root / name).is_dir():

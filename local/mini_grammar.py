@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
+
+from dirnet.errors import UserError
 
 WORDS = {
     "name": "Anna David Emma Frank George Helen Jack Kate Linda Martin Nina Oscar Paul Rosa Susan Tom",
@@ -68,10 +71,13 @@ I think {name} {verb_past} my {thing} on {day} {part}
 
 
 def sentences(number: int, seed: int) -> list[str]:
-    """`number` different sentences in upper case, always the same for a seed."""
+    """`number` different sentences in upper case, always the same for a seed; more than there are is a `UserError`."""
     rng = random.Random(f"sentences {seed}")
     words = {slot: choices.split() for slot, choices in WORDS.items()}
     templates = TEMPLATES.strip().splitlines()
+    least = min(math.prod(len(words[slot]) for slot in re.findall(r"\{(\w+)\}", line)) for line in templates)
+    if number > (most := least * len(templates)):  # they take turns
+        raise UserError(f"--mini_size asks for {number} sentences, the grammar has {most}; ask for fewer")
     made: dict[str, None] = {}
     while len(made) < number:
         template = templates[len(made) % len(templates)]

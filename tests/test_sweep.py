@@ -82,6 +82,14 @@ def test_too_little_energy_at_the_start_loses_the_model(speech, program, tmp_pat
     assert status == 0 and len(again.splitlines()) == 1  # nothing was computed twice
     status, _, error = program(sweep.main, "vartheta", *options(speech, tmp_path, "--size", "2x"))
     assert status == 2 and "is of size 1.8x, not 2x" in error and len(error.splitlines()) == 1
+    heard = tmp_path / "text"  # another set in the place of the old one
+    heard.write_text((speech / "set/text").read_text().replace(" ", " A ", 1))
+    rows = [json.loads(line) for line in (tmp_path / "vartheta.jsonl").read_text().splitlines()[:2]]
+    for row in rows:
+        row["setting"]["set"] = str(heard)
+    (tmp_path / "vartheta.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, _, error = program(sweep.main, "vartheta", *options(speech, tmp_path, "--size", "1.8x", "--ref", heard))
+    assert status == 2 and "is of utterances " in error
 
 
 def test_widths_compare_svd_and_dirnet_at_equal_params(speech, program, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ arpa=               # an ARPA n-gram (plain or .gz); empty: the published one (l
 lm_order=3          # order of the n-gram estimated here
 lm_text=            # more sentences for it, one file, one sentence a line
 
-# models; an empty config is conf/NAME.yaml, or conf/mini/NAME.yaml for the mini corpus
+# models; an empty config is conf/NAME.yaml, or, but for decode, conf/mini/NAME.yaml for the mini corpus
 mfcc_config=conf/mfcc.conf
 ctc_config=
 smbr_config=
@@ -191,7 +191,7 @@ if stage 5 "compression to ${size}: ${methods}" 1 4; then
             ${cost_model:+--cost_model "${cost_model}"} --out "${exp}/${model}/start")"
     done
     run_jobs "${jobs}/solve" ${solve_cmd}
-    objective=; [ "${finetune_objective}" == ctc ] || objective="--objective ${smbr_config} ${order}"
+    objective=(); [ "${finetune_objective}" == ctc ] || objective=(--objective "${smbr_config}" ${order})
     for model in ${models#"${baseline}"}; do
         folder=${exp}/${model}; start=${folder}/start; steps=
         if grep -q '"solver": "small"' "${start}/model.json"; then   # a shape only: the baseline's training first
@@ -199,7 +199,7 @@ if stage 5 "compression to ${size}: ${methods}" 1 4; then
             [ "${baseline}" == ctc ] || { start=${folder}/smbr
                 steps+="$(training "${smbr_config}" "${start}" --init "${folder}/ctc" ${order}) && "; }
         fi
-        steps+="$(training "${finetune_config}" "${folder}" --init "${start}" --dense "${exp}/${baseline}" ${objective})"
+        steps+="$(training "${finetune_config}" "${folder}" --init "${start}" --dense "${exp}/${baseline}" "${objective[@]}")"
         job "" "" "${steps}"
     done
     run_jobs "${jobs}/finetune" ${cuda_cmd}
@@ -239,13 +239,13 @@ if stage 7 "ExecuTorch export" 4 5; then
 fi
 
 if stage 8 "real-time factor on ${device}" 7; then
-    options="--device ${device} ${runner:+--runner ${runner}} ${cluster:+--cluster ${cluster}}"
+    options=(--device "${device}" ${runner:+--runner "${runner}"} ${cluster:+--cluster "${cluster}"})
     [ "${device}" == host ] || rtf_cmd=   # a phone hangs on this machine
     others=; for model in ${models#"${baseline}"}; do others+=" ${exp}/${model}"; done
     groups=("${others}")   # here in turns, as jobs side by side would slow each other; on a cluster one job a model
     [ -z "${rtf_cmd}" ] || [ -z "${others}" ] || read -ra groups <<< "${others}"
     for folders in "${groups[@]}"; do
-        job "" "" "$(quoted ${python} -m dirnet.deploy.rtf --compare "${exp}/${baseline}" ${folders} ${options})"
+        job "" "" "$(quoted ${python} -m dirnet.deploy.rtf --compare "${exp}/${baseline}" ${folders} "${options[@]}")"
     done
     run_jobs "${jobs}/rtf" ${rtf_cmd}
 fi

@@ -59,6 +59,14 @@ def test_folders_that_are_no_data_dirs_are_told(prepare, root, tmp_path):
     assert (tmp_path / "data" / "test_sets").read_text() == "test\n"
 
 
+@pytest.mark.parametrize("name", ["test other", "test(1)", "test-JOB"])
+def test_a_set_that_stages_could_not_name_is_refused(prepare, root, tmp_path, name):
+    (root / "test").rename(root / name)
+    status, _, error = prepare(root)
+    assert status == 2 and f"{root / name} would be a test set; rename it" in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "data").exists()
+
+
 def test_lexicon_is_copied_in_upper_case(prepare, root, tmp_path):
     words = "hello  HH AH0 L OW1\nHELLO HH AH0 L OW1\nworld\tW ER1 L D\n\n"
     (root / "lexicon.txt").write_text(f";;;\n#\n;;; of words\n{words}")

@@ -143,6 +143,12 @@ def test_without_espeak_the_remedy_is_told(mini, program, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_more_sentences_than_there_are(mini, program, tmp_path):
+    status, _, error = program(mini.main, "--out", tmp_path / "data", "--mini_size", "33000 10 10")
+    assert status == 2 and "asks for 33020 sentences, the grammar has 32256; ask for fewer" in error
+    assert len(set(mini.mini_grammar.sentences(20000, 0))) == 20000
+
+
 @pytest.mark.parametrize("size", ["400", "400 60 0", "a b c", "1 2 -3"])
 def test_bad_sizes(mini, program, tmp_path, size):
     status, _, error = program(mini.main, "--out", tmp_path / "data", "--mini_size", size)

@@ -16,7 +16,11 @@ def cluster(folder: Path) -> dict[str, str]:
     sbatch.write_text(
         f"""#!/usr/bin/env bash
 echo "$@" >> {folder}/calls
-for word in "$@"; do [[ $word != --array=* ]] || range=${{word#--array=}}; script=$word; done
+for word in "$@"; do
+    [[ $word != --array=* ]] || range=${{word#--array=}}
+    [[ $word != --cpus-per-task=* ]] || export SLURM_CPUS_PER_TASK=${{word#*=}}
+    script=$word
+done
 echo 1
 for id in $(seq ${{range/-/ }}); do SLURM_ARRAY_TASK_ID=$id bash "$script"; done
 """
@@ -31,14 +35,16 @@ def test_stage_5_on_a_cluster_is_two_arrays(tmp_path):
     program.write_text(
         """#!/usr/bin/env bash
 [ "$2" != dirnet.compression.request ] || exit 0
-echo "told by ${SLURM_ARRAY_TASK_ID:-no} $*"
+echo "told by ${SLURM_ARRAY_TASK_ID:-no} with $OMP_NUM_THREADS threads $*"
 while [ $# -gt 1 ]; do [ "$1" != --out ] || { mkdir -p "$2"; echo > "$2/model.json"; }; shift; done
 """
     )
     program.chmod(0o755)
     left(tmp_path / "work", "data/test_sets", "dump/mfcc/train/feats.scp", "exp/smbr/model.json")
     options = ["--corpus", "mini", "--workdir", tmp_path / "work", "--python", program, "--stage", 5, "--stop_stage", 5]
-    shown = run(*options, "--methods", "svd odl dirnet", "--size", "4x", "--ngpu", 2, **cluster(tmp_path))
+    shown = run(
+        *options, "--methods", "svd odl dirnet", "--size", "4x", "--ngpu", 2, OMP_NUM_THREADS="64", **cluster(tmp_path)
+    )
     assert shown.returncode == 0, shown.stdout
     solve, train = (tmp_path / "calls").read_text().splitlines()
     assert "--array=1-3 " in solve and "--gres" not in solve and "--mem=8G" in solve and "--cpus-per-task=4" in solve
@@ -47,7 +53,7 @@ while [ $# -gt 1 ]; do [ "$1" != --out ] || { mkdir -p "$2"; echo > "$2/model.js
     expected = [("compress_model", method) for method in ("svd", "odl", "dirnet")]
     expected += [("espnet.train", f"{method}_4x") for method in ("svd", "odl", "dirnet")]
     for number, (line, (module, word)) in enumerate(zip(lines, expected, strict=True)):
-        assert f"told by {number % 3 + 1} " in line and f"-m dirnet.{module} " in line and word in line
+        assert f"told by {number % 3 + 1} with 4 threads " in line and f"-m dirnet.{module} " in line and word in line
 
 
 def test_an_array_goes_on_where_it_failed(tmp_path):
