@@ -47,7 +47,7 @@ baseline=smbr       # smbr | ctc: the model that is compressed
 finetune_objective=ctc  # ctc | smbr: what compressed models are fine-tuned by
 methods="dense svd odl prune_gradual dirnet dirnet_b8 dirnet_b8_int8"  # entries of compress_config
 size=7.9x           # 7.9x | 1.3M parameters | 2MB stored | rtf=0.001; several: "4.3x 7.9x"
-reconstruct=0       # utterances from which layers learn to give what dense ones give, before fine-tuning; 0: none
+reconstruct=5000    # utterances from which layers learn to give what dense ones give, before fine-tuning; 0: none
 cost_model=         # for sizes in rtf, without odl and prune: the cost.json that `dirnet cost` wrote on this host
 seed=0
 

@@ -32,7 +32,7 @@ def recipe(tmp_path_factory):
     """Options, work folder and output of a whole run."""
     folder = tmp_path_factory.mktemp("recipe")
     options = ["--corpus", "mini", "--mini_size", "20 6 6", "--workdir", str(folder / "work"), "--nj", "2"]
-    options += ["--methods", "svd dirnet", "--size", "3x", "--reconstruct", "20", *tiny(folder)]
+    options += ["--methods", "svd dirnet", "--size", "3x", *tiny(folder)]
     shown = run(*options)
     assert shown.returncode == 0, shown.stdout[-3000:]
     return options, folder / "work", shown.stdout
