@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from dirnet.asr.ark import write_ark
+
 ROOT = Path(__file__).parent.parent
 
 # A shell that starts the tests in the background has them, and all that they start, ignore SIGINT: hear it again.
@@ -109,3 +111,13 @@ def tones(tmp_path_factory):
     tone_speech.make_model(folder / "model")
     export(folder / "model", folder / "model/encoder.pte")
     return folder
+
+
+@pytest.fixture(scope="module")
+def scp(tmp_path_factory):
+    """The feats.scp of thirty utterances of 5 to 34 frames, whose values are near the utterance's number."""
+    folder, generator = tmp_path_factory.mktemp("dump"), np.random.default_rng(0)
+    with write_ark(folder / "feats.ark", folder / "feats.scp", compress=False) as writer:
+        for number in range(30):
+            writer.write(f"utt{number:02}", np.full((5 + number, 5), number) + generator.normal(size=(5 + number, 5)))
+    return folder / "feats.scp"

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
 
@@ -28,15 +27,6 @@ def dense_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dense")
     storage.save(AcousticModel(config), folder, {"wer": 12.9})
     return folder
-
-
-@pytest.fixture(scope="module")
-def scp(tmp_path_factory):
-    folder, generator = tmp_path_factory.mktemp("dump"), np.random.default_rng(0)
-    with write_ark(folder / "feats.ark", folder / "feats.scp", compress=False) as writer:
-        for number in range(30):
-            writer.write(f"utt{number:02}", np.full((5 + number, 5), number) + generator.normal(size=(5 + number, 5)))
-    return folder / "feats.scp"
 
 
 def program(*arguments):

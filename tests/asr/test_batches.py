@@ -1,22 +1,10 @@
 """Batches of features: what is drawn, how it is padded, and that it is read anew."""
 
-import numpy as np
 import pytest
 import torch
 
-from dirnet.asr.ark import write_ark
 from dirnet.asr.batches import FeatureBatches
 from dirnet.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def scp(tmp_path_factory):
-    """Thirty utterances of 5 to 34 frames."""
-    folder, generator = tmp_path_factory.mktemp("dump"), np.random.default_rng(0)
-    with write_ark(folder / "feats.ark", folder / "feats.scp", compress=False) as writer:
-        for number in range(30):
-            writer.write(f"utt{number:02}", np.full((5 + number, 5), number) + generator.normal(size=(5 + number, 5)))
-    return folder / "feats.scp"
 
 
 def lengths(batches):
