@@ -189,15 +189,17 @@ def _run_task(task: Task) -> None:
     model, report = compress(copy.deepcopy(dense), task.size, method, seed=task.seed, progress=False, data=data)
     told = {"relative_error": report["relative_error"], "ratio": report["ratio"]}
     told["compress_s"] = round(time.monotonic() - started, 1)
+    finetune = from_mapping(Training, _bench.finetune, "finetune")
     if _bench.reconstruct and method.can_reconstruct:
         started = time.monotonic()
-        missed = reconstruct(model, dense, _lessons(task.seed), report["unit_orders"], progress=False)
+        model, dense = model.to(_corpus.device), dense.to(_corpus.device)
+        with finetune.autocast(_corpus.device):
+            missed = reconstruct(model, dense, _lessons(task.seed), report["unit_orders"], progress=False)
         told |= {"missed": [missed[0], missed[-1]], "reconstruct_s": round(time.monotonic() - started, 1)}
     if method.solver == "small":
         train(model, _corpus, from_mapping(Training, _bench.train, "train"), task.seed, log=log)
     _measure(model, task, "before", told, log)
     started = time.monotonic()
-    finetune = from_mapping(Training, _bench.finetune, "finetune")
     if method.support == "fixed":
         resting = RestingSupport(model.to(_corpus.device))
         train(model, _corpus, finetune, task.seed, dense.to(_corpus.device), lambda done: resting.step(), log)
@@ -221,7 +223,7 @@ def _drawn(seed: int) -> list[Batch]:
 def _lessons(seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of a share of the training utterances, for `reconstruct`."""
     batches = _corpus.train.batches(32, torch.Generator().manual_seed(seed), _bench.reconstruct)
-    return [(batch.features.cpu(), batch.lengths) for batch in batches]
+    return [(batch.features, batch.lengths) for batch in batches]
 
 
 def _measure(model: AcousticModel, task: Task, stage: str, told: dict[str, Any], log) -> None:

@@ -49,6 +49,10 @@ class Training:
         if not 0 < self.share <= 1:
             raise UserError(f"share is {self.share}, expected a part of the training set, above 0 and at most 1")
 
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Inside, recurrent layers run in `precision`."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
 
 def check_precision(settings: Training, device: str | torch.device) -> None:
     """A `UserError` where `device` has no recurrent layers of that precision."""
@@ -112,7 +116,7 @@ def _loss(
     model: AcousticModel, batch: Batch, settings: Training, teacher: AcousticModel | None, criterion: Criterion | None
 ) -> Tensor:
     features = augment(batch.features, batch.lengths, model, settings)
-    with torch.autocast(features.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+    with settings.autocast(features.device):
         log_probs, steps = model(features, batch.lengths)
     steps = steps.cpu()
     loss = (criterion or ctc_loss)(log_probs, steps, batch)

@@ -42,9 +42,9 @@ def reconstruct(
     them a step; in random order if they differ in length. unit_orders: of the report. rate: the highest one. Returns
     for every step that reaches a layer the share of their outputs' variance that layers miss, their mean. Where
     sequences are packed, or the model is an `AcousticModel`, padding does not count. Frozen parameters, cells and
-    everything that is not recurrent stay as they are. A model without compressed layers that may learn, of other shapes
-    than `dense`, or in half precision, and no data, data that is not finite, or that never reaches one of the layers,
-    are a `UserError`.
+    everything that is not recurrent stay as they are. Under `torch.autocast` layers run in bfloat16. A model without
+    compressed layers that may learn, of other shapes than `dense`, or in half precision, and no data, data that is
+    not finite, or that never reaches one of the layers, are a `UserError`.
     """
     check_iterable(data)
     data = data if isinstance(data, Sized) else list(data)
@@ -143,12 +143,17 @@ def _missed(layer: DirNetRecurrent, calls: list[tuple[list[LayerRun], Tensor | N
         for runs, lengths in calls:
             one = runs[number]
             output, *_ = run_layer(layer, weights, one.reads, one.start, one.batch_sizes)
-            pairs.append([one.steps(values, layer, lengths) for values in (output, one.output)])
+            pairs.append([_whole(one.steps(values, layer, lengths)) for values in (output, one.output)])
         written, wanted = (torch.cat(values) for values in zip(*pairs, strict=True))
         spread = (wanted - wanted.mean(0)).square().sum()
         if not spread <= ALIKE * wanted.square().sum():  # NaN is not left out
             found.append((written - wanted).square().sum() / spread)
     return found
+
+
+def _whole(values: Tensor) -> Tensor:
+    """bfloat16 of autocast as float32: sums of squares would keep three digits."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _finite(gradient: Tensor | None) -> bool:

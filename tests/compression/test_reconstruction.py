@@ -248,3 +248,18 @@ def test_mistakes():
         reconstruct(model, dense, data, {"encoder": [[0]]})
     with pytest.raises(UserError, match="NaN or infinity in step 0"):
         reconstruct(model, dense, [(torch.full((9, 3, 6), torch.inf),)])
+
+
+def test_under_autocast_layers_learn_as_much():
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("torch's own LSTM has no bfloat16 on a processor without AVX-512")
+    dense, data = acoustic(), speech(30)
+    model, report = compressed(dense, "2x", "dirnet")
+    other = copy.deepcopy(model)
+    whole = reconstruct(model, dense, data, report["unit_orders"], rate=5e-3, progress=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = reconstruct(other, dense, data, report["unit_orders"], rate=5e-3, progress=False)
+    assert all(value.dtype == torch.float32 for value in other.parameters())
+    assert rounded != whole and rounded[0] == pytest.approx(whole[0], rel=5e-3)
+    assert sum(whole[-10:]) < 0.9 * sum(whole[:10])
+    assert sum(rounded[-10:]) == pytest.approx(sum(whole[-10:]), rel=0.03)

@@ -1,0 +1,48 @@
+"""`bench.read_speech`: who is in which set, where the audio lies, and what it refuses."""
+
+import pytest
+
+from bench.read_speech import main
+from dirnet.asr.datadir import Utterance, read, write
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Two sets of four speakers with two recordings each, found from the folder above, and one set more."""
+    (tmp_path / "read/audio").mkdir(parents=True)
+    (tmp_path / "sound").mkdir()
+    for name, audio in (("read/train", "read/audio"), ("read/test", "read/audio"), ("more", "sound")):
+        utterances = []
+        for speaker in (f"{name[-4:]}{number}" for number in range(4)):
+            for number in range(2):
+                path = tmp_path / audio / f"{speaker}{number}.wav"
+                path.touch()
+                listed = f"audio/{path.name}" if "read" in name else str(path)
+                utterances.append(Utterance(f"{speaker}{number}", listed, "A", speaker))
+        write(tmp_path / name, utterances)
+    return tmp_path
+
+
+def run(corpus, *options):
+    """The exit status."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["--read", str(corpus / "read"), "--out", str(corpus / "out"), *options])
+    return stopped.value.code
+
+
+def test_test_speakers_move_into_training(corpus):
+    assert run(corpus, "--test_speakers", "1", "--more", str(corpus / "more")) == 0
+    train, test = (read(corpus / "out" / name) for name in ("train", "test"))
+    speakers = [{utterance.speaker for utterance in part} for part in (train, test)]
+    assert len(test) == 2 and len(train) == 22 and speakers[0].isdisjoint(speakers[1])
+    assert next(iter(speakers[1])).startswith("test") and {f"more{n}" for n in range(4)} < speakers[0]
+    audio = {utterance.audio for utterance in train + test}
+    assert audio == {str(path) for path in corpus.rglob("*.wav")}
+    first = (corpus / "out/test/utt2spk").read_text()
+    assert run(corpus, "--test_speakers", "1") == 0 and (corpus / "out/test/utt2spk").read_text() == first
+
+
+@pytest.mark.parametrize("number", ["0", "4"])
+def test_a_number_of_speakers_that_is_not_there(corpus, capsys, number):
+    assert run(corpus, "--test_speakers", number) == 2 and not (corpus / "out").exists()
+    assert f"--test_speakers is {number}, expected fewer than the 4" in capsys.readouterr().err
