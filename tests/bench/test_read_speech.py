@@ -23,15 +23,19 @@ def corpus(tmp_path):
     return tmp_path
 
 
-def run(corpus, *options):
-    """The exit status."""
-    with pytest.raises(SystemExit) as stopped:
-        main(["--read", str(corpus / "read"), "--out", str(corpus / "out"), *options])
-    return stopped.value.code
+@pytest.fixture
+def run(corpus, program):
+    """The exit status and what was said on standard error, for more options."""
+
+    def run(*options):
+        status, _, error = program(main, "--read", corpus / "read", "--out", corpus / "out", *options)
+        return status, error
+
+    return run
 
 
-def test_test_speakers_move_into_training(corpus):
-    assert run(corpus, "--test_speakers", "1", "--more", str(corpus / "more")) == 0
+def test_test_speakers_move_into_training(corpus, run):
+    assert run("--test_speakers", 1, "--more", corpus / "more") == (0, "")
     train, test = (read(corpus / "out" / name) for name in ("train", "test"))
     speakers = [{utterance.speaker for utterance in part} for part in (train, test)]
     assert len(test) == 2 and len(train) == 22 and speakers[0].isdisjoint(speakers[1])
@@ -39,10 +43,11 @@ def test_test_speakers_move_into_training(corpus):
     audio = {utterance.audio for utterance in train + test}
     assert audio == {str(path) for path in corpus.rglob("*.wav")}
     first = (corpus / "out/test/utt2spk").read_text()
-    assert run(corpus, "--test_speakers", "1") == 0 and (corpus / "out/test/utt2spk").read_text() == first
+    assert run("--test_speakers", 1) == (0, "") and (corpus / "out/test/utt2spk").read_text() == first
 
 
 @pytest.mark.parametrize("number", ["0", "4"])
-def test_a_number_of_speakers_that_is_not_there(corpus, capsys, number):
-    assert run(corpus, "--test_speakers", number) == 2 and not (corpus / "out").exists()
-    assert f"--test_speakers is {number}, expected fewer than the 4" in capsys.readouterr().err
+def test_a_number_of_speakers_that_is_not_there(corpus, run, number):
+    status, error = run("--test_speakers", number)
+    assert status == 2 and f"--test_speakers is {number}, expected fewer than the 4" in error
+    assert not (corpus / "out").exists()
