@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import io
+import random
 import re
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,50 +22,58 @@ IN_ARCHIVE = re.compile(r"\.ark:\d+$")
 MORE = {"s2t": {"text_prev": "text.prev", "text_ctc": "text.ctc"}, "st": {"src_text": "src_text"}}  # name: file
 
 
-def read_batches(
-    task: str, config: Mapping[str, Any], folder: Path, utterances: int, seed: int = 0
-) -> list[dict[str, Any]]:
+class Utterances(Sequence[dict[str, Any]]):
     """Keyword arguments of the model's `forward`, one utterance each, of `utterances` drawn from `folder`, or all.
 
-    One at a time: there is no padding then, which layers that are not fed packed sequences would take for speech.
-    config: with paths that hold from here. folder: `wav.scp` or `feats.scp` as the model's input asks, `text` and what
-    else the task trains with; for a language model also the text file itself. Equal seeds draw the same. A folder
-    that lacks a file, segments without audio of their own, an empty one, and an utterance that cannot be read are
-    `UserError`s.
+    One at a time: there is no padding then, which layers that are not fed packed sequences would take for speech. Audio
+    and features stay on the disk until they are asked for. config: with paths that hold from here. folder: `wav.scp` or
+    `feats.scp` as the model's input asks, `text` and what else the task trains with; for a language model also the text
+    file itself. Equal seeds draw the same. A folder that lacks a file, segments without audio of their own, an empty
+    one, and, when it is asked for, an utterance that cannot be read are `UserError`s.
     """
-    owner = task_class(task)
-    text = folder if task == "lm" and folder.is_file() else folder / "text"
-    data = [] if task == "lm" else [(*_speech(folder, config), "speech")]
-    data.append((text, "text", "text"))
-    data += [(folder / file, "text", name) for name, file in MORE.get(task, {}).items() if (folder / file).is_file()]
-    for path, _, _ in data:
-        if not path.is_file():
-            raise UserError(f"{path} does not exist; give --data a Kaldi data dir or a dump set with {path.name}")
-    names = np.array(list(read_transcripts(text, allow_empty=True)))
-    drawn = names[np.sort(np.random.default_rng(seed).permutation(len(names))[:utterances])]
-    arguments = argparse.Namespace(**config)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".keys") as keys, _quietly():
-        keys.write("".join(f"{name}\n" for name in drawn))
-        keys.flush()
-        loader = owner.build_streaming_iterator(
-            [(str(path), name, kind) for path, kind, name in data],
-            preprocess_fn=owner.build_preprocess_fn(arguments, train=False),
-            collate_fn=owner.build_collate_fn(arguments, train=False),
-            key_file=keys.name,
-            dtype="float32",
-            num_workers=0,
-        )
-        batches: list[dict[str, Any]] = []
-        try:
-            for _, batch in loader:
-                batches.append(batch)
-        except (AssertionError, EOFError, KeyError, OSError, RuntimeError, ValueError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            name = drawn[len(batches)]
-            raise UserError(
-                f"--data {folder}: utterance {name} cannot be read ({first}); mend that, or run fix_data_dir.sh"
-            ) from None
-    return batches
+
+    def __init__(self, task: str, config: Mapping[str, Any], folder: Path, utterances: int, seed: int = 0):
+        from espnet2.train.dataset import ESPnetDataset
+
+        self._folder, owner, arguments = folder, task_class(task), argparse.Namespace(**config)
+        text = folder if task == "lm" and folder.is_file() else folder / "text"
+        data = [] if task == "lm" else [(*_speech(folder, config), "speech")]
+        data.append((text, "text", "text"))
+        data += [(folder / file, "text", key) for key, file in MORE.get(task, {}).items() if (folder / file).is_file()]
+        for path, _, _ in data:
+            if not path.is_file():
+                raise UserError(f"{path} does not exist; give --data a Kaldi data dir or a dump set with {path.name}")
+        names = np.array(list(read_transcripts(text, allow_empty=True)))
+        self._names = names[np.sort(np.random.default_rng(seed).permutation(len(names))[:utterances])].tolist()
+        with _refused(f"--data {folder}"), _quietly():
+            self._collate = owner.build_collate_fn(arguments, train=False)
+            preprocess = owner.build_preprocess_fn(arguments, train=False)
+            self._data = ESPnetDataset([(str(path), key, kind) for path, kind, key in data], preprocess)
+            owner.check_task_requirements(self._data, False, train=False)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        name = self._names[number]
+        with _refused(f"--data {self._folder}: utterance {name}"), _quietly():
+            return self._collate([self._data[name]])[1]
+
+    def shuffled(self, seed: int) -> Utterances:
+        """The same utterances in random order."""
+        moved = copy.copy(self)
+        moved._names = random.Random(seed).sample(self._names, len(self._names))
+        return moved
+
+
+@contextlib.contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """What ESPnet's readers raise, as one line."""
+    try:
+        yield
+    except (AssertionError, EOFError, KeyError, OSError, RuntimeError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{what} cannot be read ({first}); mend that, or run fix_data_dir.sh") from None
 
 
 def _speech(folder: Path, config: Mapping[str, Any]) -> tuple[Path, str]:

@@ -10,7 +10,6 @@ import argparse
 import copy
 import dataclasses
 import hashlib
-import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from dirnet.compression.report import size_figures
 from dirnet.config import boolean
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import folder
-from dirnet.espnet.batches import read_batches
+from dirnet.espnet.batches import Utterances
 from dirnet.espnet.source import Source, find, remarks_dropped, replaced_strings
 from dirnet.files import check_place, read_json
 from dirnet.nn import storage
@@ -77,17 +76,8 @@ def main(argv: list[str] | None = None) -> int:
     found = find(arguments.espnet)
     _refuse_neutral(found)
     data, lessons = calibration(found, arguments, method), _lessons(found, arguments, method)
-    request = {
-        "model_sha256": hashlib.sha256(found.model.read_bytes()).hexdigest(),
-        "config_sha256": hashlib.sha256(found.config_file.read_bytes()).hexdigest(),
-        "size": [arguments.size, arguments.of],
-        "settings": dataclasses.asdict(method),
-        "data": data and [str(arguments.data), arguments.data_utts, digest(data)],
-        "seed": arguments.seed,
-    }
-    if lessons:
-        request["reconstruct"] = [str(arguments.data), arguments.reconstruct, digest(lessons)]
     if not arguments.dry_run:
+        request = _request(found, arguments, method, data, lessons)
         if folder.holds(out, request):
             print(f"{out}: holds this compressed model already; nothing to do")
             return 0
@@ -120,6 +110,27 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.next_steps:
         print(folder.next_steps(found, out))
     return 0
+
+
+def _request(
+    found: Source,
+    arguments: argparse.Namespace,
+    method: Method,
+    data: list[dict[str, Any]] | None,
+    lessons: Utterances | None,
+) -> dict[str, Any]:
+    """All that the result depends on, and so what tells a finished run from another."""
+    request = {
+        "model_sha256": hashlib.sha256(found.model.read_bytes()).hexdigest(),
+        "config_sha256": hashlib.sha256(found.config_file.read_bytes()).hexdigest(),
+        "size": [arguments.size, arguments.of],
+        "settings": dataclasses.asdict(method),
+        "data": data and [str(arguments.data), arguments.data_utts, digest(data)],
+        "seed": arguments.seed,
+    }
+    if lessons:
+        request["reconstruct"] = [str(arguments.data), arguments.reconstruct, digest(lessons)]
+    return request
 
 
 def _refuse_neutral(found: Source) -> None:
@@ -159,27 +170,25 @@ def calibration(found: Source, arguments: argparse.Namespace, method: Method) ->
     if arguments.data is None:
         print("no --data: only the weights are approximated, not what the model does with speech", file=sys.stderr)
         return None
-    return _drawn(found, arguments, arguments.data_utts)
+    return list(_drawn(found, arguments, arguments.data_utts))
 
 
-def _lessons(found: Source, arguments: argparse.Namespace, method: Method) -> list[dict[str, Any]]:
+def _lessons(found: Source, arguments: argparse.Namespace, method: Method) -> Utterances | None:
     """What `--reconstruct` draws, in random order; none without it, or where `method` leaves nothing to learn."""
     count = arguments.reconstruct
     if not count:
-        return []
+        return None
     if count < 0 or arguments.data is None:
         raise UserError(f"--reconstruct is {count}, expected {'0 or more' if count < 0 else '--data to draw from'}")
     if not method.can_reconstruct:
         print(f"--reconstruct {count} is not for method {arguments.method}", file=sys.stderr)
-        return []
-    batches = _drawn(found, arguments, 1 if arguments.dry_run else count)
-    random.Random(arguments.seed).shuffle(batches)
-    return batches
+        return None
+    return _drawn(found, arguments, count).shuffled(arguments.seed)
 
 
-def _drawn(found: Source, arguments: argparse.Namespace, utterances: int) -> list[dict[str, Any]]:
+def _drawn(found: Source, arguments: argparse.Namespace, utterances: int) -> Utterances:
     config = replaced_strings(dict(found.config), {name: str(path) for name, path in found.files.items()})
-    return read_batches(found.task, config, arguments.data, utterances, arguments.seed)
+    return Utterances(found.task, config, arguments.data, utterances, arguments.seed)
 
 
 def check_reads(model: nn.Module, inputs: dict[str, Any], where: Path) -> None:

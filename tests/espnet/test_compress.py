@@ -18,7 +18,7 @@ from torch import nn
 from dirnet.compress_model import main
 from dirnet.errors import UserError
 from dirnet.espnet import folder, zoo
-from dirnet.espnet.batches import read_batches
+from dirnet.espnet.batches import Utterances
 from dirnet.espnet.compress import check_reads
 from dirnet.nn.cells import DirNetCell
 from dirnet.nn.coded import CodedMatrix
@@ -112,7 +112,7 @@ def test_every_stock_owner(kind, root, small, monkeypatch):
     # the same function as the stock model with the same weights
     config = yaml.safe_load((out / "config.yaml").read_text())
     task = {"l": "lm", "s": "slu"}.get(kind[0], "asr")
-    batch = read_batches(task, config, root / "data", 2)[1]
+    batch = Utterances(task, config, root / "data", 2)[1]
     stock = with_dense_weights(model, dense)
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(**batch)[0], stock.eval()(**batch)[0], rtol=1e-5, atol=1e-5)
@@ -326,25 +326,27 @@ def test_features_from_archives_and_what_a_data_folder_lacks(root, small, progra
     config = {**yaml.safe_load((root / "gru_ctc/config.yaml").read_text()), "input_size": 8} if (
         small("gru_ctc")) else {}  # fmt: skip
     (tmp_path / "text").write_text((root / "data/text").read_text())
-    with pytest.raises(UserError, match=r"utt4 is not found in the files.* run fix_data_dir"):
-        read_batches("asr", config, tmp_path, 100)
+    with pytest.raises(UserError, match=r"utterance utt4 cannot be read \('?utt4.* run fix_data_dir"):
+        list(Utterances("asr", config, tmp_path, 100))
     (tmp_path / "text").write_text("".join(f"utt{number} TEN\n" for number in range(4)))
-    batches = read_batches("asr", config, tmp_path, 100)
+    batches = Utterances("asr", config, tmp_path, 100)
     assert [batch["speech"].shape for batch in batches] == [(1, 20 + number, 8) for number in range(4)]
-    drawn = read_batches("asr", config, tmp_path, 2, seed=1)
+    moved = [batch["speech"].shape[1] for batch in batches.shuffled(seed=2)]
+    assert sorted(moved) == [20, 21, 22, 23] != moved
+    drawn = Utterances("asr", config, tmp_path, 2, seed=1)
     assert [batch["speech"].shape[1] for batch in drawn] == [
-        batch["speech"].shape[1] for batch in read_batches("asr", config, tmp_path, 2, seed=1)]  # fmt: skip
+        batch["speech"].shape[1] for batch in Utterances("asr", config, tmp_path, 2, seed=1)]  # fmt: skip
     (tmp_path / "wav.scp").write_text("".join(f"utt{number} {root}/data/utt{number}.wav\n" for number in range(4)))
     (root / "data/utt2.wav").rename(root / "data/away.wav")
     try:
         with pytest.raises(UserError, match=r"utterance utt2 cannot be read \(Error opening"):
-            read_batches("asr", {**config, "input_size": None}, tmp_path, 100)
+            list(Utterances("asr", {**config, "input_size": None}, tmp_path, 100))
     finally:
         (root / "data/away.wav").rename(root / "data/utt2.wav")
     (tmp_path / "segments").write_text("")
     for data, fault in ((tmp_path, "segments"), (tmp_path / "no", "no/wav.scp does not exist")):
         with pytest.raises(UserError, match=fault):
-            read_batches("asr", {**config, "input_size": None}, data, 2)
+            Utterances("asr", {**config, "input_size": None}, data, 2)
 
 
 @pytest.mark.parametrize(
