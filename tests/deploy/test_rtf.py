@@ -26,7 +26,7 @@ def test_one_program(exports, tmp_path, program):
 
 def test_a_comparison_names_the_fastest_dense_engines(exports, program):
     folders = [exports / "compressed", exports / "dense"]
-    status, text, error = program(main, "--compare", *folders, "--seconds", 0.5, "--chunks", "1,4")
+    status, text, error = program(main, "--compare", *folders, "--seconds", 0.1, "--chunks", "1,4")
     assert status == 0
     results = {name: json.loads((exports / name / "rtf.json").read_text()) for name in ("compressed", "dense")}
     dense, compressed = results["dense"], results["compressed"]
