@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,7 @@ def valid_steps(model: nn.Module, inputs: Any) -> Tensor | None:
     """The valid steps (B,) that the RNN of an acoustic model sees."""
     if not isinstance(model, AcousticModel):
         return None
-    lengths = inputs["lengths"] if isinstance(inputs, dict) else inputs[1]
+    lengths = inputs["lengths"] if isinstance(inputs, Mapping) else inputs[1]
     stride = model.config.frame_stride
     return (torch.as_tensor(lengths) + stride - 1) // stride
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from dirnet.compression.groups import MatrixGroup, dense_rnns, replace
 from dirnet.compression.guide import move_biases
 from dirnet.compression.methods import Method, find_method
 from dirnet.compression.parallel import workers
-from dirnet.compression.preparation import Prepared, prepare
+from dirnet.compression.preparation import Prepared, moves_units, prepare
 from dirnet.compression.report import group_figures, relative_error, running_time, size_figures
 from dirnet.compression.small import small_model
 from dirnet.compression.solvers import Task, factorize
@@ -26,7 +27,7 @@ from dirnet.nn.acoustic import AcousticModel
 from dirnet.nn.cells import in_place_of, origin
 from dirnet.nn.grouping import groups_of
 from dirnet.nn.quantised import check_holds_int8
-from dirnet.nn.recurrent import coded_class
+from dirnet.nn.recurrent import coded_class, uncast
 from dirnet.nn.running import CostModel
 from dirnet.progress import Meter
 
@@ -78,9 +79,13 @@ def compress(
         for rnn in rnns.values():
             check_holds_int8(rnn.weight_ih_l0.dtype)
     total = sum(len(groups_of(rnn, method.grouping(rnn))) for rnn in rnns.values())
-    if method.permute and method.block > 1:  # units change places: in copies, someone may keep the dense layers
-        model = replace(model, {origin(rnn): copy.deepcopy(origin(rnn)) for rnn in rnns.values()})
-    with workers(nj) as mapped, Meter(total, "compress", "group", shown=progress) as meter:
+    moved = rnns if moves_units(model, method, states_inside) else {}
+    with (
+        uncast(torch.device("cpu")),
+        _copied(model, moved) as model,
+        workers(nj) as mapped,
+        Meter(total, "compress", "group", shown=progress) as meter,
+    ):
 
         def planned(name: str) -> None:
             meter.tell(name, "allocate", PLANNING)
@@ -105,8 +110,8 @@ def compress(
             return factors.balanced(), {"budget": budget, "seconds": seconds, "solver": details}
 
         solved = list(mapped(solved_group, range(total), plan.groups, plan.prices, plan.budgets))
-    with torch.random.fork_rng(devices=[]):  # new layers begin with random values
-        model, rows = _rebuilt(model, method, prepared, solved)
+        with torch.random.fork_rng(devices=[]):  # new layers begin with random values
+            model, rows = _rebuilt(model, method, prepared, solved)
     small = size_figures(model)
     report = settings | {
         "size": size,
@@ -123,6 +128,24 @@ def compress(
     if cost_model is not None and dense_config is not None:
         report |= running_time(cost_model, dense_config, model.config)
     return model, report
+
+
+@contextlib.contextmanager
+def _copied(model: nn.Module, rnns: Mapping[str, nn.RNNBase]) -> Iterator[nn.Module]:
+    """`model` with copies of `rnns`, in which units may change places: someone may keep the dense layers.
+
+    Whatever ends the block early gives back the old ones, and the output layer of an `AcousticModel` as it was.
+    """
+    copies = {origin(rnn): copy.deepcopy(origin(rnn)) for rnn in rnns.values()}
+    output = model.output.weight if copies and isinstance(model, AcousticModel) else torch.empty(0)
+    before = output.detach().clone()
+    changed = replace(model, copies)
+    try:
+        yield changed
+    except BaseException:
+        replace(model, {new: old for old, new in copies.items()})
+        output.data.copy_(before)
+        raise
 
 
 def _rebuilt(

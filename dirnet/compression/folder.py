@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -18,7 +19,11 @@ def save(model: nn.Module, folder: str | Path) -> None:
 
     A model without compressed layers, or with a NaN or an infinity, is a `UserError`.
     """
-    layers = {name: settings_of(module) for name, module in model.named_modules() if isinstance(module, CodedLayer)}
+    layers = {
+        name: _kind(module) | settings_of(module)
+        for name, module in model.named_modules()
+        if isinstance(module, CodedLayer)
+    }
     if not layers:
         raise UserError(f"{type(model).__name__} has no compressed layers; compress it first, or use torch.save")
     storage.write(model, folder, storage.MODULE_FORMAT, {"class": type(model).__name__, "layers": layers})
@@ -43,6 +48,11 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
         if not isinstance(dense, KINDS) or isinstance(dense, CodedLayer):
             raise UserError(f"{where} tells of layer {name!r}, where {type(model).__name__} has no dense nn.LSTM, "
                             "nn.GRU, nn.RNN or cell; give the model as it was before its compression")  # fmt: skip
+        settings = dict(settings) if isinstance(settings, dict) else settings
+        for key, here in _kind(dense).items() if isinstance(settings, dict) else ():
+            if (kept := settings.pop(key, here)) != here:  # older folders do not tell
+                raise UserError(f"{where}: layer {name!r} has {key} {kept}, in the model it is {here}; give the model "
+                                "as it was before its compression")  # fmt: skip
         first = next(dense.parameters())
         try:
             layer = empty_layer(dense, settings, f"{where}: {name}")
@@ -52,3 +62,9 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
     model = replace(model, replacements)
     storage.take(model, folder, description)
     return model
+
+
+def _kind(layer: nn.Module) -> dict[str, Any]:
+    """In what layers with the same weights may differ."""
+    told = {"kind": next(kind.__name__ for kind in KINDS if isinstance(layer, kind))}
+    return told | {name: getattr(layer, name) for name in ("nonlinearity", "batch_first") if hasattr(layer, name)}

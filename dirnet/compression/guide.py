@@ -169,5 +169,5 @@ def _moved(model: nn.Module, before: tuple[Tensor, Tensor | None], inputs: Any) 
     old, valid = before
     new = _said(model, inputs)[0]
     if valid is None:
-        return float((new - old).double().square().sum())
+        return float((new.cpu().double() - old.cpu().double()).square().sum())
     return float(((old.exp() * (old - new)).sum(-1) * valid).double().sum())

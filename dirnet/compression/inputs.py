@@ -35,8 +35,8 @@ def check_iterable(data: Any) -> None:
 
 
 def run(model: nn.Module, inputs: Any) -> Any:
-    """The output of `model` for a tensor, a tuple of arguments, or a dict of keywords."""
-    if isinstance(inputs, dict):
+    """The output of `model` for a tensor, a tuple of arguments, or a mapping of keywords."""
+    if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, (tuple, list)) and not isinstance(inputs, PackedSequence):
         return model(*inputs)

@@ -46,8 +46,13 @@ def prepare(
     mapped, tell: of `make_plan`.
     """
     guide, orders = make_guide(model, method, data, seed), {}
-    inside = states_inside or isinstance(model, AcousticModel | LanguageModel)
-    if method.permute and method.block > 1 and inside:
+    if moves_units(model, method, states_inside):
         even = make_plan(model, size, dataclasses.replace(method, allocation="equal"), cost_model=cost_model)
         guide, orders = reorder(model, method, even, guide)
     return Prepared(guide, orders, make_plan(model, size, method, guide, mapped, tell, cost_model))
+
+
+def moves_units(model: nn.Module, method: Method, states_inside: bool) -> bool:
+    """Whether hidden units of `model` change places."""
+    inside = states_inside or isinstance(model, AcousticModel | LanguageModel)
+    return method.permute and method.block > 1 and inside

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ RATE, WARMUP = 2e-3, 0.1  # of Adam; the share of the steps in which the rate ri
 ALIKE = 1e-6  # the part of its sum of squares that an output's variance has where it counts as constant
 
 
+@torch.enable_grad()
 def reconstruct(
     model: nn.Module,
     dense: nn.Module,
@@ -47,7 +48,10 @@ def reconstruct(
     not finite, or that never reaches one of the layers, are a `UserError`.
     """
     check_iterable(data)
-    data = data if isinstance(data, Sized) else list(data)
+    try:
+        len(data)
+    except TypeError:  # a generator, or a DataLoader whose data set is one
+        data = list(data)
     if not len(data) or together < 1:
         raise UserError(f"reconstruction has {len(data)} inputs, {together} a step; give at least one of each")
     dense = in_order(dense, unit_orders or {})

@@ -20,7 +20,7 @@ class LayerSums:
 
     def add(self, name: str, values: Tensor) -> None:
         """Add `values` (steps, n) to the second moment and the sum kept under `name`."""
-        values = values.detach().double().cpu()
+        values = values.detach().cpu().double()
         fresh = [values.T @ values, values.sum(0)]
         kept = self.sums.setdefault(name, fresh)
         if kept is not fresh:
@@ -29,7 +29,7 @@ class LayerSums:
 
     def add_squares(self, name: str, values: Tensor) -> None:
         """Add the squares of `values` (..., n), summed over all but the last dimension."""
-        fresh = [values.detach().double().cpu().square().flatten(0, -2).sum(0)]
+        fresh = [values.detach().cpu().double().square().flatten(0, -2).sum(0)]
         kept = self.sums.setdefault(name, fresh)
         if kept is not fresh:
             kept[0] += fresh[0]

@@ -48,12 +48,16 @@ def constants(model: AcousticModel, streaming: StreamingModel, chunk: int, sha25
     chunk: outputs per call it is meant for; max_chunk: the most it takes (equal to chunk when that is the only size).
     context: frames on either side of a call's own; stride: input frames per output. phones: names by blanks.
     state_sizes: columns of every state. mfcc: JSON of the feature settings. model_sha256: of the neutral weights.
-    An output whose name has a blank is a `UserError`.
+    An output whose name has a blank, or is another's, too, and a single output are `UserError`s.
     """
     config = model.config
+    if len(config.phones) < 2:
+        raise UserError(f"the model has {len(config.phones)} outputs, expected blank and others; train it with more")
     for number, phone in enumerate(config.phones):
         if phone.split() != [phone]:
             raise UserError(f"output {number} is called {phone!r}, expected a name without blanks; rename it")
+        if config.phones.index(phone) < number:
+            raise UserError(f"outputs {config.phones.index(phone)} and {number} are both called {phone!r}; rename one")
     return {
         "dirnet_version": dirnet.__version__,
         "name": config.name or "model",

@@ -73,7 +73,8 @@ def run_rnn(rnn: nn.RNNBase, inputs: Tensor, lengths: Tensor, states=None) -> tu
     """
     if not rnn.bidirectional and states is None:
         return rnn(inputs)[0], None
-    packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
+    # an utterance of no steps gets one, as there are no packed ones without any: nothing is valid of its output
+    packed = pack_padded_sequence(inputs, lengths.cpu().clamp_min(1), batch_first=True, enforce_sorted=False)
     output, states = rnn(packed, states)
     return pad_packed_sequence(output, batch_first=True, total_length=inputs.shape[1])[0], states
 

@@ -102,11 +102,18 @@ class DirNetRecurrent(CodedLayer, nn.RNNBase):
         with torch.no_grad():
             for name in layer._weight_names():
                 if name.startswith("bias"):
-                    getattr(layer, name).copy_(getattr(dense, name)).requires_grad_(getattr(dense, name).requires_grad)
-        for matrix, group in zip(coded, groups, strict=True):
-            matrix.requires_grad_(any(getattr(dense, member.weight).requires_grad for member in group.members))
+                    getattr(layer, name).copy_(getattr(dense, name))
+        layer.freeze_like(dense)
         first = dense.weight_ih_l0
         return layer.to(first.device, first.dtype).train(dense.training)
+
+    def freeze_like(self, dense: nn.RNNBase) -> None:
+        """Freeze what is frozen (`requires_grad` false) in `dense`: biases, and groups if all of their weights are."""
+        for name in self._weight_names():
+            if name.startswith("bias"):
+                getattr(self, name).requires_grad_(getattr(dense, name).requires_grad)
+        for matrix, group in zip(self.groups, groups_of(dense, self.coding.input_group), strict=True):
+            matrix.requires_grad_(any(getattr(dense, member.weight).requires_grad for member in group.members))
 
     def _count_vectors(self, groups: Sequence[Group]) -> None:
         for matrix, group in zip(self.groups, groups, strict=True):

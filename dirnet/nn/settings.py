@@ -29,7 +29,7 @@ def settings_of(layer: CodedLayer) -> dict[str, Any]:
 
 
 def empty_layer(dense: nn.RNNBase | nn.RNNCellBase, settings: dict[str, Any], where: str) -> nn.Module:
-    """A compressed layer or cell of the shape of `dense` and of `settings`, with random values.
+    """A compressed layer or cell of the shape of `dense` and of `settings`, with random values, frozen where it is.
 
     where: names the settings in errors. A layout that does not fit, an unknown setting are `UserError`s.
     """
@@ -44,6 +44,7 @@ def empty_layer(dense: nn.RNNBase | nn.RNNCellBase, settings: dict[str, Any], wh
         )  # fmt: skip
     except UserError as error:
         raise UserError(f"{where}: {error}; give a dense layer of the shape that was compressed") from None
+    layer.freeze_like(rnn)
     return in_place_of(rnn, layer).train(dense.training)
 
 

@@ -163,7 +163,13 @@ def _stored(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         for key in matrix.state_dict():
             del tensors[f"{name}.{key}"]
         tensors.update({f"{name}.{key}": value for key, value in to_tensors(matrix).items()})
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    places, kept = set(), {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        kept[name] = value.clone() if place in places else value  # safetensors refuses what shares memory
+        places.add(place)
+    return kept
 
 
 def _once(state: dict[str, Any]) -> dict[str, Tensor]:

@@ -90,6 +90,8 @@ def restore_state(matrix: CodedMatrix, state: dict[str, Any], prefix: str = "") 
         whole = type(matrix)(
             matrix.rows, matrix.columns, matrix.atoms, matrix.blocks, matrix.block, matrix.dtype, matrix.shifts
         )
+    if "codes" in stored and stored["codes"].is_floating_point():
+        whole.to(stored["codes"].dtype)  # of a model in float64
     take_tensors(whole, stored)
     state.update({f"{prefix}{name}": tensor for name, tensor in whole.state_dict().items()})
 

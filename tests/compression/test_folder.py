@@ -73,6 +73,43 @@ def test_an_rnn_alone_and_a_training_that_goes_on(tmp_path):
     assert torch.equal(again(inputs)[0], model(inputs)[0])
 
 
+@pytest.mark.parametrize("kind", [nn.RNN, nn.RNNCell])
+def test_another_nonlinearity_is_another_model(kind, tmp_path):
+    model, _ = dirnet.compress(nn.Sequential(kind(12, 16, nonlinearity="relu")), "2x", "svd", progress=False)
+    dirnet.save(model, tmp_path)
+    with pytest.raises(UserError, match="layer '0' has nonlinearity relu, in the model it is tanh"):
+        dirnet.load(nn.Sequential(kind(12, 16)), tmp_path)
+    again = dirnet.load(nn.Sequential(kind(12, 16, nonlinearity="relu")), tmp_path)
+    inputs = torch.randn(3, 12)
+    torch.testing.assert_close(again(inputs), model(inputs), rtol=0, atol=0)
+
+
+def test_what_was_frozen_stays_frozen(tmp_path):
+    def frozen():
+        model = Tagger().eval()
+        model.rnn.requires_grad_(False)
+        model.cell.bias_hh.requires_grad_(False)
+        return model
+
+    model, _ = dirnet.compress(frozen(), "2.5x", progress=False)
+    dirnet.save(model, tmp_path)
+    learn = [{name for name, value in one.named_parameters() if value.requires_grad}
+             for one in (model, dirnet.load(frozen(), tmp_path))]  # fmt: skip
+    assert learn[0] == learn[1] and not any(name.startswith("rnn.") for name in learn[0]) and learn[0]
+
+
+def test_weights_that_share_memory_without_being_one(tmp_path):
+    def tied():
+        model = Tagger().eval()
+        model.output.weight = nn.Parameter(model.words.weight.data)
+        return model
+
+    model, _ = dirnet.compress(tied(), "2.5x", progress=False)
+    dirnet.save(model, tmp_path)
+    again = dirnet.load(tied(), tmp_path)
+    assert torch.equal(again(WORDS), model(WORDS)) and torch.equal(again.output.weight, again.words.weight)
+
+
 def test_a_model_without_values_is_named(dense, tmp_path):
     model, _ = dirnet.compress(copy.deepcopy(dense), "2.5x", progress=False)
     dirnet.save(model, tmp_path)
@@ -105,6 +142,10 @@ def test_mistakes_are_named(dense, tmp_path):
     wider.cell = nn.GRUCell(48, 25)
     with pytest.raises(UserError, match="cell.groups.0"):
         dirnet.load(wider, tmp_path)
+    turned = Tagger()
+    turned.rnn.batch_first = False
+    with pytest.raises(UserError, match="'rnn' has batch_first True, in the model it is False; give the model as it"):
+        dirnet.load(turned, tmp_path)
     content = weights(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match="differs from the sha256"):
@@ -119,6 +160,7 @@ def test_mistakes_are_named(dense, tmp_path):
     settings = description["config"]["layers"]["rnn"]
     for layers, message in (
         ([], "model.json describes no layers"),
+        ({"rnn": 5}, "model.json: rnn"),
         ({"rnn": settings | {"layout": [["a", 1]] * 5}}, "model.json: rnn describes no layer"),
         ({"rnn": settings | {"layout": [[10**12, 1]] * 5}}, "model.json: rnn describes no layer"),
         ({"rnn": settings | {"layout": [[1, 1]]}}, "layout has 1 groups, expected 5"),

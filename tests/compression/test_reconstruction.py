@@ -1,6 +1,7 @@
 """Reconstruction against single torch layers that read the same, what it improves, and what it leaves alone."""
 
 import copy
+from collections import UserDict
 
 import pytest
 import torch
@@ -248,6 +249,26 @@ def test_mistakes():
         reconstruct(model, dense, data, {"encoder": [[0]]})
     with pytest.raises(UserError, match="NaN or infinity in step 0"):
         reconstruct(model, dense, [(torch.full((9, 3, 6), torch.inf),)])
+
+
+def test_inputs_of_a_data_set_without_a_length():
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(speech(2))
+
+    dense = acoustic()
+    model, _ = compressed(dense)
+    expected = reconstruct(copy.deepcopy(model), dense, speech(2))
+    with torch.no_grad():  # as around an evaluation
+        assert reconstruct(model, dense, torch.utils.data.DataLoader(Endless(), batch_size=None)) == expected
+
+
+def test_inputs_as_any_mapping():
+    dense, data = acoustic(), speech(2)
+    model, _ = compressed(dense)
+    expected = reconstruct(copy.deepcopy(model), dense, data)
+    named = [UserDict(features=features, lengths=lengths) for features, lengths in data]
+    assert reconstruct(model, dense, named) == expected
 
 
 def test_under_autocast_layers_learn_as_much():

@@ -112,6 +112,13 @@ def test_a_blank_in_the_name_of_an_output_is_told(model_of, name):
         constants(named, KernelModel(named), 16, "")
 
 
+def test_outputs_of_one_name_are_told(model_of):
+    model = model_of(hidden=8, layers=1)
+    named = AcousticModel(dataclasses.replace(model.config, phones=(*model.config.phones[:-1], model.config.phones[3])))
+    with pytest.raises(UserError, match=f"outputs 3 and 41 are both called '{model.config.phones[3]}'; rename one"):
+        constants(named, KernelModel(named), 16, "")
+
+
 def test_nothing_is_written_without_parity(exports, tmp_path, monkeypatch):
     monkeypatch.setattr(parity, "TOLERANCE", 0.0)
     with pytest.raises(UserError, match="parity"):

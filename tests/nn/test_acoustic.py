@@ -47,6 +47,15 @@ def test_padding_does_not_count(bidirectional):
     torch.testing.assert_close(batch.exp().sum(-1), torch.ones(3, 5))
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_an_utterance_of_no_frames_leaves_the_others_alone(bidirectional):
+    model = AcousticModel(small(frame_stride=2, bidirectional=bidirectional)).eval()
+    features = torch.randn(2, 9, 5)
+    batch, steps = model(features, torch.tensor([9, 0]))
+    assert steps.tolist() == [5, 0]
+    torch.testing.assert_close(batch[0], model(features[:1], torch.tensor([9]))[0][0])
+
+
 def test_log_posteriors_keep_float32_under_autocast(monkeypatch):
     """An RNN under autocast gives bfloat16; log posteriors rounded like that would be steps of 1/16 apart at -10."""
     model, hidden = AcousticModel(small()), torch.randn(3, 9, 8).bfloat16()

@@ -1,5 +1,7 @@
 """A coded matrix as stored tensors: read back by loops, and what is not one is refused."""
 
+import copy
+
 import pytest
 import torch
 
@@ -112,6 +114,10 @@ def test_stored_tensors_load_like_a_state_dict(atoms, blocks, block, shifts, dty
         rounded = ("dictionary", "codes") if dtype == "int8" else ()
         assert all(name in rounded or torch.equal(again["a"].state_dict()[name], value)
                    for name, value in model["a"].state_dict().items())  # fmt: skip
+    if dtype == "float32":
+        wide = copy.deepcopy(model).double()
+        again.double().load_state_dict({f"a.{name}": value for name, value in to_tensors(wide["a"]).items()})
+        assert torch.equal(again["a"].matrix(), wide["a"].matrix()) and again.float()
     torch.random.set_rng_state(drawn)
     again.load_state_dict(stored)
     assert torch.equal(torch.random.get_rng_state(), drawn)
