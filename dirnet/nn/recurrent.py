@@ -257,8 +257,8 @@ def refuse_projection(dense: nn.RNNBase, where: str = "LSTM") -> None:
 
 def uncast(device: torch.device) -> contextlib.AbstractContextManager:
     """What is computed inside on `device` keeps its dtype, under autocast, too."""
-    kind = device.type  # there is no autocast on `meta`
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext()
+    # There is none on `meta`. Not by `is_autocast_available`, which torch.compile cannot trace.
+    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _nothing() -> None:
