@@ -78,6 +78,7 @@ def reconstruct(
         if not math.isfinite(missed[-1]) or not all(_finite(value.grad) for value in learned):
             raise UserError(f"reconstruction gave NaN or infinity in step {step}; look at the inputs")
         optimizer.step()
+        torch.clear_autocast_cache()  # of biases in bfloat16, else the first ones to the end
     optimizer.zero_grad(set_to_none=True)
     if unheard:
         name = min(unheard) or "the RNN"

@@ -274,13 +274,15 @@ def test_inputs_as_any_mapping():
 def test_under_autocast_layers_learn_as_much():
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("torch's own LSTM has no bfloat16 on a processor without AVX-512")
-    dense, data = acoustic(), speech(30)
+    dense, data = acoustic(), speech(60)
     model, report = compressed(dense, "2x", "dirnet")
-    other = copy.deepcopy(model)
-    whole = reconstruct(model, dense, data, report["unit_orders"], rate=5e-3, progress=False)
+    other, orders = copy.deepcopy(model), report["unit_orders"]
+    whole = reconstruct(model, dense, data, orders, rate=1e-2, progress=False)
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = reconstruct(other, dense, data, report["unit_orders"], rate=5e-3, progress=False)
+        rounded = reconstruct(other, dense, data, orders, rate=1e-2, progress=False)
     assert all(value.dtype == torch.float32 for value in other.parameters())
-    assert rounded != whole and rounded[0] == pytest.approx(whole[0], rel=5e-3)
-    assert sum(whole[-10:]) < 0.9 * sum(whole[:10])
+    assert sum(whole[-10:]) < 0.8 * sum(whole[:10]) and rounded != whole
     assert sum(rounded[-10:]) == pytest.approx(sum(whole[-10:]), rel=0.03)
+    # and so they give the same, in float32: torch keeps weights that it has cast until the autocast ends
+    left = [reconstruct(one, dense, data[:1], orders, rate=0.0)[0] for one in (model, other)]
+    assert left[1] == pytest.approx(left[0], rel=0.03)
