@@ -40,7 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     train = _utterances(arguments.read / "train", arguments.read)
     train += [utterance for utterance in test if utterance.speaker not in held]
     for folder in arguments.more:
-        train += _utterances(folder, folder)
+        own, known = _utterances(folder, folder), {one.name for one in train}
+        odd = [one.name for one in own if one.name in known or one.speaker in held]
+        if odd:
+            raise UserError(f"--more {folder}: utterance {odd[0]} is in the corpus already, or of a test speaker")
+        train += own
     write_sets(arguments.out, {"train": train, "test": [one for one in test if one.speaker in held]})
     return 0
 

@@ -11,7 +11,7 @@ import pytest
 from dirnet import paper
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
-from dirnet.report import paper_rows
+from dirnet.report import paper_rows, paper_text
 from dirnet.report.published import published
 
 GIVEN: dict[str, str] = {}
@@ -115,6 +115,26 @@ def test_table_2_pools_seeds(program, tmp_path):
     assert "| dirnet 7.9x | DirNet | 127 | 7.9x | 7.9x | 20.50 [20.0, 21.0] |" in fixed  # (10 + 10 + 10 + 11) / 200
     assert "| svd 7.9x |" in fixed and "16x" not in fixed and "dirnet 7.9x" in kept
     assert "model: 3x256 LSTM; seeds: 0, 1; commit: abc" in fixed and "`python -m bench.accuracy`" in fixed
+
+
+def test_every_test_set_has_its_own_control():
+    origin = paper_rows.Origin(*["x"] * 6)
+    rows = [paper_rows.Measured(method, error, origin, 100, ratio, ratio, control=method == "dense",
+                                label=f"{method} {data}", data=data)
+            for data, errors in (("easy", (3.0, 3.1)), ("hard", (10.0, 12.0)))
+            for method, ratio, error in zip(("dense", "svd"), (1.0, 7.9), errors, strict=True)]  # fmt: skip
+    easy, hard = "\n".join(paper_text._halves(rows, [origin], 7.9, 5.0, "WER")).split("Set hard:")
+    assert easy.startswith("Set easy:") and easy.count("| svd easy |") == 2 and "hard" not in easy
+    assert hard.count("| svd hard |") == 1 and "No size measured of svd keeps the WER of dense hard." in hard
+
+
+def test_table_2_without_word_errors(program, tmp_path):
+    folder = bench_results(tmp_path / "bench")
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    plain = [{name: value for name, value in row.items() if "word" not in name} for row in lines]
+    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in plain))
+    status, _, error = program(paper.main, "table2", "--results", folder, "--out", tmp_path, "--metric", "wer")
+    assert status == 2 and "has no word errors, as the bench had no graph; give --metric per" in error
 
 
 def test_table_2_of_a_recipe_tells_the_seed_of_the_training(tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dirnet.asr.ark import READER_ERRORS
 from dirnet.asr.transcripts import read_transcripts
 from dirnet.errors import UserError
 from dirnet.espnet.source import task_class
@@ -71,7 +72,7 @@ def _refused(what: str) -> Iterator[None]:
     """What ESPnet's readers raise, as one line."""
     try:
         yield
-    except (AssertionError, EOFError, KeyError, OSError, RuntimeError, ValueError) as error:
+    except (*READER_ERRORS, LookupError, TypeError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{what} cannot be read ({first}); mend that, or run fix_data_dir.sh") from None
 

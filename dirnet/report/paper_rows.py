@@ -38,7 +38,8 @@ class Measured:
     """One row. error: perplexity or error rate in per cent, with its interval where there is one (low, high).
 
     ratio: of the parameters that the table counts; ratio_all: of all. speed_up: over the fastest dense fp32 engine.
-    x: the place on the axis of a sweep. control: the dense model with the same fine-tuning.
+    x: the place on the axis of a sweep. control: the dense model with the same fine-tuning. data: the test set's name,
+    where there may be several.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Measured:
     x: float | None = None
     control: bool = False
     label: str = field(default="")
+    data: str = ""
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -108,6 +110,7 @@ def table2(folder: Path, given: dict[str, str], metric: str = "wer") -> list[Mea
             rows.append(Measured(
                 method, rate.percent, origin, row.params, row.ratio, row.ratio, rate.low, rate.high, row.speed_up,
                 row.timing.get("speed_up_int8"), control=method == "dense", label=f"{row.name} {name}",
+                data=name,
             ))  # fmt: skip
     return rows
 
@@ -158,6 +161,8 @@ def _bench_rows(folder: Path, given: dict[str, str], metric: str) -> list[Measur
     rows = []
     for (method, size), found in [(("dense", "1x"), whole), *groups.items()]:
         first = found[0]
+        if units not in first:
+            raise UserError(f"{folder} has no {units[:-1]} errors, as the bench had no graph; give --metric per")
         origin = _origin(
             given, data=f"{first['hours']} h of training audio, {len(first[units])} test utterances",
             model=given.get("model") or f"{whole[0]['params']:,} params", device=first["device"],

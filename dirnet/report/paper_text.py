@@ -45,6 +45,16 @@ def _paper(what: str) -> list[str]:
 def _halves(
     rows: Sequence[Measured], origins: list[Origin], ratio: float, tolerance: float, metric: str
 ) -> list[str]:
+    lines, sets = [], list(dict.fromkeys(row.data for row in rows))
+    for name in sets:  # each set has a control of its own
+        lines += [f"Set {name}:", ""] if len(sets) > 1 else []
+        lines += [*_of_set([row for row in rows if row.data == name], origins, ratio, tolerance, metric), ""]
+    return lines[:-1]
+
+
+def _of_set(
+    rows: Sequence[Measured], origins: list[Origin], ratio: float, tolerance: float, metric: str
+) -> list[str]:
     header = ["method", "the paper's", "params", "R", "R (all)", metric, "speed-up", "over int8", "from"]
     lines = []
     for half, found in zip(TITLES, halves(rows, ratio, tolerance), strict=True):

@@ -46,6 +46,14 @@ def test_test_speakers_move_into_training(corpus, run):
     assert run("--test_speakers", 1) == (0, "") and (corpus / "out/test/utt2spk").read_text() == first
 
 
+def test_no_speaker_is_in_two_sets(corpus, run):
+    assert run("--test_speakers", 1)[0] == 0
+    for held in ("test", "train"):  # of a test speaker; known already
+        status, error = run("--test_speakers", 1, "--more", corpus / "out" / held, "--out", corpus / "again")
+        assert status == 2 and "is in the corpus already, or of a test speaker" in error
+    assert not (corpus / "again").exists()
+
+
 @pytest.mark.parametrize("number", ["0", "4"])
 def test_a_number_of_speakers_that_is_not_there(corpus, run, number):
     status, error = run("--test_speakers", number)
