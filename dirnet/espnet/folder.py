@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,31 +127,33 @@ def training(config: Mapping[str, Any], tokens: str) -> dict[str, Any]:
 
 def next_steps(found: Source, out: Path) -> str:
     """The three commands that follow, with the data of the training where it is known."""
-    task, python = found.task, "dirnet-python -m espnet2.bin"
-    data = []
+    task, python, data = found.task, "dirnet-python -m espnet2.bin", []
+    config, model, train, tuned, archive = (
+        shlex.quote(str(path)) for path in (out / CONFIG, out / MODEL, out / TRAIN, f"{out}_tuned", f"{out}.zip")
+    )
     for kind in ("train", "valid"):
         for entry in found.config.get(f"{kind}_data_path_and_name_and_type") or []:
-            data.append(f"--{kind}_data_path_and_name_and_type {','.join(entry)}")
-        data += [f"--{kind}_shape_file {path}" for path in found.config.get(f"{kind}_shape_file") or []]
+            data.append(f"--{kind}_data_path_and_name_and_type {shlex.quote(','.join(entry))}")
+        data += [f"--{kind}_shape_file {shlex.quote(path)}" for path in found.config.get(f"{kind}_shape_file") or []]
     data = data or [f"--{kind}_data_path_and_name_and_type ..." for kind in ("train", "valid")]
-    tune = f"{python}.{task}_train --config {out / TRAIN} --init_param {out / MODEL} --output_dir {out}_tuned"
+    tune = f"{python}.{task}_train --config {train} --init_param {model} --output_dir {tuned}"
     steps = [("fine-tune", " \\\n      ".join([tune, *data]))]
     if task == "lm":
         steps += [
-            ("score", f"{python}.lm_calc_perplexity --train_config {out / CONFIG} --model_file {out / MODEL} "
+            ("score", f"{python}.lm_calc_perplexity --train_config {config} --model_file {model} "
                       "--data_path_and_name_and_type TEXT,text,text --output_dir OUT"),
-            ("pack", f"{python}.pack asr ... --lm_train_config {out / CONFIG} --lm_file {out / MODEL} --outpath ZIP"
+            ("pack", f"{python}.pack asr ... --lm_train_config {config} --lm_file {model} --outpath ZIP"
                      " \\\n      && dirnet zoo compact ZIP"),
         ]  # fmt: skip
     else:
         kind = "feats.scp,speech,kaldi_ark" if found.config.get("input_size") else "wav.scp,speech,sound"
-        options = "".join(f" --option {out / path.name}" for path in found.files.values())
+        options = "".join(f" --option {shlex.quote(str(out / path.name))}" for path in found.files.values())
         decoded, packed = CALLED.get(task, (task, task))
         steps += [
-            ("decode", f"{python}.{task}_inference --{decoded}_train_config {out / CONFIG} --{decoded}_model_file "
-                       f"{out / MODEL} --data_path_and_name_and_type DATA/{kind} --output_dir OUT"),
-            ("pack", f"{python}.pack {packed} --{packed}_train_config {out / CONFIG} --{packed}_model_file "
-                     f"{out / MODEL}{options} --outpath {out}.zip \\\n      && dirnet zoo compact {out}.zip"),
+            ("decode", f"{python}.{task}_inference --{decoded}_train_config {config} --{decoded}_model_file "
+                       f"{model} --data_path_and_name_and_type DATA/{kind} --output_dir OUT"),
+            ("pack", f"{python}.pack {packed} --{packed}_train_config {config} --{packed}_model_file "
+                     f"{model}{options} --outpath {archive} \\\n      && dirnet zoo compact {archive}"),
         ]  # fmt: skip
     return "\n".join(f"  {name}:\n    {command}" for name, command in steps)
 

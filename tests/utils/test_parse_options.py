@@ -85,3 +85,18 @@ def test_help_message_wins(tmp_path, request):
     path.write_text(f'help_message="Usage: my own"\n. {request.config.rootpath}/utils/parse_options.sh\n')
     done = subprocess.run(["bash", str(path), "--help"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "Usage: my own\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("nj=four", "nj of --config '{}' is 'four', expected a whole number"),
+        ("skip_train=yes  # so", "skip_train of --config '{}' is 'yes', expected true or false"),
+        ("nmae=x", "--config '{}' sets nmae, which is no option"),
+    ],
+)
+def test_mistakes_in_a_config_are_one_line(run, tmp_path, line, expected):
+    path = tmp_path / "my conf"
+    path.write_text(f"# mine\nname=configured\n{line}\n")
+    status, out, error = run("--config", str(path))
+    assert status == 2 and out == "" and expected.format(path) in error and len(error.splitlines()) == 1
