@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     train = _utterances(arguments.read / "train", arguments.read)
     train += [utterance for utterance in test if utterance.speaker not in held]
     for folder in arguments.more:
-        own, known = _utterances(folder, folder), {one.name for one in train}
+        own, known = _utterances(folder, folder), {one.name for one in (*train, *test)}
         odd = [one.name for one in own if one.name in known or one.speaker in held]
         if odd:
             raise UserError(f"--more {folder}: utterance {odd[0]} is in the corpus already, or of a test speaker")

@@ -81,7 +81,7 @@ def compress(
     total = sum(len(groups_of(rnn, method.grouping(rnn))) for rnn in rnns.values())
     moved = rnns if moves_units(model, method, states_inside) else {}
     with (
-        uncast(torch.device("cpu")),
+        uncast(torch.device("cpu")),  # matrices are factorized there, by numpy, too; threads have no autocast
         _copied(model, moved) as model,
         workers(nj) as mapped,
         Meter(total, "compress", "group", shown=progress) as meter,
@@ -137,14 +137,15 @@ def _copied(model: nn.Module, rnns: Mapping[str, nn.RNNBase]) -> Iterator[nn.Mod
     Whatever ends the block early gives back the old ones, and the output layer of an `AcousticModel` as it was.
     """
     copies = {origin(rnn): copy.deepcopy(origin(rnn)) for rnn in rnns.values()}
-    output = model.output.weight if copies and isinstance(model, AcousticModel) else torch.empty(0)
-    before = output.detach().clone()
+    output = model.output.weight.detach() if isinstance(model, AcousticModel) else None
+    before = None if output is None else output.clone()
     changed = replace(model, copies)
     try:
         yield changed
     except BaseException:
         replace(model, {new: old for old, new in copies.items()})
-        output.data.copy_(before)
+        if output is not None:
+            output.copy_(before)
         raise
 
 

@@ -48,14 +48,16 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
         if not isinstance(dense, KINDS) or isinstance(dense, CodedLayer):
             raise UserError(f"{where} tells of layer {name!r}, where {type(model).__name__} has no dense nn.LSTM, "
                             "nn.GRU, nn.RNN or cell; give the model as it was before its compression")  # fmt: skip
-        settings = dict(settings) if isinstance(settings, dict) else settings
-        for key, here in _kind(dense).items() if isinstance(settings, dict) else ():
-            if (kept := settings.pop(key, here)) != here:  # older folders do not tell
+        if not isinstance(settings, dict):
+            raise UserError(f"{where}: {name} describes no layer; {storage.AGAIN}")
+        told = dict(settings)
+        for key, here in _kind(dense).items():
+            if (kept := told.pop(key, here)) != here:  # older folders do not tell
                 raise UserError(f"{where}: layer {name!r} has {key} {kept}, in the model it is {here}; give the model "
                                 "as it was before its compression")  # fmt: skip
         first = next(dense.parameters())
         try:
-            layer = empty_layer(dense, settings, f"{where}: {name}")
+            layer = empty_layer(dense, told, f"{where}: {name}")
         except (RuntimeError, TypeError) as error:  # such as a billion atoms
             raise UserError(f"{where}: {name} describes no layer ({error}); {storage.AGAIN}") from None
         replacements[dense] = layer.to(first.device, first.dtype)

@@ -160,7 +160,7 @@ def test_mistakes_are_named(dense, tmp_path):
     settings = description["config"]["layers"]["rnn"]
     for layers, message in (
         ([], "model.json describes no layers"),
-        ({"rnn": 5}, "model.json: rnn"),
+        ({"rnn": 5}, "model.json: rnn describes no layer; "),
         ({"rnn": settings | {"layout": [["a", 1]] * 5}}, "model.json: rnn describes no layer"),
         ({"rnn": settings | {"layout": [[10**12, 1]] * 5}}, "model.json: rnn describes no layer"),
         ({"rnn": settings | {"layout": [[1, 1]]}}, "layout has 1 groups, expected 5"),

@@ -309,7 +309,7 @@ static void test_damaged_mask(const Kernels& kernels, int rows, int columns, boo
 }
 
 int main(int argc, char**) {
-  const bool quick = argc > 1;  // any argument: fewer shapes, for an emulated processor and under sanitizers
+  const bool quick = argc > 1;  // any argument: fewer shapes, for an emulated processor
   for (const Kernels* kernels = available_kernels(); kernels->name; ++kernels) {
     compared = 0;
     for (bool quantised : {false, true}) {

@@ -31,10 +31,10 @@ def run_test(folder, compiler, flags, units, emulator=(), *arguments):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
-@pytest.mark.parametrize(("flags", "shapes"), [(SANITIZERS, ["quick"]), (["-O3"], [])], ids=["sanitizers", "fast"])
-def test_every_path_of_this_processor_equals_the_plain_reference(tmp_path, flags, shapes):
+@pytest.mark.parametrize("flags", [SANITIZERS, ["-O3"]], ids=["sanitizers", "fast"])
+def test_every_path_of_this_processor_equals_the_plain_reference(tmp_path, flags):
     units = {name: own for name, own in library.UNITS.items() if name.startswith("kernels")}
-    lines = run_test(tmp_path, "g++", flags, units, (), *shapes)
+    lines = run_test(tmp_path, "g++", flags, units)
     paths = [line.partition(":")[0] for line in lines[:-1]]
     assert paths[-1] == "plain"
     if platform.machine() == "x86_64":
