@@ -13,6 +13,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from dirnet.errors import UserError
 
+# what models raise at inputs that they do not take
+REFUSALS = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
+
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
@@ -35,12 +38,29 @@ def check_iterable(data: Any) -> None:
 
 
 def run(model: nn.Module, inputs: Any) -> Any:
-    """The output of `model` for a tensor, a tuple of arguments, or a mapping of keywords."""
+    """The output of `model` for a tensor, a tuple of arguments, or a mapping of keywords; a `UserError` if it fails."""
+    try:
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        if isinstance(inputs, (tuple, list)) and not isinstance(inputs, PackedSequence):
+            return model(*inputs)
+        return model(inputs)
+    except REFUSALS as error:
+        if isinstance(error, UserError):
+            raise
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the model refuses an input, {_shapes(inputs)} ({first}); give data that it takes") from error
+
+
+def _shapes(inputs: Any) -> str:
+    """Names and shapes of the tensors in `inputs`, which tell a sequence that is too short."""
+    if isinstance(inputs, PackedSequence):
+        return f"{len(inputs.batch_sizes)} packed steps"
     if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)) and not isinstance(inputs, PackedSequence):
-        return model(*inputs)
-    return model(inputs)
+        return ", ".join(f"{name} {_shapes(value)}" for name, value in inputs.items())
+    if isinstance(inputs, (tuple, list)):
+        return ", ".join(map(_shapes, inputs))
+    return str(tuple(inputs.shape)) if isinstance(inputs, Tensor) else type(inputs).__name__
 
 
 def digest(batches: Iterable[Any]) -> str:

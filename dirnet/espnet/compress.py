@@ -21,7 +21,7 @@ from dirnet.compression.budget import Size, parse_size
 from dirnet.compression.compressor import compress
 from dirnet.compression.finetune import refuse_replaced_start
 from dirnet.compression.groups import dense_rnns, matrix_groups
-from dirnet.compression.inputs import digest
+from dirnet.compression.inputs import digest, run
 from dirnet.compression.methods import METHODS, PRESETS, Method, check_trainable, find_method, load_methods
 from dirnet.compression.parallel import workers
 from dirnet.compression.plan import describe_plan
@@ -195,10 +195,9 @@ def check_reads(model: nn.Module, inputs: dict[str, Any], where: Path) -> None:
     """A `UserError` where the model, or the library that its loss comes from, refuses the data of `where`."""
     try:
         with torch.no_grad(), remarks_dropped():
-            model(**inputs)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--data {where}: the model refuses it ({first}); give other data, or no --data") from None
+            run(model, inputs)
+    except UserError as error:
+        raise UserError(f"--data {where}: {error}, or no --data") from None
 
 
 def silent(model: nn.Module) -> nn.Module:

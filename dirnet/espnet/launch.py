@@ -107,6 +107,27 @@ def _rounded(statistics: Statistics) -> str:
     return json.dumps([[f"{one:.6f}" for one in means], [f"{one:.5e}" for one in deviation]])
 
 
+def is_finished(
+    exp: Path, record: Mapping[str, Any] | None, digest: str, config: Mapping[str, Any], overrides: list[str]
+) -> bool:
+    """Whether `record`, of what `exp` holds, is of this training with all its epochs: it goes on to more of them.
+
+    record: `digest` and `max_epoch` of a training at its end. Fewer epochs than the training had are a `UserError`: it
+    is not one of so many any more.
+    """
+    if record is None or record.get("digest") != digest:
+        return False
+    parser = Parser(prog="ESPnet", add_help=False)
+    parser.add_argument("--max_epoch", type=int, default=config.get("max_epoch"))
+    had, wanted = record.get("max_epoch"), parser.parse_known_args(overrides)[0].max_epoch
+    if had is None or wanted is None:  # older trainings do not tell
+        return True
+    if wanted < had:
+        raise UserError(f"{exp} holds a training with max_epoch {had}, not {wanted}; take that back, remove the folder "
+                        "or give another one")  # fmt: skip
+    return wanted == had
+
+
 def refuse_other(exp: Path, digest: str, config: Mapping[str, Any]) -> None:
     """A `UserError` when `exp` holds another training, finished or not; one that never came to an epoch is none.
 

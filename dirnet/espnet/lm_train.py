@@ -20,7 +20,7 @@ from dirnet.compression.budget import parse_size
 from dirnet.config import read_yaml
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment
-from dirnet.espnet.launch import FINAL, begun, fingerprint, parse, rank_of, refuse_other, run
+from dirnet.espnet.launch import FINAL, begun, fingerprint, is_finished, parse, rank_of, refuse_other, run
 from dirnet.espnet.lm_model import DEFAULTS, neutral_model, shape
 from dirnet.espnet.versions import imported
 from dirnet.files import atomic_write, read_json
@@ -59,8 +59,8 @@ def train(exp: Path, init: Path | None, arguments: argparse.Namespace, overrides
     state = checkpoint.load_state(init / FINAL) if init else None
     digest = fingerprint(config, overrides, state, exp)
     refuse_other_tokens(exp, config)
-    record = read_json(exp / RECORD)
-    if record and record["digest"] == digest and (exp / FINAL).exists():
+    record = read_json(exp / RECORD) if (exp / FINAL).exists() else None
+    if is_finished(exp, record, digest, config, overrides):
         if not (exp / storage.DESCRIPTION).exists():
             finish(exp, digest, init)
         print(f"{exp}: already trained; remove the folder to train again")
@@ -140,9 +140,9 @@ def finish(exp: Path, digest: str, init: Path | None) -> None:
         torch.save(state, stream)
     config = yaml.safe_load((exp / "config.yaml").read_text(encoding="utf-8"))
     storage.save(neutral_model(config, state, exp.name), exp, {"training": {"digest": digest}})
-    record = {"digest": digest, "init": str(init) if init else None, "epochs": len(curves), "best_epoch": best,
-              "valid_loss": losses[best], "seconds": sum(record["seconds"] for record in curves),
-              "commit": commit(), "device": cpu_name()}  # fmt: skip
+    record = {"digest": digest, "init": str(init) if init else None, "max_epoch": config["max_epoch"],
+              "epochs": len(curves), "best_epoch": best, "valid_loss": losses[best], "commit": commit(),
+              "device": cpu_name(), "seconds": sum(record["seconds"] for record in curves)}  # fmt: skip
     with atomic_write(exp / RECORD) as stream:
         json.dump(record, stream, indent=1)
     print(f"{exp}: {len(curves)} epochs, best validation loss {losses[best]:.4f} in epoch {best}")

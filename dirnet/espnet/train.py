@@ -23,7 +23,7 @@ from dirnet.compression.support import tighten
 from dirnet.errors import UserError, one_line_errors
 from dirnet.espnet import checkpoint, experiment, finetuning, smbr_setup
 from dirnet.espnet.corpus import prepare
-from dirnet.espnet.launch import FINAL, INITIAL, begun, fingerprint, parse, rank_of, refuse_other, run
+from dirnet.espnet.launch import FINAL, INITIAL, begun, fingerprint, is_finished, parse, rank_of, refuse_other, run
 from dirnet.files import atomic_write
 from dirnet.nn import storage
 from dirnet.options import Parser, place
@@ -87,7 +87,7 @@ def train(arguments: argparse.Namespace, overrides: list[str]) -> None:
         read = {"teacher_sha256": teacher, "reference_sha256": smbr_setup.reference_digest(config)}
         known = {**config, **{key: value for key, value in read.items() if value}}
         digest = fingerprint(known, overrides, state, exp, files)
-        if finished(exp, digest):
+        if is_finished(exp, recorded(exp), digest, config, overrides):
             print(f"{exp}: already trained; remove the folder to train again")
             return
         refuse_other(exp, digest, config)
@@ -167,6 +167,7 @@ def finish(exp: Path, digest: str, initial: Path | None) -> None:
             "digest": digest,
             "init": str(initial) if initial else None,
             "criterion": f"{phase} {name} {mode}",
+            "max_epoch": config["max_epoch"],
             "epochs": len(curves),
             "averaged": best,
             "best": next(record for record in curves if record["epoch"] == best[0]),
@@ -185,11 +186,11 @@ def read_tokens(path: Path) -> list[str]:
     return tokens
 
 
-def finished(exp: Path, digest: str) -> bool:
-    """Whether `exp` holds the model of this very training."""
+def recorded(exp: Path) -> dict[str, Any] | None:
+    """What the neutral model in `exp` tells of its training; None where there is none."""
     if not (exp / storage.DESCRIPTION).exists() or not (exp / storage.WEIGHTS).exists():
-        return False
-    return storage.describe(exp).get("extra", {}).get("training", {}).get("digest") == digest
+        return None
+    return storage.describe(exp).get("extra", {}).get("training")
 
 
 if __name__ == "__main__":

@@ -140,6 +140,8 @@ def test_a_rerun_trains_nothing_and_another_training_is_refused(trained, program
     status, _, error = train(program, work, "train.yaml", "--exp", trained / "lm", "--optim_conf", "lr=0.1")
     assert status == 2 and "holds a training with other data, weights or options of the command line" in error
     assert len(error.splitlines()) == 1
+    status, _, error = train(program, work, "train.yaml", "--exp", trained / "lm", "--max_epoch", 2)
+    assert status == 2 and "holds a training with max_epoch 3, not 2" in error
 
 
 def test_a_changed_vocabulary_is_refused(trained, program, work):

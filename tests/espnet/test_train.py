@@ -210,6 +210,20 @@ def test_the_table_of_what_models_report_is_true(trained):
     assert record["train"].keys() == told["train"] and record["dev"].keys() == told["valid"]
 
 
+def test_more_epochs_go_on_and_fewer_are_refused(trained, tmp_path, capfd):
+    config, exp = write_config(tmp_path / "mine.yaml", max_epoch=1), tmp_path / "exp"
+    assert trained.train(config, exp) == 0
+    assert trained.train(config, exp, "--max_epoch", "2") == 0
+    assert [record["epoch"] for record in read_curves(exp)] == [1, 2]
+    assert (exp / "train.log").read_text().count("resumed using") == 1
+    assert storage.describe(exp)["extra"]["training"]["max_epoch"] == 2
+    capfd.readouterr()
+    assert trained.train(config, exp) == 2
+    assert capfd.readouterr().err.rstrip().endswith(
+        f"{exp} holds a training with max_epoch 2, not 1; take that back, remove the folder or give another one"
+    )
+
+
 @pytest.mark.slow
 def test_killed_in_the_middle_a_rerun_continues(trained, tmp_path):
     exp = tmp_path / "exp"
