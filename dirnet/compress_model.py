@@ -198,10 +198,11 @@ def _refuse_other(out: Path, request: dict[str, Any]) -> None:
     So is one that was compressed by another request and trained since, in the folder above.
     """
     description = read_json(out / storage.DESCRIPTION)  # None: there is none, or a damaged one
-    if isinstance(description, dict) and "compression" not in description.get("extra", {}):
+    if not isinstance(description, dict) or not isinstance(extra := description.get("extra", {}), dict):
+        return
+    if "compression" not in extra:
         raise UserError(f"--out {out} holds a trained model, which would be lost; give another folder")
-    if isinstance(description, dict):
-        refuse_replaced_start(out, description["extra"]["compression"], request)
+    refuse_replaced_start(out, extra["compression"], request)
 
 
 if __name__ == "__main__":

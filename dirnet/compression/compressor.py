@@ -64,6 +64,8 @@ def compress(
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"model is a {type(model).__name__}, expected a torch.nn.Module; build it, load its weights")
+    if torch.is_inference_mode_enabled():
+        raise UserError("compress makes parameters, which in torch.inference_mode() could not be trained; leave it")
     if not isinstance(method, str | Method):
         raise UserError(f"method is {method!r}, expected the name of one or a dirnet.compression.methods.Method")
     if type(seed) is not int or not 0 <= seed < 2**63:

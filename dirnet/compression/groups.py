@@ -15,6 +15,7 @@ from dirnet.nn.recurrent import coded_class, refuse_projection
 
 KINDS = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 FORWARDS = {kind.forward for kind in KINDS}
+SETUP = ("reset_parameters", "flatten_parameters", "extra_repr")  # methods that say nothing of what a layer does
 QUANTISED = ("LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")  # of torch.ao.nn.quantized.dynamic and its like
 
 
@@ -92,9 +93,18 @@ def _refuse_changed(name: str, module: nn.Module) -> None:
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     if is_parametrized(module) or any(hooks):
         raise UserError(f"{where}, a {kind}, has hooks or parametrizations, which would be lost; remove them first")
-    if added := [name for name, _ in (*module.named_children(), *module.named_buffers())]:
+    if added := _added(module):
         raise UserError(f"{where}, a {kind}, holds {added[0]}, which torch's has not and which would be lost; keep it "
                         "outside of the layer")  # fmt: skip
+
+
+def _added(module: nn.Module) -> list[str]:
+    """Names that torch's layer has not: of parameters, modules, buffers, and of methods of a subclass."""
+    parameters = [name for name in module._parameters if not name.startswith(("weight_", "bias_"))]
+    others = [name for name, _ in (*module.named_children(), *module.named_buffers())]
+    classes = [kind for kind in type(module).__mro__ if kind.__module__.partition(".")[0] not in ("torch", "builtins")]
+    names = [name for kind in classes for name in vars(kind) if not name.startswith("_") and name not in SETUP]
+    return [*parameters, *others, *names]
 
 
 def matrix_groups(rnn: nn.RNNBase, prefix: str = "", input_group: str | None = None) -> list[MatrixGroup]:
@@ -109,6 +119,10 @@ def matrix_groups(rnn: nn.RNNBase, prefix: str = "", input_group: str | None = N
         if broken := int((~weight.isfinite()).sum()):
             raise UserError(f"{prefix}{name} has {broken} NaN or infinite of {weight.numel()} values; was the training "
                             "unstable? Go back to an earlier checkpoint")  # fmt: skip
+        largest = float(weight.abs().max())
+        if largest and not 1e-15 < largest < 1e15:  # whose squares float32 loses
+            raise UserError(f"{prefix}{name} has {largest:.1e} as its largest value, expected 1e-15 to 1e15; was the "
+                            "training unstable? Go back to an earlier checkpoint")  # fmt: skip
     return [
         MatrixGroup(prefix + group.name, gather(weights, group), group.name == "input", _w_h_columns(group))
         for group in groups_of(rnn, input_group)

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from dirnet.errors import UserError
 
 # what models raise at inputs that they do not take
-REFUSALS = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
+REFUSALS = (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, LookupError)
 
 
 @contextmanager
@@ -35,6 +35,8 @@ def check_iterable(data: Any) -> None:
         raise UserError(f"data is {str(data)!r}, expected an iterable of inputs of the model; read the file first")
     if isinstance(data, (Tensor, PackedSequence, Mapping)):
         raise UserError(f"data is one {type(data).__name__}, expected an iterable of inputs of the model; give [data]")
+    if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
+        raise UserError(f"data is {data!r}, expected an iterable of inputs of the model, such as a list of tensors")
 
 
 def run(model: nn.Module, inputs: Any) -> Any:

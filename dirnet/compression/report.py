@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dirnet.compression.groups import MatrixGroup
+from dirnet.factorization.factors import relative_norm
 from dirnet.nn import storage
 from dirnet.nn.acoustic import AcousticModel, AcousticModelConfig
 from dirnet.nn.coded import CodedMatrix
@@ -36,7 +37,6 @@ def group_figures(name: str, matrix: Tensor, coded: CodedMatrix) -> dict[str, An
     density: kept share of Z. bytes: values and indices. relative_error: `|W - D Z|_F / |W|_F`.
     """
     kept = coded.codes.numel()
-    error = (matrix - coded.matrix().detach().float().cpu()).norm() / matrix.norm().clamp_min(1e-30)
     return {
         "name": name,
         "rows": coded.rows,
@@ -48,13 +48,13 @@ def group_figures(name: str, matrix: Tensor, coded: CodedMatrix) -> dict[str, An
         "params": coded.params(),
         "bytes": coded.stored_bytes(),
         "ratio": matrix.numel() / max(coded.params(), 1),
-        "relative_error": float(error),
+        "relative_error": relative_norm(matrix - coded.matrix().detach().float().cpu(), matrix),
     }
 
 
 def relative_error(groups: Sequence[MatrixGroup], rows: Sequence[dict[str, Any]]) -> float:
     """`|W - D Z|_F / |W|_F` of all groups as one matrix; rows: their `group_figures`."""
-    energies = [float(group.matrix.square().sum()) for group in groups]
+    energies = [float(group.matrix.double().square().sum()) for group in groups]
     errors = sum(energy * row["relative_error"] ** 2 for energy, row in zip(energies, rows, strict=True))
     return (errors / max(sum(energies), 1e-30)) ** 0.5
 

@@ -65,7 +65,7 @@ def read_program(path: Path) -> bytes:
         expected = json.loads(beside.read_text(encoding="utf-8"))["sha256"]
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{beside} with the sha256 of {path.name} is not there; copy both, or export again") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{beside} does not tell the sha256 of {path.name}; export the model again") from None
     if hashlib.sha256(content).hexdigest() != expected:
         raise UserError(f"{path} differs from the sha256 in {beside.name}: damaged or mixed up; export it again")

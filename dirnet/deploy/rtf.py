@@ -25,6 +25,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
@@ -106,7 +107,7 @@ def _read_features(path: str | None) -> Tensor | None:
         return torch.from_numpy(np.load(path, allow_pickle=False)).float()
     except FileNotFoundError:
         raise UserError(f"--feats {path} does not exist; give a .npy file of (frames, 26) MFCC") from None
-    except (ValueError, TypeError, OSError, EOFError, BadZipFile):
+    except (ValueError, TypeError, OSError, EOFError, MemoryError, SyntaxError, TokenError, BadZipFile):  # odd headers
         raise UserError(f"--feats {path} is not a .npy array of numbers; save one with numpy.save") from None
 
 

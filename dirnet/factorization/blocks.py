@@ -42,9 +42,9 @@ def largest(codes: Tensor, keep: int, block: int = 1) -> Tensor:
         threshold = float(np.partition(known.numpy(), place)[place])
     else:
         threshold = float(known.kthvalue(place + 1).values)
-    chosen = sizes > threshold
-    equals = (sizes == threshold).nonzero().flatten()
-    chosen[equals[: wanted - int(chosen.sum())]] = True
+    chosen = sizes >= threshold
+    if (extra := int(chosen.count_nonzero()) - wanted) > 0:
+        chosen[(sizes == threshold).nonzero().flatten()[-extra:]] = False
     return expand(chosen.view(len(codes), -1), block)
 
 

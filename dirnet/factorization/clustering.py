@@ -46,25 +46,30 @@ def _grown(surplus: Tensor, block: int) -> Tensor:
 
 def _exchanged(surplus: Tensor, order: Tensor, block: int, sweeps: int) -> Tensor:
     order, home = order.clone(), torch.arange(len(order)) // block
-    totals = surplus[order].unflatten(0, (-1, block)).sum(1)
-    values = totals.clamp_min(0).sum(1)
+    units = surplus[order]
+    totals = units.unflatten(0, (-1, block)).sum(1)
+    values, others = totals.clamp_min(0).sum(1), totals[home] - units  # others: its block without the unit
+    added = torch.empty_like(units)
     least = 1e-6 * float(surplus.abs().sum()) / len(order)  # rounding is no gain
     for _ in range(sweeps):
         gained = False
         for place in range(len(order)):
-            here, units = place // block, surplus[order]
-            unit = units[place]
-            mine = (totals[here] - unit + units).clamp_min(0).sum(1)
-            theirs = (totals[home] - units + unit).clamp_min(0).sum(1)
+            here, unit = place // block, units[place]
+            mine = torch.add(units, others[place], out=added).clamp_min_(0).sum(1)
+            theirs = torch.add(others, unit, out=added).clamp_min_(0).sum(1)
             gain = torch.where(home == here, -torch.inf, mine + theirs - values[here] - values[home])
             other = int(gain.argmax())
             if float(gain[other]) > least:
                 gained, there = True, other // block
                 step = units[other] - unit
-                order[[place, other]] = order[[other, place]]
+                for swapped in (order, units):
+                    swapped[[place, other]] = swapped[[other, place]]
                 totals[here] += step
                 totals[there] -= step
                 values[[here, there]] = totals[[here, there]].clamp_min(0).sum(1)
+                for changed in (here, there):
+                    rows = slice(changed * block, (changed + 1) * block)
+                    others[rows] = totals[changed] - units[rows]
         if not gained:
             break
     return order

@@ -22,7 +22,7 @@ def fit(gram: Tensor, correlations: Tensor, codes: Tensor, support: Tensor, step
     for step in range(steps):
         image = (gram @ direction).mul_(support)
         bend = (direction * image).sum(0)
-        solved = bend <= flat * torch.linalg.vector_norm(direction, dim=0).square()
+        solved = bend <= flat * direction.square().sum(0)
         length = energy / bend.masked_fill_(solved, torch.inf)  # no step
         codes.addcmul_(direction, length)
         if step + 1 < steps:

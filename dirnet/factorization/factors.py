@@ -67,7 +67,8 @@ def relative_error(matrix: Tensor, factors: Factors) -> float:
 
 def relative_norm(lost: Tensor, matrix: Tensor) -> float:
     """`|lost|_F / |W|_F`; zero for a zero matrix of which nothing is lost."""
-    return float(lost.norm() / matrix.norm().clamp_min(torch.finfo(matrix.dtype).tiny))
+    length = torch.linalg.vector_norm(matrix, dtype=torch.float64)  # float32 overflows at 1e20
+    return float(torch.linalg.vector_norm(lost, dtype=torch.float64) / length.clamp_min(torch.finfo(matrix.dtype).tiny))
 
 
 def check_matrix(matrix: Tensor, block: int = 1) -> Tensor:

@@ -7,6 +7,7 @@ Where the paper is silent or leads to a size that nobody asked for, this departs
 * Columns have unit norm while D and codes are learned; unused atoms are replaced by the column approximated worst.
 * Step 1 extrapolates the atoms from round to round, so that ten rounds come further (the paper names no number).
 * Atoms are not shifted unless `shifts` asks for it (the paper's Algorithm 1 names a Delta, but no set of shifts).
+* Step 2 alternates codes and theta at most ten times a stage, two sweeps each (the paper: until convergence).
 * Step 2 weighs one theta an atom, and penalises the codes of every matrix of the group (the paper: of W_x, while the
   codes of W_h stay those of Eq. 5).
 * lambda_2 is the largest decade from 1e-3 to 1e3 whose first penalty is at most 0.01, which depends on p, gamma and
@@ -14,6 +15,7 @@ Where the paper is silent or leads to a size that nobody asked for, this departs
   falls faster where gamma is so small that halving would not raise the penalty.
 * The first stage that fits the size is chosen, vartheta bisected between it and the one before. What it leaves of the
   size is filled up with the codes that help most (`Schedule.fill`), and all codes are refitted without a penalty.
+* `dirnet.compress` then scales atoms and codes alike, for the fine-tuning, whatever the solver (`Factors.balanced`).
 """
 
 from __future__ import annotations

@@ -23,9 +23,11 @@ def principal(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Left singular vectors (N, r) and squared singular values (r,), the largest first, r = min(N, M).
 
     From the eigenvectors of W W^T in float64, several times as fast as the SVD of a wide matrix; only values below
-    1e-8 of the largest are less exact.
+    1e-8 of the largest are less exact. A tall matrix, whose W W^T would be large, is decomposed itself.
     """
     wide = matrix.double()
+    if len(wide) > wide.shape[1]:
+        vectors, values, _ = torch.linalg.svd(wide, full_matrices=False)
+        return vectors.to(matrix.dtype), values.square()
     energies, vectors = torch.linalg.eigh(wide @ wide.T)
-    rank = min(matrix.shape)
-    return vectors.flip(1)[:, :rank].to(matrix.dtype), energies.flip(0)[:rank].clamp_min(0)
+    return vectors.flip(1).to(matrix.dtype), energies.flip(0).clamp_min(0)

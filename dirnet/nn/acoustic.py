@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,8 @@ class AcousticModelConfig(RecurrentConfig):
         for name in ("cmvn_mean", "cmvn_istd"):
             if len(getattr(self, name)) not in (0, self.feature_size):
                 raise UserError(f"{name} has {len(getattr(self, name))} values, expected {self.feature_size}")
+        if not all(0 < value < math.inf for value in self.cmvn_istd):
+            raise UserError("cmvn_istd holds a value that is not positive; take another deviation of that feature")
 
     @property
     def input_size(self) -> int:

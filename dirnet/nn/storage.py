@@ -118,6 +118,8 @@ def describe(folder: str | Path, kind: str = FORMAT) -> dict[str, Any]:
         raise UserError(f"{path} is of no format known here, expected {kind}; write the model with this version")
     if (other := description["format"]) != kind:
         raise UserError(f"{path} is of format {other}, expected {kind}; it goes with {PROGRAMS[other]}")
+    if not isinstance(description.get("extra", {}), dict):
+        raise UserError(f"{path}: extra is no mapping: damaged or edited; {AGAIN}")
     missing = {"config", "bytes", "sha256"} - description.keys()
     if missing:
         raise UserError(f"{path} lacks {', '.join(sorted(missing))}; write the model again")

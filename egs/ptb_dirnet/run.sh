@@ -26,6 +26,7 @@ compress_config=conf/compress.yaml
 methods="svd odl prune dirnet small"  # entries of compress_config; the dense model is fine-tuned, too, as a control
 size=6.7x           # of the recurrent weights: 6.7x | 1.0M parameters | 4MB stored; several: "2x 6.7x"
 calibration_sentences=400  # training sentences for methods that use data
+reconstruct=0       # training sentences from which layers learn to give what dense ones give, before fine-tuning; 0: none
 seed=0
 
 command="$0$([ $# -eq 0 ] || printf ' %q' "$@")"
@@ -43,7 +44,7 @@ lm_config=${lm_config:-${conf}/train_lm.yaml}
 finetune_config=${finetune_config:-${conf}/finetune.yaml}
 existing lm_config finetune_config compress_config
 one_of corpus mini ptb; within stage 0 7; within stop_stage 0 7; within min_count 1 999999
-within nj 1 9999; within calibration_sentences 1 999999
+within nj 1 9999; within calibration_sentences 1 999999; within reconstruct 0 999999
 [ -z "${cuda_cmd}" ] || cuda_cmd+=" --gpu ${ngpu}"
 [ -z "${data}" ] || [ -d "${data}" ] || mistake "--data ${data} is no folder; give the one with the three text files"
 [ "${stage}" -le "${stop_stage}" ] || mistake "--stage ${stage} comes after --stop_stage ${stop_stage}; nothing to run"
@@ -101,7 +102,7 @@ if stage 3 "compression of the recurrent layers to ${size}: ${methods}" 2; then
     for model in ${compressed}; do
         quoted dirnet.espnet.compress --espnet "${exp}/lm/config.yaml,${exp}/lm/model.pth" --of recurrent \
             --size "${model##*_}" --method "${model%_*}" --config "${compress_config}" --data "${text}/train/text" \
-            --data_utts "${calibration_sentences}" --seed "${seed}" --nj "${job_nj:-${nj}}" \
+            --data_utts "${calibration_sentences}" --reconstruct "${reconstruct}" --seed "${seed}" --nj "${job_nj:-${nj}}" \
             --out "${exp}/${model}/start" --next_steps false; echo
     done | in_turn solve ${solve_cmd}
 fi

@@ -95,10 +95,14 @@ def test_arguments_of_another_type_are_named():
         ({"seed": 1.5}, "seed is 1.5, expected a whole number"),
         ({"seed": True}, "seed is True, expected a whole number"),
         ({"nj": "2"}, "nj is '2', expected 1 or more"),
+        ({"data": 5}, "data is 5, expected an iterable of inputs of the model, such as a list"),
+        ({"data": [torch.randn(6, 2, 24).numpy()]}, "the model refuses an input, ndarray "),
         ({"data": "feats.scp"}, "data is 'feats.scp', expected an iterable of inputs of the model; read the file"),
     ):
         with pytest.raises(UserError, match=message):
             dirnet.compress(lstm(), "4x", progress=False, **arguments)
+    with torch.inference_mode(), pytest.raises(UserError, match="in torch.inference_mode.. could not be trained"):
+        dirnet.compress(lstm(), "4x", progress=False)
     for model, kind in (("model.pth", "str"), (lstm().state_dict(), "OrderedDict"), (nn.LSTM, "type")):
         with pytest.raises(UserError, match=f"model is a {kind}, expected a torch.nn.Module"):
             dirnet.compress(model, "4x", progress=False)

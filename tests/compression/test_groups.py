@@ -1,6 +1,7 @@
 """Finding the layers in somebody else's model, and putting the new ones in their place."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -180,3 +181,28 @@ def test_what_a_layer_has_beyond_torchs_is_named():
     grown.norm = nn.LayerNorm(8)
     with pytest.raises(UserError, match="holds norm, which torch's has not"):
         dense_rnns(grown)
+    learned = nn.GRU(8, 8)
+    learned.start = nn.Parameter(torch.zeros(8))
+    with pytest.raises(UserError, match="holds start, which torch's has not"):
+        dense_rnns(learned)
+
+    class Mine(nn.LSTM):
+        def reset_parameters(self):
+            nn.init.zeros_(self.weight_ih_l0)
+
+    class Zeroed(Mine):
+        def zero_state(self, batch):
+            return torch.zeros(1, batch, self.hidden_size)
+
+    assert dense_rnns(Mine(8, 8))
+    with pytest.raises(UserError, match="a Zeroed, holds zero_state, which torch's has not"):
+        dense_rnns(Zeroed(8, 8))
+
+
+@pytest.mark.parametrize("size", [1e20, 1e-25])
+def test_values_whose_squares_float32_loses_are_named(size):
+    rnn = nn.RNN(8, 8)
+    nn.init.constant_(rnn.weight_hh_l0, size)
+    told = f"rnn.weight_hh_l0 has {size:.1e} as its largest value, expected 1e-15 to 1e15"
+    with pytest.raises(UserError, match=re.escape(told)):
+        matrix_groups(rnn, "rnn.")

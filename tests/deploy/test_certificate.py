@@ -73,3 +73,11 @@ def test_a_folder_is_no_program(tmp_path):
         certificate.read_program(tmp_path)
     with pytest.raises(UserError, match="none.pte is not there; write it with `dirnet export --model FOLDER`"):
         certificate.read_program(tmp_path / "none.pte")
+
+
+@pytest.mark.parametrize("text", ["[" * 100000, "5", "{}", "no JSON"])
+def test_a_program_without_its_sha256_is_named(tmp_path, text):
+    (tmp_path / "a.pte").write_bytes(b"program")
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match="a.json does not tell the sha256 of a.pte; export the model again"):
+        certificate.read_program(tmp_path / "a.pte")

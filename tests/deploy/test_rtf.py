@@ -55,6 +55,9 @@ def test_mistakes_are_one_line(exports, tmp_path, program):
     model = ("--model", exports / "compressed/encoder.pte")
     (tmp_path / "text.npy").write_text("no array")
     (tmp_path / "empty.npy").write_bytes(b"")
+    header = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 26), }"
+    for name, text in (("huge", header), ("half", header[:40])):
+        (tmp_path / f"{name}.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode())
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04")
     np.save(tmp_path / "narrow.npy", np.zeros((5, 13)))
     for arguments, message in (
@@ -74,6 +77,7 @@ def test_mistakes_are_one_line(exports, tmp_path, program):
         ((*model, "--feats", tmp_path / "no.npy"), "no.npy does not exist"),
         ((*model, "--feats", tmp_path / "text.npy"), "is not a .npy array"),
         ((*model, "--feats", tmp_path / "empty.npy"), "is not a .npy array"),
+        *(((*model, "--feats", tmp_path / f"{name}.npy"), "is not a .npy array") for name in ("huge", "half")),
         ((*model, "--feats", tmp_path / "cut.npz"), "is not a .npy array"),
         ((*model, "--feats", tmp_path / "narrow.npy"), r"holds [5, 13]"),
         ((*model, "--cluster", "big"), "--cluster big goes with --device adb"),

@@ -21,7 +21,7 @@ def test_an_impossible_rank_is_named_with_the_range(matrix, rank):
         svd.truncated(matrix, rank)
 
 
-@pytest.mark.parametrize("shape", [(48, 192), (30, 12)])
+@pytest.mark.parametrize("shape", [(48, 192), (30, 12), (500, 6)])
 def test_principal_directions_and_energies_are_those_of_the_svd(trained_like, shape):
     wide = trained_like(*shape)
     left, energies = svd.principal(wide)

@@ -105,6 +105,7 @@ def test_config_round_trip_and_checks():
         ({"rnn_type": "cnn"}, "rnn_type is 'cnn'"),
         ({"phones": ("a",)}, "phones has 1 names"),
         ({"cmvn_mean": (1.0,)}, "cmvn_mean has 1 values"),
+        ({"cmvn_istd": (1.0, 0.0, 2.0, 1.0, 1.0)}, "cmvn_istd holds a value that is not positive"),
         ({"frame_stride": 0}, "frame_stride is 0"),
         ({"context": -1}, "context is -1"),
     ]:

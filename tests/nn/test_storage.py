@@ -107,6 +107,12 @@ def test_damage_is_named(model, tmp_path):
         (tmp_path / storage.DESCRIPTION).write_text(content)
         with pytest.raises(UserError, match="not JSON"):
             storage.load(tmp_path)
+    storage.save(model, tmp_path)
+    description = json.loads((tmp_path / storage.DESCRIPTION).read_text())
+    for extra in (None, [], "text"):
+        (tmp_path / storage.DESCRIPTION).write_text(json.dumps(description | {"extra": extra}))
+        with pytest.raises(UserError, match="extra is no mapping: damaged or edited"):
+            storage.load(tmp_path)
 
 
 def rewrite(folder, change):
