@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     if _is_done(arguments.out, arguments.data, fingerprint(entries, config, reader)):
         print(f"{arguments.out}: already done")
         return 0
-    (arguments.out / "mfcc.json").unlink(missing_ok=True)  # it told of archives that are about to be replaced
+    for name in ("mfcc.json", "feats.scp", "cmvn.npz"):  # they tell of archives that are about to be replaced
+        (arguments.out / name).unlink(missing_ok=True)
     jobs = min(arguments.nj, len(entries))
     if status := _run_jobs(arguments, jobs):
         return status

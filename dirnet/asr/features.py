@@ -91,6 +91,8 @@ class MfccConfig:
             lines = Path(path).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             raise UserError(f"MFCC config {path} does not exist; give a file such as conf/mfcc.conf") from None
+        except UnicodeDecodeError:
+            raise UserError(f"MFCC config {path} is no text; give a file such as conf/mfcc.conf") from None
         for number, line in enumerate(lines, 1):
             line = line.partition("#")[0].strip()
             if not line:

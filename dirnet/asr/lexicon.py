@@ -246,6 +246,7 @@ def main(argv: list[str] | None = None) -> int:
             f"warning: {len(strange)} words of the language model (the first: {strange[0]}) are in the transcripts in"
             " another letter case and count as other words; give it in the letter case of the transcripts"
         )
+    (lang / "TLG.fst").unlink(missing_ok=True)  # its numbers are those of the word list that is about to be replaced
     if kind.name == "phn":
         given = read_lexicon(arguments.lexicon) if arguments.lexicon else None
         lexicon, unknown = _complete(given, counts, where, arguments.oov)

@@ -38,9 +38,15 @@ def _number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
+def _counts(value: Any) -> bool:
+    values = value if isinstance(value, list) and value else [value]
+    return all(type(one) is int and one >= 1 for one in values)
+
+
 VALUES = {  # of the user's configuration: whether it is right, and what would be
     "max_epoch": _whole(1),
     "batch_size": _whole(1),
+    "keep_nbest_models": (_counts, "a whole number from 1, or several"),
     "encoder_conf: frame_stride": (lambda value: value in (1, 2, 3), "1, 2 or 3"),
     "encoder_conf: hidden_size": _whole(1),
     "encoder_conf: num_layers": _whole(1),

@@ -88,6 +88,8 @@ def lattices(data: Path, lang: Path, used: Path, phones: Sequence[str]) -> Itera
     def pronounce(word: str) -> Sequence[Sequence[str]]:
         return find(word, lexicon) or [(SPN,)]  # as in the phone transcripts
 
+    if lost := next((name for name, *_ in lines if name not in words), None):
+        raise UserError(f"{data}/text lacks utterance {lost}, which {used} has; make the transcripts again (stage 2)")
     return (lattice(words[name], pronounce, place, pause, silence == "words") for name, *_ in lines)
 
 

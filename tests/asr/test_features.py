@@ -121,6 +121,9 @@ def test_bad_config_is_named(tmp_path, line, expected):
 def test_missing_config(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         MfccConfig.read(tmp_path / "mfcc.conf")
+    (tmp_path / "mfcc.conf").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="is no text"):
+        MfccConfig.read(tmp_path / "mfcc.conf")
 
 
 def test_statistics_add_up_and_round_trip(tmp_path):

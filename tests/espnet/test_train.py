@@ -169,6 +169,8 @@ def test_a_mistaken_option_is_one_line_and_can_be_corrected(trained, tmp_path, c
         ({"optim": "adm"}, "optim is 'adm'; did you mean 'adam'?"),
         ({"batch_size": 0}, "batch_size is 0, expected a whole number from 1"),
         ({"max_epoch": 0}, "max_epoch is 0, expected a whole number from 1"),
+        ({"keep_nbest_models": 0}, "keep_nbest_models is 0, expected a whole number from 1, or several"),
+        ({"keep_nbest_models": []}, "keep_nbest_models is [], expected a whole number from 1, or several"),
         ({"encoder_conf": {"frame_stride": -3}}, "encoder_conf: frame_stride is -3, expected 1, 2 or 3"),
         ({"encoder_conf": {"hidden_size": "abc"}}, "encoder_conf: hidden_size is 'abc', expected a whole number"),
         ({"encoder_conf": 3}, "encoder_conf is 3, expected `key: value` lines"),

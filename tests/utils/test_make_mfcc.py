@@ -74,6 +74,7 @@ def test_a_run_that_failed_does_not_pass_for_the_one_before(make, corpus, tmp_pa
     (tmp_path / "conf").write_text("--num-ceps=13\n")
     hidden = (data / "audio" / "spk01-002.flac").rename(tmp_path / "hidden")
     assert make(data, out, "--nj", "2", "--config", tmp_path / "conf")[0] == 2  # the first job has ended well
+    assert not (out / "feats.scp").exists() and not (out / "cmvn.npz").exists()  # whose archives are others now
     hidden.rename(data / "audio" / "spk01-002.flac")
     assert make(data, out, "--nj", "2")[0] == 0
     after = Matrices(out / "feats.scp")
