@@ -1,7 +1,7 @@
 """The picture of the README, drawn from tables that RESULTS.md already has: stored bytes against phone errors.
 
     python -m bench.results_picture --results egs/librispeech_dirnet/RESULTS.md --section "Equal bytes, int8" \
-        --title "3x256 LSTM, 9.4 h of synthetic speech, int8 after compression" --out docs/accuracy.svg
+        --title "3x256 LSTM, 9.3 h of synthetic speech, int8 after compression" --out docs/accuracy.svg
 """
 
 from __future__ import annotations
