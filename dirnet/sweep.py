@@ -3,8 +3,9 @@
 Every point compresses the model anew, decodes a set without any fine-tuning, and scores the words: their error rate,
 and the F-score of Sec. 4.3, here the F1 of aligned words, `2 hits / (reference + hypothesis words)`.
 
-* vartheta, gamma: preset `paper`, the other settings as published; lambda_2 is chosen at the published vartheta and
-  then held, and nothing fills a path up that ends below the budget: the figure is about what the path itself does.
+* vartheta, gamma: preset `paper`, the other settings as published, and nothing fills a path up that ends below the
+  budget: the figure is about what the path itself does. lambda_2 is chosen at the published vartheta, as the preset
+  does: held over vartheta, and for each gamma its own.
 * widths: SVD with the paper's ranks per layer, scaled to this model's units and read by depth, against DirNet that
   finds atoms and codes per layer within the same number of parameters. With the same widths *and* the same parameters
   the two would be one: codes without zeros.

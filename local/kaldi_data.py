@@ -37,8 +37,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--allow_pipe", type=boolean, default=False, help="true: accept commands in wav.scp")
     arguments = parser.parse_args(argv)
     root = arguments.data_root
-    if not 0 < arguments.dev_fraction < 1:
-        raise UserError(f"--dev_fraction is {arguments.dev_fraction}, expected a part of the speakers, such as 0.1")
     if not (root / "train" / "wav.scp").is_file():
         raise UserError(f"--data_root {root} holds no train/wav.scp; give the folder above the data dirs")
     if os.path.realpath(root) == os.path.realpath(arguments.out):

@@ -139,8 +139,10 @@ def split_off(utterances: list[Utterance], fraction: float) -> tuple[list[Uttera
     """Split into (rest, a `fraction` of the speakers, remark for the user); which speakers depends on their names only.
 
     At least one speaker is taken. If that is more than the fraction it is the one who says least; a corpus of a single
-    speaker is split by utterance.
+    speaker is split by utterance. A `fraction` that leaves nothing on one side is a `UserError`.
     """
+    if not 0 < fraction < 1:
+        raise UserError(f"--dev_fraction is {fraction}, expected a part of the speakers, such as 0.1")
     by_speaker = defaultdict(list)
     for utterance in utterances:
         by_speaker[utterance.speaker].append(utterance)

@@ -66,12 +66,21 @@ def count(references: Mapping[str, Sequence[str]], hypotheses: Mapping[str, Sequ
 
 
 def interval(errors: np.ndarray, tokens: np.ndarray, samples: int = SAMPLES, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of sum(errors) / sum(tokens) over units (n,): utterances, or speakers' sums."""
+    """95 % bootstrap interval of sum(errors) / sum(tokens) over units (n,): utterances, or speakers' sums.
+
+    Of (seeds, n) seeds are drawn too, the same ones for all units.
+    """
     draws = np.random.default_rng(seed)
+    errors, tokens = np.atleast_2d(errors), np.atleast_2d(tokens)
+    seeds, count = errors.shape
     rates = []
     for _ in range(samples):
-        units = draws.integers(len(errors), size=len(errors))
-        rates.append(errors[units].sum() / tokens[units].sum())
+        drawn = draws.integers(count, size=count)
+        if seeds > 1:
+            drawn = np.ix_(draws.integers(seeds, size=seeds), drawn)
+        else:
+            drawn = (slice(None), drawn)
+        rates.append(errors[drawn].sum() / tokens[drawn].sum())
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
 

@@ -94,6 +94,12 @@ def test_split_off_takes_whole_speakers(speakers, fraction, taken):
     assert datadir.split_off(made[::-1], fraction)[1] == [u for u in reversed(made) if u.speaker in chosen]
 
 
+@pytest.mark.parametrize("fraction", [float("nan"), float("inf"), -1, 0, 1, 2])
+def test_split_off_leaves_something_on_both_sides(fraction):
+    with pytest.raises(UserError, match=f"--dev_fraction is {fraction}, expected a part of the speakers, such as 0.1"):
+        datadir.split_off(utterances(20, 2), fraction)
+
+
 def test_split_off_with_few_speakers_takes_the_least_talkative_and_says_so():
     made = utterances(1, 9) + [Utterance(f"z-{n}", "a", "B", "z") for n in range(2)]
     rest, dev, remark = datadir.split_off(made, 0.05)

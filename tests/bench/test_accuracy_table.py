@@ -36,6 +36,31 @@ def test_rates_are_pooled_over_seeds_and_compared_in_pairs(program, tmp_path):
     assert low == high == 10.0  # every utterance has the same rate
 
 
+def test_seeds_are_drawn_where_it_is_asked_for(program, tmp_path):
+    """Seeds that differ, utterances that do not: only an interval over seeds is wide, from best to worst."""
+    rows = [row("dense", "1x", seed, stage, [1, 2, 1], 800) for seed in (0, 1, 2) for stage in ("before", "after")]
+    for seed, errors in ((0, [2, 4, 2]), (1, [3, 6, 3]), (2, [4, 8, 4])):
+        rows += [row("svd", "8x", seed, stage, errors, 100) for stage in ("before", "after")]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    for options, found, change in (
+        ((), "30.00 [30.00, 30.00]", "+200.0 % [+200.0, +200.0]"),
+        (("--redraw_seeds",), "30.00 [20.00, 40.00]", "+200.0 % [+100.0, +300.0]"),
+    ):
+        shown = program(accuracy_table.main, tmp_path, *options)[1]
+        assert f"| {found} | {change} |" in next(line for line in shown.splitlines() if line.startswith("| svd"))
+
+
+def test_a_control_with_more_seeds_is_compared_over_those_of_both(program, tmp_path):
+    rows = [row("dense", "1x", seed, stage, [1, 2, 1], 800) for seed in (0, 1) for stage in ("before", "after")]
+    rows += [row("odl", "8x", 0, stage, [9, 9, 9], 100) for stage in ("before", "after")]
+    rows += [row(name, "8x", 1, stage, errors, 100) for stage in ("before", "after")
+             for name, errors in (("svd", [2, 4, 2]), ("odl", [1, 2, 1]))]  # fmt: skip
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    shown = program(accuracy_table.main, tmp_path, "--control", "odl")[1]
+    line = next(line for line in shown.splitlines() if line.startswith("| svd"))
+    assert "| +100.0 % [+100.0, +100.0] |" in line and line.endswith("| 1 |")
+
+
 def test_words_are_compared_in_pairs_too(program, tmp_path):
     rows = [row(name, size, 0, stage, [1, 2, 1], 100) | {"word_errors": words, "words": [5, 5, 10]}
             for name, size, words in (("dense", "1x", [1, 1, 2]), ("svd", "8x", [2, 2, 4]))

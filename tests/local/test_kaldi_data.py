@@ -125,8 +125,6 @@ def test_sets_that_share_utterances_or_speakers(prepare, root, corpus):
 def test_no_train(prepare, tmp_path):
     status, _, error = prepare(tmp_path / "nowhere")
     assert status == 2 and "holds no train/wav.scp" in error
-    status, _, error = prepare(tmp_path / "nowhere", "--dev_fraction", "nan")
-    assert status == 2 and "--dev_fraction is nan, expected a part of the speakers, such as 0.1" in error
 
 
 def test_data_dirs_of_another_recipe_are_left_alone(prepare, root, corpus, tmp_path):

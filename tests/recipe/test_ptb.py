@@ -32,7 +32,7 @@ def recipe(tmp_path_factory):
         path = folder / f"my conf/{name}.yaml"
         path.write_text(yaml.safe_dump(config))
         options += [f"--{name.removeprefix('train_')}_config", str(path)]
-    options += ["--methods", "dirnet small", "--size", "3x"]
+    options += ["--methods", "dirnet small", "--size", "3x", "--reconstruct", "20"]
     shown = run(*options)
     assert shown.returncode == 0, shown.stdout[-3000:]
     return options, folder / "work", shown.stdout
@@ -50,6 +50,8 @@ def test_every_stage_runs_and_the_table_shows_it(recipe):
         assert (row["before"] is None) == (row["model"] in ("lm", "dense_1x"))
         assert (work / f"exp/{row['model']}/program.pte").stat().st_size > 0
         assert row["ratio"] == pytest.approx(3.0 if "3x" in row["model"] else 1.0, rel=0.1)
+    report = json.loads((work / "exp/dirnet_3x/start/compression.json").read_text())
+    assert report["reconstruction"]["utterances"] == 20
     assert "--workdir" in told["facts"]["command"] and told["facts"]["data"].startswith("mini")
 
 
@@ -73,6 +75,7 @@ def test_a_rerun_does_nothing(recipe):
         (["--lm_config", "conf/none.yaml"], 2, "--lm_config conf/none.yaml does not exist; correct the path"),
         (["--stage", "5", "--stop_stage", "4"], 2, "--stage 5 comes after --stop_stage 4"),
         (["--stage", "9"], 2, "--stage is '9', expected a whole number from 0 to 7"),
+        (["--reconstruct", "some"], 2, "option --reconstruct is 'some', expected a whole number"),
         (["--min_count", "0"], 2, "--min_count is '0', expected a whole number from 1 to 999999"),
         (["--methods", "svd foo"], 2, "--methods: method 'foo' is not in conf/compress.yaml; "),
         (["--methods", ""], 2, "--methods is empty, so there is nothing to compress"),
